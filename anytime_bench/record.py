@@ -1,0 +1,159 @@
+"""The record: everything one run found out, as immutable, content-addressed JSON. Unknown keys are refused.
+
+``record_id`` is the SHA-256 of the canonical JSON of everything else. Values that repeat bit for bit for the same
+seed and device live in ``exits`` and ``scores``; whatever a clock had a part in lives in ``timing`` and
+``timed_scores``. Shares (accuracies, AUC) are in [0, 1], costs in their axis's unit (ticks, MACs, seconds).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+SCHEMA_VERSION = 1
+#: Changes whenever a score or a measurement would come out differently for the same weights.
+PROTOCOL_VERSION = "1"
+
+Axis = Literal["ticks", "macs", "latency", "device_time"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(Strict):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class MethodEntry(Strict):
+    name: str
+    origin: dict[str, str]
+    options: dict[str, Any]
+    card: dict[str, Any]
+    weights_from: str | None = None
+    starts_from: str | None = None
+
+
+class TaskEntry(Strict):
+    name: str
+    title: str
+    version: str
+    classes: int
+    shape: tuple[int, int, int]
+    sizes: dict[str, int]
+    sha256: str
+
+
+class TrainingEntry(Strict):
+    """How the weights came about. ``seconds`` is wall time; for borrowed weights it is the lender's."""
+
+    seed: int
+    epochs: int
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    weights_sha256: str
+    seconds: float
+    final_loss: float | None = None
+    final_losses: list[float] = Field(default_factory=list)
+
+
+class ExitEntry(Strict):
+    """One exit on the test split. ``macs`` are cumulative with every answer emitted, ``macs_prefix`` for it alone."""
+
+    k: int
+    ticks: float
+    macs: int
+    macs_prefix: int
+    accuracy: Estimate
+    top5: float | None = None
+    nll: float
+    brier: float
+    ece: float
+    auroc: float | None = None
+    augrc: float | None = None
+
+
+class Artifact(Strict):
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Record(Strict):
+    """One run of one method on one task with one seed on one device."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    protocol_version: str = PROTOCOL_VERSION
+    record_id: str = ""
+    created: str
+    status: Literal["ok", "failed", "skipped"]
+    reason: str = ""
+    suite_version: str
+    command: str
+    device: str
+    method: MethodEntry
+    task: TaskEntry
+    training: TrainingEntry | None = None
+    environment: dict[str, Any]
+    parameters: int | None = None
+    exits: list[ExitEntry] = Field(default_factory=list)
+    #: Cost of the reference model's full answer per axis; every horizon is a multiple of it.
+    reference: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, Any] = Field(default_factory=dict)
+    timing: dict[str, Any] = Field(default_factory=dict)
+    timed_scores: dict[str, Any] = Field(default_factory=dict)
+    stopping: dict[str, Any] = Field(default_factory=dict)
+    robustness: dict[str, Any] = Field(default_factory=dict)
+    #: Artifacts beside the record, by role; ``trace`` is the ``.npz`` from which all scores are recomputed.
+    artifacts: dict[str, Artifact] = Field(default_factory=dict)
+    supersedes: str | None = None
+
+    @field_validator("exits")
+    @classmethod
+    def _exits_in_order(cls, exits: list[ExitEntry]) -> list[ExitEntry]:
+        if [entry.k for entry in exits] != list(range(len(exits))):
+            raise ValueError("exits must be numbered 0, 1, 2, ... in order")
+        return exits
+
+    @model_validator(mode="after")
+    def _status_explains_itself(self) -> Record:
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"a record with status {self.status} must give its reason")
+        if self.status == "ok" and (not self.exits or "trace" not in self.artifacts):
+            raise ValueError("a record with status ok must hold exits and a trace")
+        return self
+
+    def content_hash(self) -> str:
+        """SHA-256 of the canonical JSON of every field but ``record_id``."""
+        payload = self.model_dump(mode="json", exclude={"record_id"})
+        return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
+
+    def sealed(self) -> Record:
+        """The same record with its id filled in."""
+        return self.model_copy(update={"record_id": self.content_hash()})
+
+
+def canonical_json(value: Any) -> str:
+    """Sorted keys, no spaces, shortest round-trip floats; NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """``value`` with NaN and infinities replaced by None, arrays and NumPy scalars by plain Python: JSON-ready."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
