@@ -82,7 +82,9 @@ class ExitEntry(Strict):
 
 
 class Artifact(Strict):
-    path: str
+    """A file that belongs to the record. An empty ``path`` means ``<record id>.npz`` beside the record."""
+
+    path: str = ""
     sha256: str
     bytes: int
 
@@ -112,7 +114,7 @@ class Record(Strict):
     timed_scores: dict[str, Any] = Field(default_factory=dict)
     stopping: dict[str, Any] = Field(default_factory=dict)
     robustness: dict[str, Any] = Field(default_factory=dict)
-    #: Artifacts beside the record, by role; ``trace`` is the ``.npz`` from which all scores are recomputed.
+    #: Files by role; ``trace`` is the ``.npz`` beside the record, from which all scores are recomputed.
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     supersedes: str | None = None
 

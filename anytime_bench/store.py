@@ -71,15 +71,13 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
     data = npz_bytes(arrays) if arrays else b""
     folder = record_folder(root, record)
     if arrays:
-        digest = hashlib.sha256(data).hexdigest()
-        # The trace cannot be named by the record's id, which depends on the trace's own hash.
-        artifacts["trace"] = Artifact(path=f"{digest[:32]}.npz", sha256=digest, bytes=len(data))
+        artifacts["trace"] = Artifact(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     # Validated again, because ``model_copy`` does not.
     sealed = Record.model_validate({**record.model_dump(), "artifacts": artifacts}).sealed()
     path = folder / f"{sealed.record_id}.json"
     try:
-        if arrays and not (folder / artifacts["trace"].path).exists():
-            write_atomically(folder / artifacts["trace"].path, data)
+        if arrays and not path.with_suffix(".npz").exists():
+            write_atomically(path.with_suffix(".npz"), data)
         if not path.exists():
             text = json.dumps(sealed.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
             write_atomically(path, text.encode() + b"\n")
@@ -120,7 +118,7 @@ def load_arrays(path: Path, record: Record) -> dict[str, NDArray[np.generic]]:
     if "trace" not in record.artifacts:
         raise UserError(f"record '{path}' has status {record.status} and no trace.")
     artifact = record.artifacts["trace"]
-    npz = path.parent / artifact.path
+    npz = path.parent / artifact.path if artifact.path else path.with_suffix(".npz")
     if not npz.is_file():
         raise UserError(f"'{npz}', the trace of record '{path.name}', is missing.")
     if file_sha256(npz) != artifact.sha256:
