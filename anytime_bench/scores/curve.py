@@ -1,0 +1,176 @@
+"""The anytime curve and what is read off it: areas, time to a share of the reference, regret.
+
+A row whose exits cost ``c_0 < c_1 < ...`` and have accuracies ``a_0, a_1, ...`` has the step function
+``A(b) = a_k for c_k <= b < c_{k+1}``, and chance before ``c_0``: between two exits one owns the last answer. There is
+no monotone envelope and no trapezoid, so an exit that gets worse costs and one that arrives late earns nothing early.
+
+Costs are cumulative, in the unit of their axis (ticks, MACs, seconds), shape ``(E,)``, and must increase strictly;
+measured times, which noise can reorder, go through ``settle`` first. Accuracies and chance are in [0, 1]. Errors are
+``TraceError`` and name the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anytime_bench.trace import TraceError
+
+Floats = NDArray[np.float64]
+
+#: ALC counts budgets on u = log(1 + b/t0) / log(1 + H/t0), with t0 this share of the horizon.
+ALC_ORIGIN = 1 / 20
+
+
+def check_cost(cost: ArrayLike, name: str = "cost") -> Floats:
+    """``cost (E,)`` as float64, or ``TraceError`` naming ``name`` if it is not finite, positive and increasing."""
+    values = np.asarray(cost, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0:
+        raise TraceError(f"{name}: expected one number per exit, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise TraceError(f"{name}: exit {int(np.argmin(np.isfinite(values)))} holds NaN or infinity")
+    if values[0] < 0:
+        raise TraceError(f"{name}: expected costs of at least 0, got {values[0]:g} at exit 0")
+    falls = np.flatnonzero(np.diff(values) <= 0)
+    if len(falls):
+        k = int(falls[0])
+        raise TraceError(f"{name}: costs must increase, got {values[k]:g} and then {values[k + 1]:g} at exit {k + 1}")
+    return values
+
+
+def settle(times: ArrayLike) -> Floats:
+    """Measured times ``(E,)`` made increasing: the running maximum, ties one unit in the last place apart.
+
+    Exit k+1 is answered after exit k, so a later exit that measured faster did so by noise; the running maximum
+    charges it the slower time. Only measured axes may be settled: ticks and MACs that fall are a defect.
+
+    >>> settle([1.0, 3.0, 2.5, 4.0]).round(9).tolist()
+    [1.0, 3.0, 3.0, 4.0]
+    """
+    values = np.array(times, dtype=np.float64)
+    for k in range(1, len(values)):
+        values[k] = max(values[k], np.nextafter(values[k - 1], np.inf))
+    return values
+
+
+def curve(cost: ArrayLike, accuracy: ArrayLike, chance: float) -> tuple[Floats, Floats]:
+    """Breakpoints ``(E+1,)`` and values ``(E+1,)``: from breakpoint i up to the next the curve has value i.
+
+    >>> curve([1, 2], [0.5, 0.75], chance=0.25)
+    (array([0., 1., 2.]), array([0.25, 0.5 , 0.75]))
+    """
+    costs, values = _pair(cost, accuracy)
+    return np.concatenate([[0.0], costs]), np.concatenate([[chance], values])
+
+
+def accuracy_at(cost: ArrayLike, accuracy: ArrayLike, budget: ArrayLike, chance: float) -> Floats:
+    """A(budget) for budgets of any shape: the accuracy of the last exit whose cost is within the budget.
+
+    >>> accuracy_at([1, 2], [0.5, 0.75], [0.9, 1.0, 9.0], chance=0.25)
+    array([0.25, 0.5 , 0.75])
+    """
+    costs, values = _pair(cost, accuracy)
+    owned = np.searchsorted(costs, np.asarray(budget, dtype=np.float64), side="right")
+    return np.concatenate([[chance], values])[owned]
+
+
+def exit_shares(cost: ArrayLike, horizon: float, *, log: bool = False) -> Floats:
+    """Share of [0, horizon] in which each answer is the last one, ``(E+1,)``, the guess before exit 0 first; sums to 1.
+
+    With ``log`` the shares are on ALC's scale. Every area below is this vector times the accuracies, hence linear in
+    the correctness of each image.
+
+    >>> exit_shares([1, 2], horizon=4).tolist()
+    [0.25, 0.25, 0.5]
+    """
+    if not (np.isfinite(horizon) and horizon > 0):
+        raise TraceError(f"horizon: expected a positive number, got {horizon}")
+    edges = np.minimum(np.concatenate([[0.0], check_cost(cost), [horizon]]), horizon) / horizon
+    if log:
+        edges = np.log1p(edges / ALC_ORIGIN) / np.log1p(1 / ALC_ORIGIN)
+    return np.diff(edges)
+
+
+def auc(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float) -> float:
+    """(1/H) times the integral of A from 0 to H: mean accuracy when the deadline is uniform on [0, H].
+
+    >>> auc([1, 2], [0.5, 0.75], horizon=4, chance=0.25)
+    0.5625
+    """
+    return _area(cost, accuracy, horizon, chance, log=False)
+
+
+def alc(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float) -> float:
+    """The same mean on u = log(1 + b/t0) / log(1 + H/t0), t0 = H/20, which weighs early deadlines more.
+
+    >>> round(alc([1], [1.0], horizon=20, chance=0.0), 6)  # 1 - log 2 / log 21
+    0.77233
+    """
+    return _area(cost, accuracy, horizon, chance, log=True)
+
+
+def per_sample_auc(cost: ArrayLike, correct: ArrayLike, horizon: float, chance: float, *, log: bool = False) -> Floats:
+    """The AUC (or ALC) of every image, ``(N,)``, from ``correct (E, N)``; its mean is the AUC.
+
+    >>> per_sample_auc([1, 2], [[1, 0], [0, 1]], horizon=4, chance=0.25).tolist()
+    [0.3125, 0.5625]
+    """
+    right = np.asarray(correct, dtype=np.float64)
+    shares = exit_shares(cost, horizon, log=log)
+    if right.ndim != 2 or len(right) != len(shares) - 1:
+        raise TraceError(f"correct: expected shape ({len(shares) - 1}, images), got {right.shape}")
+    # Exit by exit, not by a matrix product: the order of additions, and so every bit, is the same on every machine.
+    total = np.full(right.shape[1], shares[0] * chance)
+    for share, row in zip(shares[1:], right, strict=True):
+        total += share * row
+    return total
+
+
+def time_to(cost: ArrayLike, accuracy: ArrayLike, share: float, reference_accuracy: float) -> float | None:
+    """Cost of the first exit with at least ``share`` of the reference's final accuracy; None if no exit has it.
+
+    >>> time_to([1, 2, 3], [0.4, 0.8, 0.7], share=0.9, reference_accuracy=0.85)
+    2.0
+    >>> time_to([1, 2, 3], [0.4, 0.8, 0.7], share=0.99, reference_accuracy=0.85) is None
+    True
+    """
+    costs, values = _pair(cost, accuracy)
+    reached = np.flatnonzero(values >= share * reference_accuracy)
+    return float(costs[reached[0]]) if len(reached) else None
+
+
+def regret(
+    cost: ArrayLike,
+    accuracy: ArrayLike,
+    board: Sequence[tuple[ArrayLike, ArrayLike]],
+    horizon: float,
+    chance: float,
+) -> float:
+    """Mean over deadlines in [0, H] of the accuracy lost against the best row of the board at that deadline.
+
+    ``board`` holds (cost, accuracy) of every row; the row itself is always part of the envelope, so regret is >= 0.
+
+    >>> regret([2], [0.9], board=[([1], [0.5])], horizon=4, chance=0.1)  # 0.4 behind during one quarter
+    0.1
+    """
+    rows = [_pair(cost, accuracy), *(_pair(*row) for row in board)]
+    edges = np.unique(np.concatenate([[0.0, horizon], *(np.minimum(costs, horizon) for costs, _ in rows)]))
+    values = np.stack([accuracy_at(costs, accuracies, edges[:-1], chance) for costs, accuracies in rows])
+    return float(((values.max(axis=0) - values[0]) * np.diff(edges)).sum() / horizon)
+
+
+def _pair(cost: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
+    costs = check_cost(cost)
+    values = np.asarray(accuracy, dtype=np.float64)
+    if values.shape != costs.shape:
+        raise TraceError(f"accuracy: expected one per cost, {costs.shape}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise TraceError(f"accuracy: exit {int(np.argmin(np.isfinite(values)))} holds NaN or infinity")
+    return costs, values
+
+
+def _area(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float, *, log: bool) -> float:
+    costs, values = _pair(cost, accuracy)
+    return float((exit_shares(costs, horizon, log=log) * np.concatenate([[chance], values])).sum())
