@@ -1,0 +1,89 @@
+"""Fills MSDNet and SDN with the weights of the golden vectors: every tensor from a generator seeded by its key.
+
+The rule is the one in README.md, "Fill rule by key": key = '<module key>.<tensor>', seed = CRC-32 of the key. Nothing
+depends on the order or on a configuration, so networks of any depth, width or number of scales can be filled.
+The functions fill in place, in the network's own dtype (cast to float64 first), and return the network. ``msdnet_keys``
+and ``sdn_keys`` list the modules with their keys.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import Tensor, nn
+
+from baselines.msdnet import ConvUnit, DenseFeature, MSDNet
+
+
+def seed_of(key: str) -> int:
+    """The seed of the tensor called ``key``."""
+    return zlib.crc32(key.encode("ascii")) & 0xFFFFFFFF
+
+
+def _set(tensor: Tensor, values: np.ndarray) -> None:
+    with torch.no_grad():
+        tensor.copy_(torch.from_numpy(np.asarray(values)).reshape(tensor.shape))
+
+
+def fill_module(key: str, module: nn.Module, scale: tuple[float, float] = (0.5, 1.5)) -> None:
+    """Fill one convolution, batch norm or linear layer; ``scale`` is the range of a batch norm's weight."""
+
+    def draw(tensor: str) -> RandomState:
+        return RandomState(seed_of(f"{key}.{tensor}"))
+
+    if isinstance(module, nn.Conv2d):
+        shape = tuple(module.weight.shape)
+        _set(module.weight, draw("weight").standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:])))
+    elif isinstance(module, nn.BatchNorm2d):
+        channels = module.num_features
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        _set(module.weight, draw("weight").uniform(*scale, channels))
+        _set(module.bias, 0.1 * draw("bias").standard_normal(channels))
+        _set(module.running_mean, 0.1 * draw("running_mean").standard_normal(channels))
+        _set(module.running_var, draw("running_var").uniform(0.5, 1.5, channels))
+    elif isinstance(module, nn.Linear):
+        shape = tuple(module.weight.shape)
+        _set(module.weight, draw("weight").standard_normal(shape) * math.sqrt(1 / shape[1]))
+        _set(module.bias, 0.1 * draw("bias").standard_normal(shape[0]))
+    else:
+        raise TypeError(f"{key}: no rule for a {type(module).__name__}")
+
+
+def _unit(key: str, unit: ConvUnit) -> Iterator[tuple[str, nn.Module]]:
+    yield f"{key}/conv", unit.conv
+    yield f"{key}/bn", unit.norm
+
+
+def msdnet_keys(model: MSDNet) -> Iterator[tuple[str, nn.Module]]:
+    """(module key, module) for every convolution, batch norm and linear layer of ``model``."""
+    for feature in model.grid:
+        module = model.features[feature.name]
+        prefix = f"msdnet/b{feature.block}/l{feature.layer}/s{feature.scale}"
+        if feature.kind == "stem":
+            yield from _unit(f"{prefix}/stem", module[0] if isinstance(module, nn.Sequential) else module)
+        elif feature.kind == "transition":
+            yield from _unit(f"{prefix}/transition", module)
+        else:
+            assert isinstance(module, DenseFeature)
+            for name, branch in (("normal", module.normal), ("down", module.down)):
+                if branch is not None:
+                    yield from _unit(f"{prefix}/{name}.bottleneck1x1", branch.bottleneck)
+                    yield from _unit(f"{prefix}/{name}.conv3x3", branch.conv3x3)
+    for block, classifier in enumerate(model.classifiers):
+        prefix = f"msdnet/b{block}/classifier"
+        yield from _unit(f"{prefix}.conv1", classifier.conv1)
+        yield from _unit(f"{prefix}.conv2", classifier.conv2)
+        yield f"{prefix}.linear/linear", classifier.linear
+
+
+def fill_msdnet(model: MSDNet) -> MSDNet:
+    """Fill every tensor of ``model``, of any configuration, by its key."""
+    for key, module in msdnet_keys(model):
+        fill_module(key, module)
+    return model
