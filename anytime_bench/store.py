@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+def npz_bytes(arrays: Mapping[str, NDArray[Any]], level: int = 9) -> bytes:
     """A compressed ``.npz`` with fixed time stamps and sorted names, so equal arrays give equal bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
         for name in sorted(arrays):
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asanyarray(arrays[name]), allow_pickle=False)
