@@ -1,0 +1,318 @@
+"""The cascaded ResNet: every residual block works at every step, its residual arriving one step late.
+
+Source: Iuzzolino, Mozer, Bengio, *Improving Anytime Prediction with Parallel Cascaded Networks and a Temporal-Difference
+Loss*, NeurIPS 2021 (arXiv 2102.09808). For blocks l = 1..L with residual branch F_l and shortcut S_l, at step k::
+
+    in_1(k)   = stem(image at step k)
+    out_l(k)  = relu(S_l(in_l(k)) + m_l(k) d_l(k))                    in_{l+1}(k) = out_l(k)
+    d_l(k)    = F_l(in_l(k-1)), d_l(0) = 0                            delay "osd": one step
+    d_l(k)    = a d_l(k-1) + (1-a) F_l(in_l(k)), d_l(-1) = 0          delay "ews": exponential smoothing
+    m_l(k)    = 1 for the parallel schedule, [k >= l] for the serial one
+    logits(k) = head(pool(out_L(k))),  k = 0..E-1, E = L + 1 by default
+
+At k = L (osd) this is the plain ResNet with the same weights; serial exit k is that ResNet without the residual
+branches above block k. ``stem_delay=True`` is the published form, where the stem's output passes the delay too: exit 0
+is then blind, and exit L is one step short of full depth.
+
+Two executors give the same numbers. ``forward`` goes block by block: a block's input takes few distinct values over
+the steps (block l's settles at step l-1 for a still image), and all of them go through the block in one batch.
+``stream`` goes step by step, lazily, and leaves alone what did not change.
+
+Shapes: images ``(B, D, H, W)``, logits ``(E, B, C)``, frames ``(F, B, D, H, W)``; features of the n distinct steps of a
+sequence ``(n * B, C, H, W)``, step by step, the last step standing for all later ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anytime_bench.method import AnytimeModel
+from baselines.cascade_steps import LazySteps
+from baselines.temporal_norm import TemporalNorm
+
+
+class BasicBlock(nn.Module):
+    """Residual branch conv3x3-norm-relu-conv3x3-norm and a shortcut: identity, or a bare 1x1 convolution."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, channels_in: int, channels: int, stride: int, rows: int) -> None:
+        super().__init__()
+        self.shortcut = _shortcut(channels_in, channels, stride)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.norm1 = TemporalNorm(channels, rows)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2 = TemporalNorm(channels, rows)
+
+    def residual(self, x: Tensor, steps: int = 1, first: int = 0) -> Tensor:
+        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``."""
+        x = F.relu(self.norm1(self.conv1(x), steps, first), inplace=True)
+        return self.norm2(self.conv2(x), steps, first)
+
+
+class Bottleneck(nn.Module):
+    """Residual branch conv1x1-norm-relu-conv3x3-norm-relu-conv1x1-norm with four times the channels at the end."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, channels_in: int, channels: int, stride: int, rows: int) -> None:
+        super().__init__()
+        self.shortcut = _shortcut(channels_in, channels * 4, stride)
+        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.norm1 = TemporalNorm(channels, rows)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.norm2 = TemporalNorm(channels, rows)
+        self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
+        self.norm3 = TemporalNorm(channels * 4, rows)
+
+    def residual(self, x: Tensor, steps: int = 1, first: int = 0) -> Tensor:
+        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``."""
+        x = F.relu(self.norm1(self.conv1(x), steps, first), inplace=True)
+        x = F.relu(self.norm2(self.conv2(x), steps, first), inplace=True)
+        return self.norm3(self.conv3(x), steps, first)
+
+
+def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    if channels_in == channels_out and stride == 1:
+        return nn.Identity()
+    return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class CascadedResNet(AnytimeModel):
+    """A ResNet with ``sum(blocks)`` residual blocks, run as a cascade.
+
+    ``blocks`` gives the number of blocks per stage; stage s has ``width * 2**s`` channels (four times that at its
+    output with ``block="bottleneck"``). ``heads="multi"`` gives every exit a linear layer of its own. ``num_exits``
+    may exceed L + 1. ``stem_pool=False`` leaves out the stem's max pool, for small images.
+
+    Raises ValueError, naming the value, for an unknown choice, ``alpha`` outside [0, 1), and sizes below 1.
+    """
+
+    compacts: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        width: int = 64,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        schedule: str = "parallel",
+        delay: str = "osd",
+        alpha: float = 0.9,
+        heads: str = "single",
+        stem_delay: bool = False,
+        stem_pool: bool = True,
+        num_exits: int | None = None,
+        block: str = "basic",
+    ) -> None:
+        super().__init__()
+        _check_choice("schedule", schedule, ("parallel", "serial"))
+        _check_choice("delay", delay, ("osd", "ews"))
+        _check_choice("heads", heads, ("single", "multi"))
+        _check_choice("block", block, tuple(BLOCKS))
+        _check_alpha(alpha)
+        sizes = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
+        for name, size in (*sizes.items(), *(("blocks", size) for size in blocks)):
+            if size < 1:
+                raise ValueError(f"{name} holds {size}, but every size must be at least 1")
+        if not blocks:
+            raise ValueError("blocks is empty, but a cascade needs at least one stage, for example (2, 2, 2, 2)")
+        self.depth = sum(blocks)
+        self.num_exits = self.depth + 1 if num_exits is None else num_exits
+        if self.num_exits < 1:
+            raise ValueError(f"num_exits is {num_exits}, but a model needs at least one exit")
+        self.ticks = range(1, self.num_exits + 1)
+        self.in_channels, self.schedule, self.delay, self.alpha = in_channels, schedule, delay, alpha
+        self.stem_delay = stem_delay
+        self.total_stride = 2 ** (len(blocks) - 1 + stem_pool)
+
+        self.stem_conv = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        self.stem_norm = TemporalNorm(width, 1)
+        self.stem_pool: nn.Module = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
+        self.blocks = nn.ModuleList()
+        channels = width
+        for stage, count in enumerate(blocks):
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                rows = self._norm_rows(len(self.blocks) + 1)
+                self.blocks.append(BLOCKS[block](channels, width * 2**stage, stride, rows))
+                channels = width * 2**stage * BLOCKS[block].expansion
+        self.heads = nn.ModuleList(
+            nn.Linear(channels, num_classes) for _ in range(self.num_exits if heads == "multi" else 1)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _norm_rows(self, block: int) -> int:
+        """How many rows of statistics block 1..L needs: one per distinct value its input takes for a still image."""
+        if self.delay == "ews":
+            return 1 if block == 1 and not self.stem_delay else self.depth + 1
+        if self.stem_delay:
+            return block + 1
+        return block if self.schedule == "parallel" else 1
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, but this model expects (B, {self.in_channels}, H, W)"
+            )
+        self.check_size(*images.shape[2:])
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError for images smaller than the product of the strides."""
+        if min(height, width) < self.total_stride:
+            raise ValueError(
+                f"images are {height}x{width}, too small for a total stride of {self.total_stride}: "
+                "use larger images, stem_pool=False or fewer stages"
+            )
+
+    def stem(self, images: Tensor) -> Tensor:
+        """The features ``(B, width, H', W')`` that the first block sees, before any delay."""
+        self._check(images)
+        return self.stem_pool(F.relu(self.stem_norm(self.stem_conv(images)), inplace=True))
+
+    def start(self, block: int) -> int:
+        """The first step at which block 1..L's residual counts, whatever the delay holds by then."""
+        if self.schedule == "serial":
+            return block
+        return 1 if self.delay == "osd" else 0
+
+    def head(self, features: Tensor, k: int) -> Tensor:
+        """Logits ``(B, C)`` of exit ``k`` from the last block's features."""
+        return self.heads[min(k, len(self.heads) - 1)](features.mean((2, 3)))
+
+    # ---------------------------------------------------------------- layer by layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
+        x, steps = self._delayed_stem(self.stem(images))
+        for number, block in enumerate(self.blocks, 1):
+            through = self._smoothed if self.delay == "ews" else self._shifted
+            x, steps = through(block, number, x, steps)
+        pooled = x.mean((2, 3)).unflatten(0, (steps, -1))  # (n, B, channels)
+        last = torch.arange(self.num_exits, device=x.device).clamp(max=steps - 1)
+        if len(self.heads) == 1:
+            return self.heads[0](pooled)[last]
+        return torch.stack([head(pooled[min(k, steps - 1)]) for k, head in enumerate(self.heads)])
+
+    def _delayed_stem(self, x: Tensor) -> tuple[Tensor, int]:
+        if not self.stem_delay:
+            return x, 1
+        if self.delay == "osd":
+            return torch.cat([torch.zeros_like(x), x][: self.num_exits]), min(2, self.num_exits)
+        return torch.cat([(1 - self.alpha ** (k + 1)) * x for k in range(self.num_exits)]), self.num_exits
+
+    def _shifted(self, block: BasicBlock | Bottleneck, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
+        """One block under the one-step delay: the residual of step k - 1 joins the shortcut of step k."""
+        batch = len(x) // steps
+        start, end = self.start(number), self.num_exits - 1  # residuals count at steps start..end
+        shortcut = block.shortcut(x).split(batch)
+        if start > end:
+            return F.relu(torch.cat(shortcut)), steps
+        low, high = min(start - 1, steps - 1), min(end - 1, steps - 1)
+        residual = block.residual(x[low * batch : (high + 1) * batch], high + 1 - low, low).split(batch)
+        if self.training and high < steps - 1:
+            # No answer uses the residual of the last step, but its row of statistics serves models with more exits.
+            with torch.no_grad():
+                block.residual(x[(high + 1) * batch :], steps - 1 - high, high + 1)
+        out = [
+            shortcut[min(k, steps - 1)] if k < start else shortcut[min(k, steps - 1)] + residual[min(k - 1, high) - low]
+            for k in range(max(high + 1, start) + 1)
+        ]
+        return F.relu(torch.cat(out), inplace=True), len(out)
+
+    def _smoothed(self, block: BasicBlock | Bottleneck, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
+        """One block under exponential smoothing: its output changes at every step."""
+        batch, start = len(x) // steps, self.start(number)
+        shortcut = block.shortcut(x).split(batch)
+        residual = block.residual(x, steps).split(batch)
+        out, delayed = [], (1 - self.alpha) * residual[0]
+        for k in range(self.num_exits):
+            if k:
+                delayed = self.alpha * delayed + (1 - self.alpha) * residual[min(k, steps - 1)]
+            straight = shortcut[min(k, steps - 1)]
+            out.append(straight + delayed if k >= start else straight)
+        return F.relu(torch.cat(out), inplace=True), self.num_exits
+
+    # ---------------------------------------------------------------- step by step
+
+    def stream(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:
+        """Yield logits ``(B, C)`` per exit; only blocks whose input changed are computed again.
+
+        ``send(keep)`` with a boolean mask ``(B,)`` goes on with the kept samples alone.
+        """
+        self._check(images)
+        return self._answers([images] + [None] * (self.num_exits - 1))
+
+    def watch(self, frames: Tensor) -> Iterator[Tensor]:
+        """Yield logits ``(B, C)`` per exit, exit k having seen ``frames[0..k]`` of ``frames (F, B, D, H, W)``.
+
+        Raises ValueError where there are fewer frames than exits.
+        """
+        if frames.ndim != 5 or len(frames) < self.num_exits:
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}, but one frame per step is needed: "
+                f"({self.num_exits} or more, B, {self.in_channels}, H, W)"
+            )
+        self._check(frames[0])
+        return self._answers(frames[k] for k in range(self.num_exits))
+
+    def answer(self, images: Tensor, k: int) -> Tensor:
+        """Logits ``(B, C)`` of exit ``k`` with no other head: for the serial schedule's last exit, one plain pass."""
+        if not 0 <= k < self.num_exits:
+            raise IndexError(f"exit {k} was asked for, but this model has exits 0 to {self.num_exits - 1}")
+        if self.schedule == "serial" and self.delay == "osd" and not self.stem_delay:
+            return self.plain(images, k)
+        self._check(images)
+        run = LazySteps(self)
+        for step in range(k + 1):
+            features = run.advance(images if step == 0 else None)
+        return self.head(features[-1], k)
+
+    def activations(self, images: Tensor) -> Iterator[list[Tensor]]:
+        """Per step, the features of the stem and of blocks 1..L, for inspection."""
+        run = LazySteps(self)
+        for k in range(self.num_exits):
+            yield run.advance(images if k == 0 else None)
+
+    def plain(self, images: Tensor, k: int | None = None) -> Tensor:
+        """Logits ``(B, C)`` of the plain ResNet with these weights, residual branches above block ``k`` left out."""
+        k = self.num_exits - 1 if k is None else k
+        x = self.stem(images)
+        for number, block in enumerate(self.blocks, 1):
+            if number <= k:
+                x = F.relu(block.shortcut(x) + block.residual(x, 1, block.norm1.rows - 1), inplace=True)
+            elif not isinstance(block.shortcut, nn.Identity):
+                x = F.relu(block.shortcut(x), inplace=True)
+        return self.head(x, k)
+
+    def _answers(self, frames: Iterable[Tensor | None]) -> Generator[Tensor, Tensor | None, None]:
+        run, pooled_from, logits = LazySteps(self), None, torch.empty(0)
+        for k, image in enumerate(frames):
+            features = run.advance(image)[-1]
+            if features is not pooled_from or len(self.heads) > 1:
+                logits, pooled_from = self.head(features, k), features
+            keep = yield logits
+            if keep is not None:
+                run.keep(keep)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def _check_alpha(alpha: float) -> None:
+    if alpha == 1.0:
+        raise ValueError("alpha is 1, and such a delay never emits anything: choose a value in [0, 1)")
+    if not 0.0 <= alpha < 1.0:
+        raise ValueError(f"alpha is {alpha}, but exponential smoothing needs a value in [0, 1)")
