@@ -1,0 +1,167 @@
+"""From a store to groups: which records may stand in one ranking, and which count.
+
+A *group* holds records of one task (name, version and data hash), one device class, one protocol version and one
+reference model; nothing is ever compared across groups. Within a group records of one method with the same options,
+origin, weights source and training recipe are seeds of one row.
+
+Which records count does not depend on file order: superseded records do not; of several records of one row and seed
+the first published does, so that a seed cannot be rerun until it pleases. A correction says ``supersedes``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench import store
+from anytime_bench.errors import UserError
+from anytime_bench.record import Record, canonical_json
+from anytime_bench.trace import Trace, TraceError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record and where it lies."""
+
+    path: Path
+    record: Record
+
+    @property
+    def seed(self) -> int:
+        return self.record.training.seed if self.record.training else 0
+
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether exit k is right about test image n, ``(E, N)``, read from the ``.npz`` after its hash was checked."""
+        try:
+            return Trace.from_arrays(store.load_arrays(self.path, self.record), "test").correct
+        except TraceError as error:
+            raise UserError(f"the trace of record '{self.path}' cannot be scored: {error}.") from error
+
+
+@dataclass(frozen=True, order=True)
+class GroupKey:
+    """What all records of one ranking share. Ordered so that the last one is the current one."""
+
+    protocol_version: str
+    task_version: str
+    task_sha256: str
+    reference: str
+
+
+@dataclass
+class Group:
+    """All records of one task, device and key, split by whether they count."""
+
+    task: str
+    device: str
+    key: GroupKey
+    rows: dict[str, list[Entry]] = field(default_factory=dict)
+    absent: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_entries(root: Path) -> list[Entry]:
+    """All records below ``root``, validated; raises ``UserError`` naming the first bad one or duplicate."""
+    entries = [Entry(path, store.load(path)) for path in store.find(root)]
+    for fault in misplaced(root, entries) + duplicates(entries):
+        raise UserError(fault)
+    return entries
+
+
+def misplaced(root: Path, entries: Iterable[Entry]) -> list[str]:
+    """One line per record that does not lie where its task, device and method say."""
+    return [
+        f"record '{entry.path}' belongs into '{folder}'; move it there with its .npz."
+        for entry in entries
+        if (folder := store.record_folder(root, entry.record)) != entry.path.parent
+    ]
+
+
+def duplicates(entries: Iterable[Entry]) -> list[str]:
+    """One line per record whose trace another record already holds.
+
+    A trace holds raw timing samples, so no two runs share one, whatever their seeds.
+    """
+    seen: dict[tuple[str, ...], Entry] = {}
+    faults = []
+    for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
+        record = entry.record
+        if "trace" not in record.artifacts or record.status != "ok":
+            continue
+        key = (record.method.name, record.task.name, record.device, record.artifacts["trace"].sha256)
+        first = seen.setdefault(key, entry)
+        if first is not entry and record.supersedes != first.record.record_id:
+            faults.append(
+                f"record '{entry.path}' is a duplicate of '{first.path.name}': same method, task, device and trace. "
+                "Remove one."
+            )
+    return faults
+
+
+def group_key(record: Record) -> GroupKey:
+    reference = record.reference
+    named = {key: reference.get(key) for key in ("method", "ticks", "macs")}
+    return GroupKey(
+        record.protocol_version,
+        record.task.version,
+        record.task.sha256,
+        f"{named['method']} of {named['macs']} MACs and {named['ticks']} ticks" if named["macs"] else "",
+    )
+
+
+def row_key(record: Record) -> str:
+    """Records with the same key are seeds of one row."""
+    origin = {key: value for key, value in record.method.origin.items() if key != "file"}
+    parts = [
+        record.method.name,
+        origin,
+        record.method.options,
+        record.method.weights_from,
+        record.method.starts_from,
+        record.training.recipe_sha256 if record.training else "",
+    ]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def groups(entries: Sequence[Entry]) -> list[Group]:
+    """Entries by (task, device, key), in a stable order; the current group of a task and device comes last."""
+    superseded = {entry.record.supersedes for entry in entries if entry.record.supersedes}
+    found: dict[tuple[str, str, GroupKey], Group] = {}
+    count: dict[tuple[str, str, GroupKey], int] = defaultdict(int)
+    absent: list[Entry] = []
+    for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
+        record = entry.record
+        if record.record_id in superseded:
+            continue
+        if record.status != "ok":
+            absent.append(entry)
+            continue
+        place = (record.task.name, record.device, group_key(record))
+        group = found.setdefault(place, Group(*place))
+        count[place] += 1
+        seeds = group.rows.setdefault(row_key(record), [])
+        earlier = next((other for other in seeds if other.seed == entry.seed), None)
+        if earlier is None:
+            seeds.append(entry)
+        else:
+            group.notes.append(
+                f"Record {record.record_id[:12]} repeats seed {entry.seed} of {record.method.name} and does not count: "
+                f"the first published one, {earlier.record.record_id[:12]}, does."
+            )
+    ordered = sorted(found, key=lambda place: (place[0], place[1], place[2].protocol_version, place[2].task_version,
+                                               count[place], place[2]))  # fmt: skip
+    result = [found[place] for place in ordered]
+    for group in result:
+        for seeds in group.rows.values():
+            seeds.sort(key=lambda entry: entry.seed)
+    for entry in absent:
+        same = [g for g in result if (g.task, g.device) == (entry.record.task.name, entry.record.device)]
+        for group in same[-1:]:
+            group.absent.append(entry)
+    return result
