@@ -115,7 +115,7 @@ def bootstrap_mean(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0,
     (0.5, True)
     """
     table = _table(values, "values")
-    means = resampled_means(table.mean(axis=0)[None], resamples, seed)[:, 0] + _seed_draws(table, resamples, seed, 0)
+    means = resampled_means(table.mean(axis=0)[None], resamples, seed)[:, 0] + seed_draws(table, resamples, seed, 0)
     low, high = percentiles(means, level)
     return Interval(float(table.mean()), low, high, *table.shape)
 
@@ -142,7 +142,7 @@ def paired_difference(
         raise TraceError(f"a, b: unequal sample counts, {first.shape[1]} and {second.shape[1]} images")
     gap = first.mean(axis=0) - second.mean(axis=0)
     means = resampled_means(gap[None], resamples, seed)[:, 0]
-    means += _seed_draws(first, resamples, seed, 1) - _seed_draws(second, resamples, seed, 2)
+    means += seed_draws(first, resamples, seed, 1) - seed_draws(second, resamples, seed, 2)
     low, high = percentiles(means, level)
     return Difference(
         float(gap.mean()),
@@ -190,7 +190,8 @@ def seed_variance(values: ArrayLike) -> float:
     return max(0.0, float(by_seed.var(ddof=1)) - rest_variance / images)
 
 
-def _seed_draws(table: Floats, resamples: int, seed: int, stream: int) -> Floats:
+def seed_draws(table: Floats, resamples: int, seed: int, stream: int) -> Floats:
+    """The seeds' part of each resample of the mean of ``table (S, N)``, ``(resamples,)``; 0 with one seed."""
     seeds = len(table)
     spread = np.sqrt(seed_variance(table) / seeds)
     if spread == 0:
