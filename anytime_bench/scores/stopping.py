@@ -1,0 +1,222 @@
+"""Stopping rules that read the trace: confidence threshold, patience, budgeted batch, and the oracle above them.
+
+Every rule is fitted on the validation split and judged on the test split. A *policy* leaves image n at exit
+``exits[n]``; it is then right as that exit is and has paid that exit's cumulative cost. Rules with a threshold are
+swept over a fixed grid. A budget between two thresholds is met by mixing them, chosen at random per image in the
+proportion that spends the budget on the validation split, which makes the interpolation a policy one could run.
+
+Shapes: confidence, predictions, correct ``(E, N)``; cost ``(E,)``. No early stop here is measured (``simulated``).
+Sources: patience, Zhou et al., NeurIPS 2020; budgeted batch, Huang et al., ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anytime_bench.scores.curve import check_cost
+from anytime_bench.trace import TraceError
+
+Floats = NDArray[np.float64]
+Exits = NDArray[np.intp]
+
+#: Thresholds of every sweep, from "leave at once" to "never leave early" (infinity, since a confidence may be 1).
+GRID: Floats = np.concatenate([np.linspace(0, 0.99, 100), 1 - np.logspace(-2.2, -3.2, 6), [1.0, np.inf]])
+#: Exit fractions of the budgeted batch are proportional to q^k for these q, as published.
+BATCH_Q: Floats = np.arange(1, 40) / 20
+#: Sentinels of the published code: nobody leaves, everybody leaves.
+NOBODY, EVERYBODY = 1e8, -1e8
+
+
+def exits_by_threshold(confidence: ArrayLike, threshold: float) -> Exits:
+    """First exit with confidence >= threshold, else the last, ``(N,)``.
+
+    >>> exits_by_threshold([[0.9, 0.2], [0.1, 0.3]], 0.5).tolist()
+    [0, 1]
+    """
+    sure = np.asarray(confidence, dtype=np.float64) >= threshold
+    sure[-1] = True
+    return sure.argmax(axis=0)
+
+
+def exits_by_patience(predictions: ArrayLike, patience: int) -> Exits:
+    """First exit whose answer has been repeated ``patience`` times in a row, else the last, ``(N,)``.
+
+    >>> exits_by_patience([[1, 1], [1, 2], [1, 2]], patience=1).tolist()
+    [1, 2]
+    """
+    if patience < 1:
+        raise ValueError(f"patience: expected at least 1, got {patience}")
+    answers = np.asarray(predictions)
+    run = np.zeros(answers.shape[1], dtype=np.intp)
+    leave = np.full(answers.shape[1], len(answers) - 1)
+    for k in range(1, len(answers)):
+        run = np.where(answers[k] == answers[k - 1], run + 1, 0)
+        leave = np.where((run >= patience) & (leave > k), k, leave)
+    return leave
+
+
+def outcome(exits: ArrayLike, correct: ArrayLike, cost: ArrayLike) -> tuple[float, float]:
+    """Accuracy and mean cost of leaving image n at ``exits[n]``.
+
+    >>> outcome([0, 1], [[1, 0], [1, 1]], [1.0, 3.0])
+    (1.0, 2.0)
+    """
+    leave = np.asarray(exits, dtype=np.intp)
+    right = np.asarray(correct)[leave, np.arange(len(leave))]
+    return float(right.mean(dtype=np.float64)), float(check_cost(cost)[leave].mean())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Accuracy and mean cost for each threshold of a grid, all ``(T,)``."""
+
+    thresholds: Floats
+    accuracy: Floats
+    cost: Floats
+
+
+def sweep(confidence: ArrayLike, correct: ArrayLike, cost: ArrayLike, grid: ArrayLike = GRID) -> Sweep:
+    """The confidence rule at every threshold of ``grid (T,)``, which must increase.
+
+    Any ``(E, N)`` score that says "stop" when high serves as confidence.
+
+    >>> result = sweep([[0.9, 0.2], [0.1, 0.3]], [[1, 0], [1, 1]], [1.0, 3.0], grid=[0.0, 0.5, 1.0])
+    >>> result.accuracy.tolist(), result.cost.tolist()
+    ([0.5, 1.0, 1.0], [1.0, 2.0, 3.0])
+    """
+    surest = np.maximum.accumulate(np.asarray(confidence, dtype=np.float64), axis=0)
+    right, costs, thresholds = np.asarray(correct), check_cost(cost), np.asarray(grid, dtype=np.float64)
+    exits, images = surest.shape
+    # An image leaves at exit k for the thresholds numbered passed[k-1] .. passed[k]-1: one histogram of the ends of
+    # these ranges replaces a pass over all images per threshold.
+    passed = np.searchsorted(thresholds, surest, side="right")
+    passed[-1] = len(thresholds)
+    starts = np.concatenate([np.zeros((1, images), dtype=passed.dtype), passed[:-1]])
+    hits = np.zeros(len(thresholds) + 1)
+    spent = np.zeros(len(thresholds) + 1)
+    for k in range(exits):
+        for ends, sign in ((starts[k], 1.0), (passed[k], -1.0)):
+            hits += sign * np.bincount(ends[right[k].astype(bool)], minlength=len(hits))
+            spent += sign * costs[k] * np.bincount(ends, minlength=len(spent))
+    return Sweep(thresholds, np.cumsum(hits[:-1]) / images, np.cumsum(spent[:-1]) / images)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Threshold ``low`` with probability ``1 - weight``, ``high`` with probability ``weight``."""
+
+    low: float
+    high: float
+    weight: float
+
+
+def threshold_for(fitted: Sweep, budget: float) -> Mixture | None:
+    """The mixture of neighbouring thresholds whose mean cost on the fitted sweep is ``budget``.
+
+    None if leaving at once already costs more; the highest threshold if the whole sweep costs less.
+    """
+    if budget < fitted.cost[0]:
+        return None
+    after = int(np.searchsorted(fitted.cost, budget, side="right"))
+    if after == len(fitted.cost):
+        top = float(fitted.thresholds[-1])
+        return Mixture(top, top, 0.0)
+    low, high = fitted.cost[after - 1], fitted.cost[after]
+    weight = float((budget - low) / (high - low))
+    return Mixture(float(fitted.thresholds[after - 1]), float(fitted.thresholds[after]), weight)
+
+
+def apply_mixture(mixture: Mixture, confidence: ArrayLike, correct: ArrayLike, cost: ArrayLike) -> tuple[Floats, float]:
+    """Expected correctness per image ``(N,)`` and the mean cost of a mixture."""
+    right, costs = np.asarray(correct), check_cost(cost)
+    index = np.arange(right.shape[1])
+    expected, spent = np.zeros(right.shape[1]), 0.0
+    for threshold, share in ((mixture.low, 1 - mixture.weight), (mixture.high, mixture.weight)):
+        leave = exits_by_threshold(confidence, threshold)
+        expected += share * right[leave, index]
+        spent += share * float(costs[leave].mean())
+    return expected, spent
+
+
+@dataclass(frozen=True)
+class BudgetedBatch:
+    """Per q of the grid: thresholds ``(Q, E)``, accuracy in [0, 1] and mean cost on both splits, ``(Q,)``."""
+
+    q: Floats
+    thresholds: Floats
+    accuracy_val: Floats
+    accuracy_test: Floats
+    cost_val: Floats
+    cost_test: Floats
+
+
+def budgeted_batch(
+    val_confidence: ArrayLike,
+    val_correct: ArrayLike,
+    test_confidence: ArrayLike,
+    test_correct: ArrayLike,
+    cost: ArrayLike,
+    *,
+    q_grid: ArrayLike = BATCH_Q,
+    as_published: bool = False,
+) -> BudgetedBatch:
+    """MSDNet's budgeted batch: exit k is to take a fraction of the batch proportional to q^k.
+
+    Exit by exit, the threshold is the confidence of the n-th surest validation image that has not left yet, n being the
+    exit's fraction of the split rounded down. Where n is 0 nobody leaves. Where fewer than n images remain, all of them
+    leave; the published code lets nobody leave there, which ``as_published`` keeps.
+    """
+    val, test = np.asarray(val_confidence), np.asarray(test_confidence)
+    if val.shape[1] == 0:
+        raise TraceError("val_confidence: the validation split is empty, so no threshold can be fitted")
+    if val.shape[0] != test.shape[0]:
+        raise TraceError(f"test_confidence: expected {val.shape[0]} exits as on the validation split, got {len(test)}")
+    costs = check_cost(cost)
+    q_values = np.asarray(q_grid, dtype=np.float64)
+    order = np.argsort(-val, axis=1, kind="stable")
+    rows = [_batch_thresholds(val, order, q, as_published) for q in q_values]
+    thresholds = np.stack(rows)
+    val_results = np.array([_apply_thresholds(row, val, val_correct, costs) for row in rows])
+    test_results = np.array([_apply_thresholds(row, test, test_correct, costs) for row in rows])
+    return BudgetedBatch(
+        q_values, thresholds, val_results[:, 0], test_results[:, 0], val_results[:, 1], test_results[:, 1]
+    )
+
+
+def _batch_thresholds(val: NDArray, order: Exits, q: float, as_published: bool) -> Floats:
+    exits, images = val.shape
+    fractions = q ** np.arange(1, exits + 1)
+    wanted = np.floor(images * fractions / fractions.sum()).astype(int)
+    thresholds = np.full(exits, NOBODY)
+    thresholds[-1] = EVERYBODY
+    left = np.zeros(images, dtype=bool)
+    for k in range(exits - 1):
+        staying = order[k][~left[order[k]]]
+        if wanted[k] > 0 and len(staying) >= wanted[k]:
+            thresholds[k] = val[k, staying[wanted[k] - 1]]
+        elif wanted[k] > 0 and not as_published:
+            thresholds[k] = EVERYBODY
+        left |= val[k] >= thresholds[k]
+    return thresholds
+
+
+def _apply_thresholds(
+    thresholds: Floats, confidence: NDArray, correct: ArrayLike, costs: Floats
+) -> tuple[float, float]:
+    exits = (confidence >= thresholds[:, None]).argmax(axis=0)
+    # Costs are summed by counts, so the mean is exact to the last addition whatever the number of images.
+    counts = np.bincount(exits, minlength=len(costs))
+    accuracy = np.asarray(correct)[exits, np.arange(len(exits))].mean(dtype=np.float64)
+    return float(accuracy), float((counts / len(exits) * costs).sum())
+
+
+def oracle(correct: ArrayLike) -> Exits:
+    """The cheapest exit that is right, or exit 0 where none is, ``(N,)``: no rule is more accurate at its cost.
+
+    >>> oracle([[0, 0], [1, 0]]).tolist()
+    [1, 0]
+    """
+    return np.asarray(correct, dtype=bool).argmax(axis=0)
