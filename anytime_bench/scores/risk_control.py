@@ -99,8 +99,9 @@ def risk_control(
     """One row per risk and epsilon: what the threshold fitted on validation does on test, and how often the rule fails.
 
     ``violation_rate`` is the share of ``splits`` random splits of validation and test images pooled, with up to
-    1,000 images (at most half) to calibrate on, in which the risk on the rest exceeds epsilon; it should not exceed
-    delta by more than chance (the risk is measured on finitely many images). ``threshold`` is None where no threshold is safe and every image runs to the end.
+    1,000 images (at most half) to calibrate on, in which the risk on the rest exceeds epsilon. It should not exceed
+    delta by more than chance: the splits are finitely many, and so are the images the risk is measured on.
+    ``threshold`` is None where no threshold is safe and every image runs to the end.
     """
     costs = check_cost(cost)
     if val.num_samples == 0:
