@@ -18,6 +18,7 @@ from numpy.random import RandomState
 from torch import Tensor, nn
 
 from baselines.msdnet import ConvUnit, DenseFeature, MSDNet
+from baselines.sdn import InternalClassifier, ShallowDeepNet
 
 
 def seed_of(key: str) -> int:
@@ -86,4 +87,36 @@ def fill_msdnet(model: MSDNet) -> MSDNet:
     """Fill every tensor of ``model``, of any configuration, by its key."""
     for key, module in msdnet_keys(model):
         fill_module(key, module)
+    return model
+
+
+def sdn_keys(model: ShallowDeepNet) -> Iterator[tuple[str, nn.Module]]:
+    """(module key, module) for every convolution, batch norm, linear layer and IC of ``model``."""
+    backbone = model.backbone
+    yield "sdn/stem/conv", backbone.stem.conv
+    yield "sdn/stem/bn", backbone.stem.norm
+    for b, block in enumerate(backbone.blocks):
+        for number in (1, 2):
+            yield f"sdn/b{b}/conv{number}/conv", getattr(block, f"conv{number}")
+            yield f"sdn/b{b}/conv{number}/bn", getattr(block, f"norm{number}")
+        if isinstance(block.shortcut, nn.Conv2d):
+            yield f"sdn/b{b}/shortcut/conv", block.shortcut
+        elif isinstance(block.shortcut, nn.Sequential):
+            yield f"sdn/b{b}/shortcut/conv", block.shortcut[0]
+            yield f"sdn/b{b}/shortcut/bn", block.shortcut[1]
+        if b in model.ic_blocks:
+            classifier = model.classifiers[model.ic_blocks.index(b)]
+            yield f"sdn/b{b}/ic", classifier
+            yield f"sdn/b{b}/ic/linear", classifier.linear
+    yield "sdn/head/linear", backbone.head.linear
+
+
+def fill_sdn(model: ShallowDeepNet) -> ShallowDeepNet:
+    """Fill every tensor of ``model``, of any depth, width and image size, by its key."""
+    for key, module in sdn_keys(model):
+        if isinstance(module, InternalClassifier):
+            if module.alpha is not None:
+                _set(module.alpha, RandomState(seed_of(f"{key}.alpha")).uniform(0, 1, 1))
+        else:
+            fill_module(key, module, scale=(0.2, 0.6) if key.endswith("conv2/bn") else (0.5, 1.5))
     return model
