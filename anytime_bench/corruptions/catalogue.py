@@ -65,8 +65,8 @@ class Corruption:
 
 #: Kinds that are deliberately absent, with the reason that an error quotes.
 LEFT_OUT: Mapping[str, str] = {
-    "frost": "it blends in photographs of frost that this suite does not carry. Put the official CIFAR-10-C files under "
-    "the data root to evaluate it",
+    "frost": "it blends in photographs of frost that this suite does not carry. Put the official CIFAR-10-C files "
+    "under the data root to evaluate it",
 }
 
 

@@ -1,8 +1,8 @@
 """Random draws that depend on (seed, kind, image, frame) and on nothing else.
 
 A counter-based generator: the n-th 64-bit word of an image is a hash of its key and n (the output function of
-SplitMix64: Steele, Lea, Flood 2014), so that images are drawn in any order, in batches of any size, on any
-device, with any number of threads, and come out the same. The mixing is written in ``int64`` tensor arithmetic, which wraps
+SplitMix64: Steele, Lea, Flood 2014), so that images are drawn in any order, in batches of any size, on any device,
+with any number of threads, and come out the same. The mixing is written in ``int64`` tensor arithmetic, which wraps
 modulo 2^64. Normals, cosines and sines come from tables of 2^16 entries rather than from the device's mathematical
 functions, whose last bit differs between vector lanes and remainders, and between devices.
 
@@ -107,7 +107,9 @@ class Draws:
         pairs = torch.stack([self._look_up("cos", angle).mul_(radius), self._look_up("sin", angle).mul_(radius)], dim=2)
         return pairs.flatten(1)[:, :count].reshape(len(self), *shape)
 
-    def direction(self, shape: Sequence[int] = (), degrees: tuple[float, float] = (0.0, 360.0)) -> tuple[Tensor, Tensor]:
+    def direction(
+        self, shape: Sequence[int] = (), degrees: tuple[float, float] = (0.0, 360.0)
+    ) -> tuple[Tensor, Tensor]:
         """(cosine, sine) of angles uniform between two bounds in degrees, each ``(B, *shape)`` float32."""
         low, high = degrees
         first = math.floor(low / 360 * TABLE)

@@ -50,8 +50,12 @@ def bilinear(images: Tensor, y: Tensor, x: Tensor, border: Border) -> Tensor:
     row, column = top.long(), left.long()
     rows = fold(row, height, border), fold(row + 1, height, border)
     columns = fold(column, width, border), fold(column + 1, width, border)
-    upper = gather_pixels(images, rows[0], columns[0]) * (1 - right) + gather_pixels(images, rows[0], columns[1]) * right
-    lower = gather_pixels(images, rows[1], columns[0]) * (1 - right) + gather_pixels(images, rows[1], columns[1]) * right
+    upper = (
+        gather_pixels(images, rows[0], columns[0]) * (1 - right) + gather_pixels(images, rows[0], columns[1]) * right
+    )
+    lower = (
+        gather_pixels(images, rows[1], columns[0]) * (1 - right) + gather_pixels(images, rows[1], columns[1]) * right
+    )
     return upper * (1 - down) + lower * down
 
 

@@ -1,0 +1,256 @@
+"""Answers under noise: every policy that a model can follow, on frozen frames, with its cost.
+
+``evaluate_noise`` needs images and labels once; it draws each frame from (seed, image, frame), so every method sees the
+same ones, and keeps one bit per answer and image. Shapes: images ``(N, D, H, W)`` normalised, labels ``(N,)``,
+frames ``(F, B, D, H, W)``, logits ``(E, B, C)``. All scores are recomputed from ``NoiseResult.arrays()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from anytime_bench.corruptions import conditions, corrupt
+from anytime_bench.errors import UserError
+from anytime_bench.harness import policies as policy_plans
+from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, ExitCosts, Schedule
+from anytime_bench.method import AnytimeModel
+from anytime_bench.scores.robustness import AXES, NoiseRun, pack, summary_from_arrays
+from anytime_bench.tasks.card import TaskCard
+
+#: Severity at which common kinds are drawn afresh per frame; all five would be five times the work.
+TRANSIENT_SEVERITIES = (3,)
+
+
+@dataclass(frozen=True)
+class NoiseResult:
+    """Correctness of every answer; scores are derived, never stored."""
+
+    runs: Sequence[NoiseRun]
+    num_classes: int
+    reference: Mapping[str, float] | None = None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the ``.npz`` keeps; see ``anytime_bench.scores.robustness``."""
+        return pack(self.runs, self.num_classes)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able scores, a pure function of ``arrays()`` and the reference's full costs."""
+        return summary_from_arrays(self.arrays(), self.reference)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that is planned: its schedule and the answers it will give."""
+
+    kind: str
+    severity: int | None
+    schedule: Schedule
+    policy: str
+    answers: list[Answer]
+
+
+def is_stateful(model: AnytimeModel) -> bool:
+    """Whether the model looks at frames after the first one."""
+    return type(model).watch is not AnytimeModel.watch
+
+
+@torch.inference_mode()
+def evaluate_noise(
+    model: AnytimeModel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    task: TaskCard,
+    kinds: Iterable[str],
+    modes: Sequence[str] = ("persistent", "transient"),
+    periods: Sequence[float] = (1, 2, 4),
+    bursts: Sequence[tuple[int, int]] | None = None,
+    policies: Sequence[str] | None = None,
+    severities: Sequence[int] | None = None,
+    transient_severities: Sequence[int] = TRANSIENT_SEVERITIES,
+    seed: int = 0,
+    batch_size: int = 256,
+    num_frames: int | None = None,
+    costs: ExitCosts | None = None,
+    reference: Mapping[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> NoiseResult:
+    """Evaluate ``model`` clean and under every kind, in every mode, with every policy it can follow.
+
+    ``modes`` are ``persistent`` and ``transient``; the latter covers each frame period of ``periods`` (ticks, or inf)
+    and each burst ``(start, stop)`` of ``bursts`` (default: a third of the ticks, from tick 2 on). ``policies`` defaults
+    to all that suit the model; naming one that does not raises ``UserError``. ``num_frames`` defaults to the model's
+    depth in ticks and should be the largest depth on the board. ``costs`` defaults to the model's ticks and counted
+    MACs; ``reference`` is the full cost of the task's reference model per axis, which AUC@1 needs. ``progress``
+    receives (images done, images in all), counted over kinds.
+    """
+    model.eval()
+    frames = num_frames or ceil(max(model.ticks))
+    own = policy_plans.STATEFUL if is_stateful(model) else policy_plans.STATELESS
+    chosen = list(own) if policies is None else [_suitable(name, own) for name in policies]
+    if costs is None:
+        costs = ExitCosts(model.ticks, count_macs(model.stream(images[:1]), model.num_exits))
+    schedules = _schedules(frames, modes, periods, bursts)
+    step_macs = _step_macs(model, images[:1], [policy_plans.clean(frames), *schedules]) if is_stateful(model) else {}
+
+    def planned(kind: str, severity: int | None, schedule: Schedule) -> list[_Run]:
+        made = [policy_plans.answers(p, schedule, costs, step_macs.get(schedule.mode, ())) for p in chosen]
+        return [_Run(kind, severity, schedule, p, a) for p, a in zip(chosen, made, strict=True)]
+
+    groups = [planned("clean", None, policy_plans.clean(frames))]
+    for kind, severity in conditions(kinds, severities):
+        per_frame = severity is None or severity in transient_severities
+        usable = [schedule for schedule in schedules if per_frame or schedule.mode == "persistent"]
+        groups.append([run for schedule in usable for run in planned(kind, severity, schedule)])
+
+    total, done, runs = len(groups) * len(labels), 0, []
+    for group in groups:
+        parts: list[list[NDArray[np.bool_]]] = [[] for _ in group]
+        for start in range(0, len(labels), batch_size):
+            batch = images[start : start + batch_size]
+            source = _Frames(model, batch, group[0].kind, group[0].severity, seed, start, task)
+            for part, correct in zip(
+                parts, _correctness(source, group, labels[start : start + batch_size]), strict=True
+            ):
+                part.append(correct)
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
+        runs += [_finished(run, np.concatenate(part, axis=1)) for run, part in zip(group, parts, strict=True)]
+    return NoiseResult(runs, task.num_classes, reference)
+
+
+class _Frames:
+    """The frames of one batch under one kind and the model's outputs on them, each computed once."""
+
+    def __init__(
+        self,
+        model: AnytimeModel,
+        images: Tensor,
+        kind: str,
+        severity: int | None,
+        seed: int,
+        start: int,
+        task: TaskCard,
+    ) -> None:
+        self.model, self.images, self.kind, self.severity, self.seed, self.task = (
+            model,
+            images,
+            kind,
+            severity,
+            seed,
+            task,
+        )
+        self.indices = torch.arange(start, start + len(images), device=images.device)
+        self._drawn: dict[int, Tensor] = {CLEAN: images}
+        self._exits: dict[int, Tensor] = {}
+        self._last: dict[int, Tensor] = {}
+        self._steps: dict[tuple[int, ...], Tensor] = {}
+
+    def frame(self, draw: int) -> Tensor:
+        if draw not in self._drawn:
+            self._drawn[draw] = corrupt(
+                self.images, self.kind, severity=self.severity, seed=self.seed, indices=self.indices, frame=draw,
+                mean=self.task.mean, std=self.task.std,
+            )  # fmt: skip
+        return self._drawn[draw]
+
+    def exit(self, draw: int, k: int) -> Tensor:
+        """Probabilities ``(B, C)`` in float64 of exit k on one draw; a later draw is asked for its last exit only."""
+        last = k == self.model.num_exits - 1
+        if draw in self._exits:
+            return self._exits[draw][k]
+        if last and draw in self._last:
+            return self._last[draw]
+        if last and draw > 0 and type(self.model).answer is not AnytimeModel.answer:
+            self._last[draw] = self.model.answer(self.frame(draw), k).double().softmax(-1)
+            return self._last[draw]
+        self._exits[draw] = self.model(self.frame(draw)).double().softmax(-1)
+        return self._exits[draw][k]
+
+    def step(self, seen: tuple[int, ...], k: int) -> Tensor:
+        """Probabilities ``(B, C)`` of step k of the stateful model that has seen these draws, one per tick."""
+        if seen not in self._steps:
+            frames = torch.stack([self.frame(draw) for draw in seen])
+            self._steps[seen] = torch.stack(list(self.model.watch(frames))).double().softmax(-1)
+        return self._steps[seen][k]
+
+
+def _correctness(source: _Frames, runs: Sequence[_Run], labels: Tensor) -> list[NDArray[np.bool_]]:
+    """Correctness ``(answers, B)`` of every run. Ties go to the lowest class, as in a trace."""
+    found = []
+    for run in runs:
+        seen = run.schedule.seen
+        rows = []
+        for answer in run.answers:
+            if answer.source == "watch":
+                members = [source.step(seen, k) for k in answer.members]
+            else:
+                members = [source.exit(draw, answer.exit) for draw in answer.members]
+            total = members[0] if len(members) == 1 else torch.stack(members).sum(0)
+            # argmax may return any of several equal classes on a device; the first one is the first True.
+            first = (total == total.amax(dim=1, keepdim=True)).to(torch.uint8).argmax(dim=1)
+            rows.append(first == labels)
+        found.append(torch.stack(rows).cpu().numpy())
+    return found
+
+
+def _finished(run: _Run, correct: NDArray[np.bool_]) -> NoiseRun:
+    costs = {axis: np.array([getattr(answer, axis) for answer in run.answers], dtype=np.float64) for axis in AXES}
+    known = {axis: values for axis, values in costs.items() if not np.isnan(values).any()}
+    return NoiseRun(run.kind, run.severity or 0, run.schedule.mode, run.policy, correct, known)
+
+
+def _suitable(policy: str, own: Sequence[str]) -> str:
+    if policy in POLICIES and policy not in own:
+        why = (
+            "sees only the first frame" if policy.startswith("watch") else "is itself busy with a new frame every tick"
+        )
+        raise UserError(f"policy '{policy}' does not suit this model, which {why}. It can follow: {', '.join(own)}.")
+    return policy
+
+
+def _schedules(
+    frames: int, modes: Sequence[str], periods: Sequence[float], bursts: Sequence[tuple[int, int]] | None
+) -> list[Schedule]:
+    unknown = [mode for mode in modes if mode not in ("persistent", "transient")]
+    if unknown:
+        raise UserError(f"unknown noise mode '{unknown[0]}'. Expected persistent or transient.")
+    found = [policy_plans.persistent(frames)] if "persistent" in modes else []
+    if "transient" in modes:
+        found += [policy_plans.transient(frames, period) for period in periods]
+        if bursts is None:
+            bursts = [(2, 2 + frames // 3)] if frames >= 5 else []
+        found += [policy_plans.burst(frames, *window) for window in bursts]
+    return list({schedule.mode: schedule for schedule in found}.values())
+
+
+def count_macs(outputs: Iterable[Tensor], limit: int) -> list[float]:
+    """Cumulative MACs at each of the first ``limit`` outputs of a generator that runs a model on one image."""
+    counted: list[float] = []
+    with FlopCounterMode(display=False) as counter:
+        for _ in outputs:
+            counted.append(counter.get_total_flops() / 2)
+            if len(counted) == limit:
+                break
+    return counted
+
+
+def _step_macs(model: AnytimeModel, image: Tensor, schedules: Sequence[Schedule]) -> dict[str, list[float]]:
+    """Cumulative MACs of the stateful model's steps by mode: a held frame may be cheaper than a new one per tick."""
+    found = {}
+    for schedule in schedules:
+        # Draws need only differ from one another here; pixels do not change a count.
+        drawn = {draw: image if draw == CLEAN else image + 0.1 * (draw + 1) for draw in set(schedule.seen)}
+        frames = torch.stack([drawn[draw] for draw in schedule.seen])
+        found[schedule.mode] = count_macs(model.watch(frames), model.num_exits)
+    return found

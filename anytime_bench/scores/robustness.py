@@ -1,0 +1,309 @@
+"""Scores under noise, recomputed from stored correctness: what is kept, the corruption error, who wins fairly.
+
+A noise evaluation stores one bit per (answer, image). A *run* is one policy on one kind and severity in one mode
+(``clean``, ``persistent``, ``transient_<period>``, ``burst_<start>_<stop>``); its answers are in order of time.
+
+======================== ========= ================================================================
+array                    shape     content
+======================== ========= ================================================================
+noise_correct            (R, N/8)  correctness of answer r, packed by ``np.packbits`` along images
+noise_run                (R,)      run of answer r
+noise_ticks, noise_macs  (R,)      cumulative cost of answer r
+noise_latency, ...       (R,)      the same in seconds (``noise_device_time``); NaN where not measured
+noise_kind, _mode, ...   (U,)      kind, mode and policy of run u (text), ``noise_severity`` (0: none)
+noise_images             ()        N
+noise_classes            ()        C
+======================== ========= ================================================================
+
+Accuracy, AUC@1 and kept share are in [0, 1]; AUC@1 needs the full cost of the task's reference model per axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.scores.curve import accuracy_at, per_sample_auc, settle
+from anytime_bench.scores.intervals import accuracy_interval, paired_difference, percentiles, resampled_means
+from anytime_bench.trace import TraceError
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+AXES = ("ticks", "macs", "latency", "device_time")
+#: A burst is over, for an accuracy, when it stays within this much of the clean one.
+RECOVERED = 0.01
+
+
+@dataclass(frozen=True)
+class NoiseRun:
+    """One policy on one kind, severity and mode: correctness ``(A, N)`` of its answers and their costs ``(A,)``."""
+
+    kind: str
+    severity: int
+    mode: str
+    policy: str
+    correct: NDArray[np.bool_]
+    costs: Mapping[str, Floats]
+
+    @property
+    def final(self) -> NDArray[np.bool_]:
+        """Correctness of the last answer, ``(N,)``."""
+        last: NDArray[np.bool_] = self.correct[-1]
+        return last
+
+    def at(self, axis: str, budget: float, chance: float) -> Floats:
+        """Expected correctness per image ``(N,)`` of the answer owned at ``budget``; chance before the first."""
+        owned = int(np.searchsorted(self.costs[axis], budget, side="right")) - 1
+        if owned < 0:
+            return np.full(self.correct.shape[1], chance)
+        return self.correct[owned].astype(np.float64)
+
+
+def pack(runs: Sequence[NoiseRun], num_classes: int) -> dict[str, Array]:
+    """Runs as arrays for ``np.savez``."""
+    lengths = [len(run.correct) for run in runs]
+    arrays: dict[str, Array] = {
+        "noise_correct": np.concatenate([np.packbits(run.correct, axis=1) for run in runs]),
+        "noise_run": np.repeat(np.arange(len(runs), dtype=np.int32), lengths),
+        "noise_severity": np.array([run.severity for run in runs], dtype=np.uint8),
+        "noise_images": np.array(runs[0].correct.shape[1]),
+        "noise_classes": np.array(num_classes),
+    }
+    for name in ("kind", "mode", "policy"):
+        arrays[f"noise_{name}"] = np.array([getattr(run, name) for run in runs])
+    for axis in AXES:
+        arrays[f"noise_{axis}"] = np.concatenate(
+            [run.costs.get(axis, np.full(len(run.correct), np.nan)) for run in runs]
+        )
+    return arrays
+
+
+def unpack(arrays: Mapping[str, Array]) -> list[NoiseRun]:
+    """Runs from what ``pack`` wrote; ``TraceError`` names an array that is missing or out of shape."""
+    needed = ["correct", "run", "severity", "images", "classes", "kind", "mode", "policy", *AXES]
+    missing = [f"noise_{name}" for name in needed if f"noise_{name}" not in arrays]
+    if missing:
+        raise TraceError(f"{missing[0]}: missing from the stored noise evaluation")
+    count, answers = int(arrays["noise_images"]), np.asarray(arrays["noise_run"])
+    packed = np.asarray(arrays["noise_correct"])
+    if packed.shape != (len(answers), (count + 7) // 8):
+        raise TraceError(f"noise_correct: expected shape ({len(answers)}, {(count + 7) // 8}), got {packed.shape}")
+    correct = np.unpackbits(packed, axis=1, count=count).astype(np.bool_)
+    runs = []
+    for number, kind in enumerate(arrays["noise_kind"]):
+        rows = np.flatnonzero(answers == number)
+        if len(rows) == 0:
+            raise TraceError(f"noise_run: run {number} has no answers")
+        costs = {axis: np.asarray(arrays[f"noise_{axis}"], dtype=np.float64)[rows] for axis in AXES}
+        runs.append(
+            NoiseRun(
+                str(kind),
+                int(arrays["noise_severity"][number]),
+                str(arrays["noise_mode"][number]),
+                str(arrays["noise_policy"][number]),
+                correct[rows],
+                {axis: values for axis, values in costs.items() if not np.isnan(values).any()},
+            )
+        )
+    return runs
+
+
+def summary_from_arrays(arrays: Mapping[str, Array], reference: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Everything a record says about noise, from the stored arrays and the reference's full cost per axis.
+
+    ``clean`` has one entry per policy; ``rows`` one per policy, kind and mode, over all severities together (each image
+    counts once per severity), with ``by_severity`` where there are any. Pure: equal inputs give equal results.
+    """
+    runs = unpack(arrays)
+    chance = 1.0 / int(arrays["noise_classes"])
+    horizon = {axis: float(value) for axis, value in (reference or {}).items() if axis in AXES and value}
+    clean = {run.policy: run for run in runs if run.mode == "clean"}
+    groups: dict[tuple[str, str, str], list[NoiseRun]] = {}
+    for run in runs:
+        if run.mode != "clean":
+            groups.setdefault((run.policy, run.kind, run.mode), []).append(run)
+    return {
+        "images": int(arrays["noise_images"]),
+        "chance": chance,
+        "reference": horizon,
+        "clean": {policy: _scores([run], run, horizon, chance) for policy, run in clean.items()},
+        "rows": [
+            {"policy": policy, "kind": kind, "mode": mode, **_scores(members, clean.get(policy), horizon, chance)}
+            for (policy, kind, mode), members in groups.items()
+        ],
+    }
+
+
+def _scores(
+    runs: list[NoiseRun], clean: NoiseRun | None, horizon: Mapping[str, float], chance: float
+) -> dict[str, Any]:
+    """Scores of the severities of one kind, taken together."""
+    first = runs[0]
+    final = np.stack([run.final for run in runs])
+    entry: dict[str, Any] = {
+        "final_accuracy": _mean_interval(final),
+        "accuracy": [float(np.mean([run.correct[a].mean() for run in runs])) for a in range(len(first.correct))],
+        "cost": {axis: [float(v) for v in values] for axis, values in first.costs.items()},
+        "auc": {
+            axis: _mean_interval(
+                np.stack([per_sample_auc(settle(run.costs[axis]), run.correct, horizon[axis], chance) for run in runs])
+            )
+            for axis in first.costs
+            if axis in horizon
+        },
+    }
+    if clean is not None and clean is not first:
+        entry["kept"] = kept_share(final, clean.final)
+        if first.mode.startswith("burst_"):
+            entry["recovery"] = recovery(first, clean, chance)
+    if len(runs) > 1:
+        entry["by_severity"] = {str(run.severity): _mean_interval(run.final[None]) for run in runs}
+    return entry
+
+
+def _mean_interval(table: Array) -> dict[str, float]:
+    """Mean of ``(severities, N)`` with a 95 % interval over images: Wilson's for one row of bits, else bootstrap."""
+    if len(table) == 1 and table.dtype == np.bool_:
+        found = accuracy_interval(table[0])
+        return {"value": found.value, "low": found.low, "high": found.high}
+    per_image = table.mean(axis=0, dtype=np.float64)
+    low, high = percentiles(resampled_means(per_image[None])[:, 0])
+    return {"value": float(per_image.mean()), "low": low, "high": high}
+
+
+def kept_share(noisy: Array, clean: Array) -> dict[str, float] | None:
+    """Share of the clean accuracy that is left, with a bootstrap interval over images; None if nothing was right.
+
+    >>> kept_share(np.array([[True, False]]), np.array([True, True]))["value"]
+    0.5
+    """
+    pair = np.stack([np.atleast_2d(noisy).mean(axis=0, dtype=np.float64), np.asarray(clean, dtype=np.float64)])
+    if pair[1].sum() == 0:
+        return None
+    means = resampled_means(pair)
+    usable = means[:, 1] > 0
+    low, high = percentiles(means[usable, 0] / means[usable, 1])
+    return {"value": float(pair[0].mean() / pair[1].mean()), "low": low, "high": high}
+
+
+def recovery(noisy: NoiseRun, clean: NoiseRun, chance: float) -> dict[str, float | None]:
+    """What a burst costs and how long: the largest loss of accuracy at any tick, and the ticks from the end of the
+    window until the accuracy stays within 1 point of the clean one (None: not within the evaluation)."""
+    stop = float(noisy.mode.rsplit("_", 1)[1])
+    ticks = np.unique(np.concatenate([noisy.costs["ticks"], [stop]]))
+
+    def over_time(run: NoiseRun) -> Floats:
+        return accuracy_at(run.costs["ticks"], run.correct.mean(axis=1), ticks, chance)
+
+    loss = over_time(clean) - over_time(noisy)
+    lost = np.flatnonzero(loss > RECOVERED)
+    back: float | None
+    if len(lost) == 0:
+        back = 0.0
+    elif lost[-1] == len(ticks) - 1:
+        back = None
+    else:
+        back = max(0.0, float(ticks[lost[-1] + 1]) - stop)
+    return {"largest_loss": max(0.0, float(loss.max())), "ticks": back}
+
+
+def mean_corruption_error(errors: Mapping[str, float], reference_errors: Mapping[str, float]) -> float | None:
+    """mCE (Hendrycks and Dietterich 2019): mean over kinds of error / the reference's error on the same kind.
+
+    ``errors`` hold a kind's error rate, averaged over its severities. Kinds without an error of the reference are left
+    out; None if no kind is left.
+
+    >>> mean_corruption_error({"fog": 0.2, "snow": 0.3}, {"fog": 0.4, "snow": 0.3})
+    0.75
+    """
+    shares = [errors[kind] / reference_errors[kind] for kind in errors if reference_errors.get(kind)]
+    return float(np.mean(shares)) if shares else None
+
+
+def noise_table(
+    methods: Mapping[str, Mapping[str, Array]],
+    *,
+    mode: str = "persistent",
+    reference: Mapping[str, float] | None = None,
+    baseline: str = "serial_ce",
+    kinds: Iterable[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of methods and policies: clean, then one cell per kind, and mCE relative to ``baseline``'s ``onset``.
+
+    ``methods`` maps a method's name to its stored arrays. A cell holds ``final_accuracy``, ``auc`` and ``kept`` with
+    their intervals.
+    """
+    summaries = {name: summary_from_arrays(arrays, reference) for name, arrays in methods.items()}
+
+    def cells(name: str, policy: str) -> dict[str, dict[str, Any]]:
+        rows = [row for row in summaries[name]["rows"] if row["policy"] == policy and row["mode"] == mode]
+        return {row["kind"]: row for row in rows if kinds is None or row["kind"] in set(kinds)}
+
+    def errors(name: str, policy: str) -> dict[str, float]:
+        return {kind: 1 - cell["final_accuracy"]["value"] for kind, cell in cells(name, policy).items()}
+
+    against = errors(baseline, "onset") if baseline in summaries else {}
+    table = []
+    for name, summary in summaries.items():
+        for policy, clean in summary["clean"].items():
+            found = cells(name, policy)
+            if found:
+                mce = mean_corruption_error(errors(name, policy), against)
+                table.append(
+                    {"method": name, "policy": policy, "mode": mode, "mce": mce, "clean": clean, "kinds": found}
+                )
+    return table
+
+
+def fair_comparison(
+    cascade: Mapping[str, Array],
+    serial: Mapping[str, Array],
+    *,
+    mode: str = "transient_1",
+    policy: str = "watch",
+    against: str = "pipelined_mean",
+    margin: float = 0.005,
+) -> list[dict[str, Any]]:
+    """Whether the stateful model beats the other one, image by image: one verdict per kind and one over all kinds.
+
+    ``same_tick`` compares the answers owned when the stateful model is done; ``all_frames`` lets the other finish every
+    frame that both have been sent. The difference is accuracy of ``policy`` minus accuracy of ``against``, paired over
+    images, with a 95 % bootstrap interval; severities of a kind are averaged per image.
+    """
+    ours, theirs = (_by_kind(unpack(arrays), mode, name) for arrays, name in ((cascade, policy), (serial, against)))
+    chance = 1.0 / int(cascade["noise_classes"])
+    kinds = [kind for kind in ours if kind in theirs]
+    if not kinds:
+        raise TraceError(f"noise: no kind was evaluated in mode '{mode}' with both '{policy}' and '{against}'")
+
+    def pairs(kind: str, moment: str) -> tuple[Floats, Floats]:
+        first = [ours[kind][severity] for severity in ours[kind] if severity in theirs[kind]]
+        second = [theirs[kind][run.severity] for run in first]
+        until = first[0].costs["ticks"][-1] if moment == "same_tick" else np.inf
+        return (
+            np.mean([run.at("ticks", until, chance) for run in first], axis=0),
+            np.mean([run.at("ticks", until, chance) for run in second], axis=0),
+        )
+
+    rows = []
+    for moment in ("same_tick", "all_frames"):
+        per_kind = {kind: pairs(kind, moment) for kind in kinds}
+        together = tuple(np.mean([pair[side] for pair in per_kind.values()], axis=0) for side in (0, 1))
+        for kind, (a, b) in [*per_kind.items(), ("all", together)]:
+            found = paired_difference(a[None], b[None], margin=margin)
+            rows.append(
+                {"kind": kind, "moment": moment, "mode": mode, "policy": policy, "against": against, **asdict(found)}
+            )
+    return rows
+
+
+def _by_kind(runs: Sequence[NoiseRun], mode: str, policy: str) -> dict[str, dict[int, NoiseRun]]:
+    found: dict[str, dict[int, NoiseRun]] = {}
+    for run in runs:
+        if run.mode == mode and run.policy == policy:
+            found.setdefault(run.kind, {})[run.severity] = run
+    return found
