@@ -43,7 +43,7 @@ def exit_scores(trace: Trace) -> list[dict[str, Any]]:
         "auroc": confidence.auroc(trace.confidence, correct),
         "augrc": confidence.augrc(trace.confidence, correct),
     }
-    top5 = (trace.true_rank < 5).mean(axis=1, dtype=np.float64)
+    top5 = (np.asarray(trace.true_rank, dtype=np.int64) < 5).mean(axis=1, dtype=np.float64)
     rows = []
     for k in range(trace.num_exits):
         accuracy = accuracy_interval(correct[k])
@@ -101,7 +101,7 @@ def trace_scores(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Stopping rules and per-image behaviour on the cost axis given, usually MACs: ``{"stopping": ..., "images": ...}``.
+    """Stopping rules and per-image behaviour on one cost axis, usually MACs: ``{"stopping": ..., "images": ...}``.
 
     ``cost (E,)`` is cumulative, ``reference_cost`` the reference's full cost in the same unit; costs are reported as
     multiples of it. Every rule is fitted on ``val`` and judged on ``test``.
@@ -158,7 +158,7 @@ def _stopping(test: Trace, val: Trace, costs: Floats, images: _Images, seed: int
         at_budget[str(budget)] = {
             "accuracy": images.mean(expected),
             "cost": _number(spent),
-            "thresholds": [_threshold(mixture.low), _threshold(mixture.high)],
+            "thresholds": [_number(mixture.low), _number(mixture.high)],
             "weight": _number(mixture.weight),
         }
     index = np.arange(test.num_samples)
@@ -183,7 +183,8 @@ def _stopping(test: Trace, val: Trace, costs: Floats, images: _Images, seed: int
         "fitted_on": "val",
         "at_budget": at_budget,
         "threshold": {
-            "thresholds": [_threshold(value) for value in on_test.thresholds],
+            # The last threshold, infinity, is None: never leave early.
+            "thresholds": _list(on_test.thresholds),
             "accuracy": _list(on_test.accuracy),
             "cost": _list(on_test.cost),
             "cost_val": _list(fitted.cost),
@@ -242,11 +243,6 @@ def _check_pair(test: Trace, val: Trace, costs: Floats) -> None:
 
 def _number(value: float) -> float | None:
     return round(float(value), DECIMALS) if np.isfinite(value) else None
-
-
-def _threshold(value: float) -> float | None:
-    """A threshold as published: None stands for "never leave early"."""
-    return _number(value)
 
 
 def _plain(value: Any) -> Any:
