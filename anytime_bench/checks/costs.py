@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from anytime_bench.checks.subject import NotApplicable, Subject, require, seeded
-from anytime_bench.method import AnytimeModel
 
 
 class _OperationCounter(TorchDispatchMode):
@@ -38,14 +39,17 @@ def work(action: Callable[[], Any]) -> tuple[int, int]:
     return flops.get_total_flops() // 2, operations.operations
 
 
-def work_per_exit(model: AnytimeModel, images: Tensor) -> tuple[list[int], list[int]]:
-    """MACs and dispatched operations spent until each exit's answer (cumulative), and last until the stream ends."""
+@lru_cache(maxsize=1)
+def spent_until(subject: Subject) -> tuple[list[int], str]:
+    """What one image costs until each exit's answer (cumulative) and, last, until the stream ends; and the unit."""
+    model, images = subject.model(), subject.images("cost", 1)
     marks: list[tuple[int, int]] = []
     with torch.no_grad(), seeded(0), FlopCounterMode(display=False) as flops, _OperationCounter() as operations:
         for _ in model.stream(images):
             marks.append((flops.get_total_flops() // 2, operations.operations))
         marks.append((flops.get_total_flops() // 2, operations.operations))
-    return [macs for macs, _ in marks], [count for _, count in marks]
+    counts_macs = marks[-1][0] > 0
+    return [macs if counts_macs else count for macs, count in marks], "MACs" if counts_macs else "operations"
 
 
 def check_ticks(subject: Subject) -> None:
@@ -54,30 +58,26 @@ def check_ticks(subject: Subject) -> None:
     ticks = [float(tick) for tick in model.ticks]
     sound = all(math.isfinite(tick) and tick > 0 for tick in ticks)
     require(
-        len(ticks) == model.num_exits and sound and all(a < b for a, b in zip(ticks, ticks[1:], strict=False)),
+        len(ticks) == model.num_exits and sound and all(a < b for a, b in pairwise(ticks)),
         f"ticks = {ticks} for {model.num_exits} exits: give one positive tick per exit, each later than the one before",
     )
 
 
 def check_lazy(subject: Subject) -> None:
     """Work for a later exit starts only when that exit is asked for (a model of one exit is exempt)."""
-    model = subject.model()
-    if model.num_exits == 1:
+    if subject.model().num_exits == 1:
         raise NotApplicable("one exit: there is nothing to stop")
-    macs, operations = work_per_exit(model, subject.images("lazy", 2))
-    spent, total, unit = (macs[0], macs[-1], "MACs") if macs[-1] else (operations[0], operations[-1], "operations")
+    spent, unit = spent_until(subject)
     require(
-        spent < total,
-        f"all {total} {unit} are spent before the first answer: yield each exit before the work of the next begins",
+        spent[0] < spent[-1],
+        f"all {spent[-1]} {unit} are spent before the first answer: yield each exit before the work of the next begins",
     )
 
 
 def check_macs_increase(subject: Subject) -> None:
     """Each further exit costs MACs, or there would be no reason to stop before it."""
-    model = subject.model()
-    macs, operations = work_per_exit(model, subject.images("macs", 2))
-    spent = (macs if macs[-1] else operations)[: model.num_exits]
-    free = [k for k, (before, after) in enumerate(zip([0, *spent], spent, strict=False)) if after <= before]
+    spent = spent_until(subject)[0][:-1]
+    free = [k for k, (before, after) in enumerate(pairwise([0, *spent])) if after <= before]
     require(
         not free,
         f"exits {free} cost no MACs beyond the exit before them (cumulative: {spent}): drop them, or start their work "
@@ -88,7 +88,7 @@ def check_macs_increase(subject: Subject) -> None:
 def check_same_input_twice(subject: Subject) -> None:
     """The second call on the same images does as much work as the first: nothing is cached between calls."""
     model = subject.model()
-    images, others = subject.images("twice"), subject.images("before twice")
+    images, others = subject.images("twice", 1), subject.images("before twice", 1)
     ways: dict[str, Callable[[Tensor], Any]] = {
         "stream": lambda x: list(model.stream(x)),
         "forward": model,

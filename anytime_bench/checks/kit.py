@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anytime_bench.checks import answers, costs, learning, portability
+from anytime_bench.checks.other_process import start_other_process
 from anytime_bench.checks.subject import CheckFailure, NotApplicable, Subject, synthetic_task
 from anytime_bench.method import Method
 from anytime_bench.tasks.card import TaskCard
@@ -176,6 +177,7 @@ def run_checks(
     reason, and as a failure once it passes. ``on_result`` is called after each check, for a progress display.
     """
     kit = Kit(method, task, seed, expected_failures)
+    start_other_process()  # it imports torch while the first checks run
     results = []
     for check in CHECKS:
         results.append(kit.run(check.name))

@@ -18,10 +18,11 @@ def check_gradients(subject: Subject) -> None:
         raise NotApplicable(f"not trained: it takes the weights of {method.weights_from}")
     model = subject.model().train()
     reached: set[str] = set()
+    dead: list[str] = []
     generator = torch.Generator().manual_seed(subject.seed)
     for number, progress in enumerate((Progress(1, 10, 1, 10), Progress(10, 10, 10, 10))):
-        images = subject.images(f"gradients {number}", 6)
-        targets = torch.randint(subject.task.num_classes, (6,), generator=generator)
+        images = subject.images(f"gradients {number}", 4)
+        targets = torch.randint(subject.task.num_classes, (4,), generator=generator)
         model.zero_grad(set_to_none=True)
         with seeded(subject.seed):
             loss = method.training_loss(model, images, targets, progress)
@@ -30,14 +31,14 @@ def check_gradients(subject: Subject) -> None:
             f"training_loss gave {_kind(loss)}, expected a scalar tensor that gradients flow through",
         )
         loss.backward()
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and bool((parameter.grad != 0).any()):
-                reached.add(name)
-    dead = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in reached]
+        reached |= {name for name, p in model.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
+        dead = [name for name, p in model.named_parameters() if p.requires_grad and name not in reached]
+        if not dead:
+            break
     require(
         not dead,
-        f"no gradient reaches {', '.join(dead[:5])}{' and others' if len(dead) > 5 else ''}: use them in training_loss, "
-        "remove them, or set requires_grad to False",
+        f"no gradient reaches {', '.join(dead[:5])}{' and others' if len(dead) > 5 else ''}: "
+        "use them in training_loss, remove them, or set requires_grad to False",
     )
 
 

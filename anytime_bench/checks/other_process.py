@@ -61,6 +61,11 @@ def answers_elsewhere(payload: bytes, images: Tensor, method: type) -> list[Tens
     return [torch.from_numpy(logits) for logits in reply]
 
 
+def start_other_process() -> None:
+    """Start the other process now, so that it is ready when it is needed."""
+    _process()
+
+
 @cache
 def _process() -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
