@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -129,7 +131,7 @@ def count_costs(model: AnytimeModel, shape: tuple[int, int, int], device: torch.
         with seen:
             macs, used = _cumulative(model, model.stream, images, "stream", lambda: seen.count)
         _require_increase("MACs", macs, "work for exit k+1 must start only when exit k+1 is asked for")
-        prefix = tuple(_macs_of(lambda k=k: _answer(model, images, k)) for k in range(model.num_exits))
+        prefix = tuple(_macs_of(partial(_answer, model, images, k)) for k in range(model.num_exits))
         for k, (alone, through) in enumerate(zip(prefix, macs, strict=True)):
             if alone > through:
                 raise CostError(
@@ -151,7 +153,7 @@ def _checked_ticks(model: AnytimeModel) -> tuple[float, ...]:
 
 
 def _require_increase(what: str, values: tuple[float, ...] | tuple[int, ...], why: str) -> None:
-    for k, (before, after) in enumerate(zip(values, values[1:], strict=False)):
+    for k, (before, after) in enumerate(pairwise(values)):
         if after <= before:
             raise CostError(f"{what} do not increase: exit {k} costs {before} and exit {k + 1} costs {after}; {why}")
 
@@ -167,7 +169,7 @@ def _cumulative(
         for k, logits in enumerate(run(images)):
             if k >= model.num_exits:
                 raise CostError(f"{name} yielded more than num_exits = {model.num_exits} answers")
-            classes = _checked_classes(logits, k, classes, f"{name} gave exit {k}")
+            classes = _checked_classes(logits, classes, f"{name} gave exit {k}")
             macs.append(counter.get_total_flops() // 2)
             extra.append(also())
     if len(macs) < model.num_exits:
@@ -175,7 +177,7 @@ def _cumulative(
     return tuple(macs), tuple(extra)
 
 
-def _checked_classes(logits: Tensor, k: int, classes: int | None, source: str) -> int:
+def _checked_classes(logits: Tensor, classes: int | None, source: str) -> int:
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if (
         not isinstance(logits, Tensor)
@@ -188,7 +190,7 @@ def _checked_classes(logits: Tensor, k: int, classes: int | None, source: str) -
 
 
 def _answer(model: AnytimeModel, images: Tensor, k: int) -> None:
-    _checked_classes(model.answer(images, k), k, None, f"answer(images, {k}) gave")
+    _checked_classes(model.answer(images, k), None, f"answer(images, {k}) gave")
 
 
 def _macs_of(run: Callable[[], Any]) -> int:
