@@ -107,11 +107,8 @@ class Draws:
         pairs = torch.stack([self._look_up("cos", angle).mul_(radius), self._look_up("sin", angle).mul_(radius)], dim=2)
         return pairs.flatten(1)[:, :count].reshape(len(self), *shape)
 
-    def direction(
-        self, shape: Sequence[int] = (), degrees: tuple[float, float] = (0.0, 360.0)
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, shape: Sequence[int] = (), low: float = 0, high: float = 360) -> tuple[Tensor, Tensor]:
         """(cosine, sine) of angles uniform between two bounds in degrees, each ``(B, *shape)`` float32."""
-        low, high = degrees
         first = math.floor(low / 360 * TABLE)
         entries = math.floor(high / 360 * TABLE) - first
         angle = (self.integers(entries, shape) + first).bitwise_and_(TABLE - 1)

@@ -141,7 +141,7 @@ def walk_position(draws: Draws) -> Tensor:
 def rotation(images: Tensor, draws: Draws) -> Tensor:
     """Rotated about the centre by an angle uniform on +-60 degrees, bilinear, edges repeated."""
     height, width = images.shape[2:]
-    cos, sin = (part.reshape(-1, 1, 1) for part in draws.direction((), (-LARGEST_ANGLE, LARGEST_ANGLE)))
+    cos, sin = (part.reshape(-1, 1, 1) for part in draws.direction((), -LARGEST_ANGLE, LARGEST_ANGLE))
     y, x = grid(height, width, images.device)
     dy, dx = y - (height - 1) / 2, x - (width - 1) / 2
     return bilinear(images, cos * dy - sin * dx + (height - 1) / 2, sin * dy + cos * dx + (width - 1) / 2, "edge")

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from anytime_bench.corruptions import conditions, corrupt
+from anytime_bench.corruptions.application import to_normalised
+from anytime_bench.corruptions.cifar10c import SEVERITIES, OfficialFiles
 from anytime_bench.errors import UserError
 from anytime_bench.harness import policies as policy_plans
 from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, ExitCosts, Schedule
@@ -28,6 +30,8 @@ from anytime_bench.tasks.card import TaskCard
 
 #: Severity at which common kinds are drawn afresh per frame; all five would be five times the work.
 TRANSIENT_SEVERITIES = (3,)
+#: Prefix of the kinds that come from official files.
+OFFICIAL = "official/"
 
 
 @dataclass(frozen=True)
@@ -81,22 +85,23 @@ def evaluate_noise(
     batch_size: int = 256,
     num_frames: int | None = None,
     costs: ExitCosts | None = None,
+    official: OfficialFiles | None = None,
     reference: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NoiseResult:
     """Evaluate ``model`` clean and under every kind, in every mode, with every policy it can follow.
 
     ``modes`` are ``persistent`` and ``transient``; the latter covers each frame period of ``periods`` (ticks, or inf)
-    and each burst ``(start, stop)`` of ``bursts`` (default: a third of the ticks, from tick 2 on). ``policies`` defaults
+    and each burst ``(start, stop)`` of ``bursts`` (default: a third, from tick 2 on). ``policies`` defaults
     to all that suit the model; naming one that does not raises ``UserError``. ``num_frames`` defaults to the model's
     depth in ticks and should be the largest depth on the board. ``costs`` defaults to the model's ticks and counted
     MACs; ``reference`` is the full cost of the task's reference model per axis, which AUC@1 needs. ``progress``
-    receives (images done, images in all), counted over kinds.
+    receives (images done, images in all), counted over kinds. ``official`` adds the kinds of the CIFAR-10-C files, named
+    ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split from its first image on.
     """
     model.eval()
     frames = num_frames or ceil(max(model.ticks))
-    own = policy_plans.STATEFUL if is_stateful(model) else policy_plans.STATELESS
-    chosen = list(own) if policies is None else [_suitable(name, own) for name in policies]
+    chosen = _chosen(policies, is_stateful(model))
     if costs is None:
         costs = ExitCosts(model.ticks, count_macs(model.stream(images[:1]), model.num_exits))
     schedules = _schedules(frames, modes, periods, bursts)
@@ -112,12 +117,18 @@ def evaluate_noise(
         usable = [schedule for schedule in schedules if per_frame or schedule.mode == "persistent"]
         groups.append([run for schedule in usable for run in planned(kind, severity, schedule)])
 
+    if official is not None:
+        _check_order(official, labels)
+        held = policy_plans.persistent(frames)
+        for kind in official.kinds:
+            groups += [planned(OFFICIAL + kind, severity, held) for severity in severities or range(1, SEVERITIES + 1)]
+
     total, done, runs = len(groups) * len(labels), 0, []
     for group in groups:
         parts: list[list[NDArray[np.bool_]]] = [[] for _ in group]
         for start in range(0, len(labels), batch_size):
             batch = images[start : start + batch_size]
-            source = _Frames(model, batch, group[0].kind, group[0].severity, seed, start, task)
+            source = _Frames(model, batch, group[0].kind, group[0].severity, seed, start, task, official)
             for part, correct in zip(
                 parts, _correctness(source, group, labels[start : start + batch_size]), strict=True
             ):
@@ -141,15 +152,11 @@ class _Frames:
         seed: int,
         start: int,
         task: TaskCard,
+        official: OfficialFiles | None,
     ) -> None:
-        self.model, self.images, self.kind, self.severity, self.seed, self.task = (
-            model,
-            images,
-            kind,
-            severity,
-            seed,
-            task,
-        )
+        self.official = official
+        self.model, self.images, self.task = model, images, task
+        self.kind, self.severity, self.seed = kind, severity, seed
         self.indices = torch.arange(start, start + len(images), device=images.device)
         self._drawn: dict[int, Tensor] = {CLEAN: images}
         self._exits: dict[int, Tensor] = {}
@@ -157,7 +164,12 @@ class _Frames:
         self._steps: dict[tuple[int, ...], Tensor] = {}
 
     def frame(self, draw: int) -> Tensor:
-        if draw not in self._drawn:
+        if draw not in self._drawn and self.official is not None and self.kind.startswith(OFFICIAL):
+            first, count = int(self.indices[0]), len(self.images)
+            pixels = self.official.images(self.kind[len(OFFICIAL) :], self.severity or 0, first, first + count)
+            unit = torch.from_numpy(pixels).to(self.images.device).float() / 255
+            self._drawn[draw] = to_normalised(unit, self.task.mean, self.task.std)
+        elif draw not in self._drawn:
             self._drawn[draw] = corrupt(
                 self.images, self.kind, severity=self.severity, seed=self.seed, indices=self.indices, frame=draw,
                 mean=self.task.mean, std=self.task.std,
@@ -210,13 +222,23 @@ def _finished(run: _Run, correct: NDArray[np.bool_]) -> NoiseRun:
     return NoiseRun(run.kind, run.severity or 0, run.schedule.mode, run.policy, correct, known)
 
 
-def _suitable(policy: str, own: Sequence[str]) -> str:
-    if policy in POLICIES and policy not in own:
-        why = (
-            "sees only the first frame" if policy.startswith("watch") else "is itself busy with a new frame every tick"
+def _check_order(official: OfficialFiles, labels: Tensor) -> None:
+    if not np.array_equal(labels.cpu().numpy(), official.labels[: len(labels)]):
+        raise UserError(
+            f"{official.folder}: its labels are not those of the images given. Expected CIFAR-10's test split in its "
+            "own order, from the first image on."
         )
-        raise UserError(f"policy '{policy}' does not suit this model, which {why}. It can follow: {', '.join(own)}.")
-    return policy
+
+
+def _chosen(policies: Sequence[str] | None, stateful: bool) -> list[str]:
+    own = [name for name in POLICIES if stateful or name not in policy_plans.STATEFUL]
+    beyond = [name for name in policies or () if name in POLICIES and name not in own]
+    if beyond:
+        raise UserError(
+            f"policy '{beyond[0]}' needs a model with a watch method of its own; this one sees only the first frame. "
+            f"It can follow: {', '.join(own)}."
+        )
+    return own if policies is None else list(policies)
 
 
 def _schedules(

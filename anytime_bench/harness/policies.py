@@ -15,9 +15,11 @@ checked by hand.
 ``watch_mean``      the same steps; the answer is the mean over steps of the probabilities so far
 =================== ==========================================================================================
 
-Frames are buffered: ``restart`` works on frame j when it is done with frame j-1, and reads the same frames as all
-others, later. Equal hardware is ``pipelined_mean`` against ``watch``; equal MACs is ``restart_mean`` against ``watch``.
-MACs of a pass that is under way are interpolated between its exits.
+Every model can follow the first four, models that define ``watch`` the last two as well. Pipelining a cascade takes
+as many cascades side by side as it is deep; its MACs say so. Frames are buffered: ``restart`` works on frame j when it
+is done with frame j-1, and reads the same frames as all others, later. Equal hardware is ``pipelined_mean`` of a serial
+net against ``watch``; equal MACs is ``restart_mean`` against ``watch``. MACs of a pass that is under way are
+interpolated between its exits.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from anytime_bench.errors import UserError, did_you_mean
 Floats = NDArray[np.float64]
 #: The number of a frame without noise.
 CLEAN = -1
-STATELESS = ("onset", "restart", "restart_mean", "pipelined_mean")
-STATEFUL = ("onset", "restart", "restart_mean", "watch", "watch_mean")
 POLICIES = ("onset", "restart", "restart_mean", "pipelined_mean", "watch", "watch_mean")
+#: Policies that need a model with a ``watch`` of its own.
+STATEFUL = ("watch", "watch_mean")
 
 
 @dataclass(frozen=True)
