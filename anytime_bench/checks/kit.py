@@ -44,9 +44,10 @@ class Check:
         return (self.run.__doc__ or self.name).strip().splitlines()[0]
 
 
-def _after(*names: str) -> tuple[str, ...]:
-    return ("builds", "ticks", "shapes", "input_untouched", *names)
-
+#: Without these no answers can be compared at all.
+FORM = ("builds", "ticks", "shapes", "input_untouched")
+#: Without these two ways to ask differ for reasons of their own.
+REPEATABLE = (*FORM, "deterministic", "independent_calls")
 
 CHECKS: tuple[Check, ...] = (
     Check("card", portability.check_card),
@@ -55,26 +56,22 @@ CHECKS: tuple[Check, ...] = (
     Check("ticks", costs.check_ticks, ("builds",)),
     Check("shapes", answers.check_shapes, ("builds", "ticks")),
     Check("input_untouched", answers.check_input_untouched, ("builds", "ticks", "shapes")),
-    Check("finite", answers.check_finite, _after()),
-    Check("deterministic", answers.check_deterministic, _after()),
-    Check("prefix", answers.check_prefix, _after()),
-    Check("answer", answers.check_answer, _after()),
-    Check("batch_order", answers.check_batch_order, _after()),
-    Check("independent_samples", answers.check_independent_samples, _after()),
-    Check("independent_calls", answers.check_independent_calls, _after()),
-    Check(
-        "timing_mode",
-        answers.check_timing_mode,
-        _after("prefix", "batch_order", "independent_samples", "independent_calls", "deterministic"),
-    ),
-    Check("watch_causal", answers.check_watch_causal, _after("independent_calls")),
-    Check("compacts", answers.check_compacts, _after("independent_samples", "independent_calls")),
-    Check("lazy", costs.check_lazy, _after()),
-    Check("macs_increase", costs.check_macs_increase, _after("lazy", "same_input_twice")),
-    Check("same_input_twice", costs.check_same_input_twice, _after()),
-    Check("gradients", learning.check_gradients, _after("finite")),
-    Check("checkpoint", learning.check_checkpoint, _after("independent_calls")),
-    Check("pickles", portability.check_pickles, _after("independent_calls", "deterministic")),
+    Check("finite", answers.check_finite, FORM),
+    Check("deterministic", answers.check_deterministic, FORM),
+    Check("independent_calls", answers.check_independent_calls, FORM),
+    Check("prefix", answers.check_prefix, REPEATABLE),
+    Check("answer", answers.check_answer, REPEATABLE),
+    Check("batch_order", answers.check_batch_order, REPEATABLE),
+    Check("independent_samples", answers.check_independent_samples, REPEATABLE),
+    Check("timing_mode", answers.check_timing_mode, (*REPEATABLE, "prefix", "batch_order", "independent_samples")),
+    Check("watch_causal", answers.check_watch_causal, REPEATABLE),
+    Check("compacts", answers.check_compacts, (*REPEATABLE, "independent_samples")),
+    Check("lazy", costs.check_lazy, FORM),
+    Check("same_input_twice", costs.check_same_input_twice, FORM),
+    Check("macs_increase", costs.check_macs_increase, (*FORM, "lazy")),
+    Check("gradients", learning.check_gradients, (*FORM, "finite")),
+    Check("checkpoint", learning.check_checkpoint, REPEATABLE),
+    Check("pickles", portability.check_pickles, REPEATABLE),
 )
 
 
