@@ -3,14 +3,14 @@
 Every curve is drawn as what it is, a step function: between two exits one owns the last answer. Costs are multiples
 of the reference model's full answer on the same axis. Colours are seaborn's colour-blind palette, and line style
 and marker change with the method too, so that no figure needs its colours. No date, host or program name goes into
-a file; ``drawn_by`` names the libraries whose versions decide the bytes.
+a file; its stamp names the data and the libraries whose versions decide the bytes.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.board.costs import AXES, TITLES, exit_costs
+from anytime_bench.board.stamp import stamp
 from anytime_bench.record import Record
 from anytime_bench.store import write_atomically
 from anytime_bench.trace import Trace
@@ -52,13 +53,6 @@ class Line:
     low: Sequence[float]
     high: Sequence[float]
     chance: float
-
-
-def drawn_by() -> str:
-    """Names and versions of what decides a figure's bytes."""
-    from importlib.metadata import version
-
-    return ", ".join(f"{name} {version(name)}" for name in ("matplotlib", "seaborn", "numpy"))
 
 
 def speed_accuracy(record: Record, arrays: Mapping[str, NDArray[np.generic]] | None, path: str | Path) -> Path:
@@ -107,7 +101,7 @@ def speed_accuracy_bytes(record: Record, arrays: Mapping[str, NDArray[np.generic
         axes[0].legend(loc="lower right", frameon=False)
         seed = f", seed {record.training.seed}" if record.training else ""
         figure.suptitle(f"{record.method.name} on {record.task.title}{seed} ({record.device})", fontsize=11)
-        return _bytes(figure, form)
+        return _bytes(figure, form, [record.record_id, record.method.name, drawn])
 
 
 def board_figure(title: str, axis: str, lines: Sequence[Line], form: str, *, note: str = "") -> bytes:
@@ -123,8 +117,8 @@ def board_figure(title: str, axis: str, lines: Sequence[Line], form: str, *, not
         if lines:
             axes[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, ncols=1 + len(lines) // 21)
         if note:
-            figure.text(0.01, 0.005, note, fontsize=7, color="0.35")
-        return _bytes(figure, form)
+            axes[0].text(0, -0.17, note, transform=axes[0].transAxes, fontsize=7, color="0.35", va="top")
+        return _bytes(figure, form, [title, axis, note, *map(asdict, lines)])
 
 
 def _draw(panel: Axes, line: Line, index: int, end: float) -> None:
@@ -139,9 +133,9 @@ def _draw(panel: Axes, line: Line, index: int, end: float) -> None:
     low = [line.chance, *line.low, line.low[-1]]
     high = [line.chance, *line.high, line.high[-1]]
     panel.fill_between(cost, low, high, step="post", color=color, alpha=0.18, lw=0)
-    panel.step(cost, value, where="post", color=color, ls=dash, lw=1.5, label=line.label)
-    marker = MARKERS[index % len(MARKERS)]
-    panel.plot(line.cost, line.accuracy, ls="", marker=marker, ms=4, color=color, markeredgewidth=0)
+    style: Any = {"color": color, "ls": dash, "lw": 1.5, "marker": MARKERS[index % len(MARKERS)], "ms": 4}
+    # Markers stand at exits only, not at the guess before the first one or at the end of the axis.
+    panel.step(cost, value, where="post", markevery=slice(1, len(cost) - 1), label=line.label, **style)
 
 
 def _dress(panel: Axes, axis: str, end: float) -> None:
@@ -178,11 +172,10 @@ def _panels(count: int, width: float = 4.0, height: float = 3.4) -> tuple[Figure
     return figure, list(np.atleast_1d(figure.subplots(1, count, sharey=True)))
 
 
-def _bytes(figure: Figure, form: str) -> bytes:
+def _bytes(figure: Figure, form: str, data: Any) -> bytes:
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"Software": None} if form == "png" else {"Date": None, "Creator": drawn_by()}
-    if form == "png":
-        metadata["Source"] = drawn_by()
+    told = stamp(data, "matplotlib", "seaborn", "numpy")
+    metadata = {"Software": None, "Source": told} if form == "png" else {"Date": None, "Creator": told}
     figure.savefig(buffer, format=form, metadata=metadata, bbox_inches="tight")
     data = buffer.getvalue()
     # Matplotlib ends some SVG lines with a space, which editors and git hooks like to strip.

@@ -40,8 +40,8 @@ def exit_costs(record: Record, axis: str) -> ExitCosts | None:
 
 
 def clock(record: Record, axis: str) -> dict[str, Any]:
-    """The part of ``record.timing`` that belongs to one clock; empty where it was not read."""
-    part = record.timing.get(axis)
+    """The part of ``record.timing`` that belongs to one clock, latency being its top level; empty where not read."""
+    part = record.timing if axis == "latency" else record.timing.get(axis)
     return part if isinstance(part, dict) else {}
 
 

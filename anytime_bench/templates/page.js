@@ -1,0 +1,244 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const spec = JSON.parse(document.getElementById("spec").textContent);
+  const $ = (id) => document.getElementById(id);
+  const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const COLORS = 7;
+  const DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 1]];
+  const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"];
+  const AXES = {
+    ticks: { title: "ticks", unit: (v) => `${trim(v)} ticks`, full: data.reference.ticks },
+    macs: { title: "MACs", unit: (v) => `${(v / 1e6).toPrecision(4)} million MACs`, full: data.reference.macs },
+    latency: { title: "latency", unit: null },
+    device_time: { title: "device time", unit: null },
+  };
+  const color = (i) => css(`--s${i % COLORS}`);
+  const dash = (i) => DASHES[Math.floor(i / COLORS) % DASHES.length];
+  const trim = (v) => Number(v.toPrecision(4)).toString();
+  const percent = (v) => `${(100 * v).toFixed(2)} %`;
+
+  // Wilson's interval: a single seed's accuracies carry no interval of their own.
+  function wilson(p, n) {
+    const z2 = 3.8414588, mid = (p + z2 / (2 * n)) / (1 + z2 / n);
+    const half = (Math.sqrt(z2) / (1 + z2 / n)) * Math.sqrt((p * (1 - p)) / n + z2 / (4 * n * n));
+    return { value: p, low: Math.max(0, mid - half), high: Math.min(1, mid + half) };
+  }
+
+  // One line per curve that the controls ask for: [{index, label, seed, points: [{exit, cost, value, low, high}]}].
+  function curves(state) {
+    const lines = [];
+    data.rows.forEach((row, index) => {
+      if (!state.rows.has(index)) return;
+      if (state.curve !== "anytime") {
+        const found = row.stopping[state.curve];
+        if (!found) return;
+        const points = found.cost.map((cost, k) => ({ cost, value: found.accuracy[k], low: null, high: null, exit: null, rule: true }));
+        lines.push({ index, label: row.label, seed: `mean of ${row.seeds.length}`, points: points.sort((a, b) => a.cost - b.cost) });
+        return;
+      }
+      const axis = row.axes[state.axis];
+      if (!axis) return;
+      const add = (seed, cost, accuracy) => lines.push({
+        index, label: row.label, seed, points: cost.map((c, k) => ({ exit: k, cost: c, ...accuracy[k] })),
+      });
+      if (state.seed === "mean") add(row.seeds.length === 1 ? `${row.seeds[0]}` : `mean of ${row.seeds.length}`, axis.cost, row.accuracy);
+      row.seeds.forEach((seed, s) => {
+        if (state.seed === "each" || state.seed === `${seed}`)
+          add(`${seed}`, axis.cost_by_seed[s], row.accuracy_by_seed[s].map((p) => wilson(p, row.n)));
+      });
+    });
+    return lines;
+  }
+
+  function read() {
+    return {
+      curve: $("curve").value, axis: $("curve").value === "anytime" ? chosen("axis") : "macs", scale: chosen("scale"),
+      seed: $("seed").value, bands: $("bands").checked,
+      rows: new Set([...document.querySelectorAll('input[name="row"]:checked')].map((box) => Number(box.value))),
+    };
+  }
+
+  function texts(line, point, axis) {
+    const absolute = AXES[axis].full && AXES[axis].unit ? AXES[axis].unit(point.cost * AXES[axis].full) : "";
+    return {
+      label: line.label, seed: line.seed, costText: `${trim(point.cost)} x the reference's ${AXES[axis].title}`,
+      absolute: absolute || "measured in the same rounds as the reference", accuracyText: percent(point.value),
+      interval: point.low === null ? "not given" : `${percent(point.low)} to ${percent(point.high)}`,
+    };
+  }
+
+  // Long form for Vega: the guess before exit 0, the exits, and the last answer held to the end of the axis.
+  function long(lines, state) {
+    const ends = lines.flatMap((line) => line.points.map((p) => p.cost));
+    const most = Math.max(...ends, 0), limit = most > 2 ? most * 1.03 : 2;
+    const start = state.scale === "log" ? Math.min(0.5, ...ends) / 1.5 : 0;
+    const values = [];
+    for (const line of lines) {
+      const series = `${line.index}/${line.seed}`;
+      const row = (p, more) => ({ series, cost: p.cost, accuracy: p.value, low: p.low ?? p.value, high: p.high ?? p.value, ...more });
+      if (state.curve === "anytime") {
+        const guess = { cost: start, value: data.chance, low: data.chance, high: data.chance };
+        const last = { ...line.points[line.points.length - 1], cost: limit };
+        values.push(row(guess), ...line.points.map((p) => row(p, { exit: p.exit, ...texts(line, p, state.axis) })), row(last));
+      } else {
+        values.push(...line.points.map((p, k) => row(p, { exit: `threshold ${k}`, ...texts(line, p, state.axis) })));
+      }
+    }
+    return { values, start, limit };
+  }
+
+  function specification(state, lines) {
+    const view = structuredClone(spec);
+    const { values, start, limit } = long(lines, state);
+    const series = lines.map((line) => `${line.index}/${line.seed}`);
+    const scale = { type: state.scale, domain: [start, limit], nice: false };
+    const at = [1, 2].filter((h) => h <= limit).map((cost) => ({ cost }));
+    view.datasets = { curves: values, horizons: at, cursor: cursorValues(lines) };
+    view.height = window.innerWidth < 760 ? 300 : 420;
+    const title = `${AXES[state.axis].title} (multiples of the reference's full answer)`;
+    view.layer.forEach((layer) => {
+      const e = layer.encoding;
+      if (e.x) { e.x.scale = scale; e.x.title = window.innerWidth < 760 ? `${AXES[state.axis].title} (x reference)` : title; }
+      if (e.y) e.y.scale = { domain: [0, 1] };
+      if (e.color) e.color.scale = { domain: series, range: lines.map((line) => color(line.index)) };
+      if (e.strokeDash) e.strokeDash.scale = { domain: series, range: lines.map((line) => dash(line.index)) };
+      if (e.shape) e.shape.scale = { domain: series, range: lines.map((line) => SHAPES[line.index % SHAPES.length]) };
+      if (state.curve !== "anytime" && layer.mark.interpolate) layer.mark.interpolate = "linear";
+    });
+    view.layer[4].mark.stroke = css("--text");
+    view.layer[0].mark.stroke = css("--soft");
+    // Many bands together are mud: they fade with the number of curves and come out under the pointer.
+    const opacity = view.layer[1].encoding.opacity;
+    opacity.condition.value = lines.length > 3 ? 0.5 / lines.length : 0.18;
+    if (!state.bands || state.curve !== "anytime") view.layer[1].mark.opacity = 0, delete view.layer[1].encoding.opacity;
+    const ink = { labelColor: css("--text"), titleColor: css("--text"), gridColor: css("--grid"), domainColor: css("--line"), tickColor: css("--line") };
+    view.config = {
+      background: "transparent", view: { stroke: null }, font: "system-ui, 'DejaVu Sans', sans-serif",
+      axis: { ...ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelOverlap: true, tickCount: window.innerWidth < 760 ? 5 : 9 },
+    };
+    return view;
+  }
+
+  const cursor = { line: 0, point: -1 };
+  function cursorValues(lines) {
+    const line = lines[cursor.line], point = line && line.points[cursor.point];
+    return point ? [{ cost: point.cost, accuracy: point.value }] : [];
+  }
+
+  let drawn = { lines: [], state: null, view: null };
+  let queue = Promise.resolve();
+  function draw() {
+    // One drawing after the other: a later choice must not be overtaken by an earlier one.
+    queue = queue.then(async () => {
+      const state = read(), lines = curves(state);
+      cursor.line = Math.min(cursor.line, Math.max(0, lines.length - 1));
+      if (drawn.view) drawn.view.finalize();
+      const result = await vegaEmbed("#chart", specification(state, lines), {
+        actions: false, renderer: "svg", ast: true, tooltip: { theme: "custom", disableDefaultStyle: false },
+      });
+      drawn = { lines, state, view: result.view };
+      const svg = document.querySelector("#chart svg");
+      if (svg) svg.setAttribute("aria-hidden", "true");
+      $("chart").dataset.axis = state.axis;
+      $("chart").dataset.series = `${lines.length}`;
+      $("chart").dataset.drawn = `${Number($("chart").dataset.drawn || 0) + 1}`;
+      document.querySelectorAll('input[name="axis"]').forEach((box) => { box.disabled = state.curve !== "anytime"; });
+      say(lines, state);
+    });
+    return queue;
+  }
+
+  function say(lines, state) {
+    const line = lines[cursor.line], point = line && line.points[cursor.point];
+    if (!lines.length) { $("readout").textContent = "No method is chosen, or none was measured on this axis."; return; }
+    if (!point) { $("readout").textContent = "Point at an exit, or focus the chart and use the arrow keys: left and right for exits, up and down for methods."; return; }
+    const t = texts(line, point, state.axis);
+    const place = point.exit === null ? `threshold ${cursor.point}` : `exit ${point.exit}`;
+    $("readout").textContent = `${line.label}, seed ${line.seed}, ${place}: accuracy ${t.accuracyText} (95 % interval ${t.interval}) at ${t.costText}${AXES[state.axis].unit ? `, ${t.absolute}` : ""}.`;
+  }
+
+  $("chart").addEventListener("keydown", (event) => {
+    const moves = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Escape: null };
+    if (!(event.key in moves) || !drawn.view) return;
+    event.preventDefault();
+    const { lines, state } = drawn;
+    if (!lines.length) return;
+    if (moves[event.key] === null) cursor.point = -1;
+    else {
+      const [up, right] = moves[event.key];
+      cursor.line = (cursor.line + up + lines.length) % lines.length;
+      const last = lines[cursor.line].points.length - 1;
+      cursor.point = Math.min(last, Math.max(0, cursor.point + right));
+    }
+    drawn.view.data("cursor", cursorValues(lines)).runAsync();
+    say(lines, state);
+  });
+
+  function paintKeys() {
+    document.querySelectorAll("svg.key").forEach((key) => {
+      const i = Number(key.dataset.index);
+      const line = key.querySelector("line"), mark = key.querySelector("path");
+      line.setAttribute("stroke", color(i));
+      line.setAttribute("stroke-dasharray", dash(i).join(" "));
+      mark.setAttribute("fill", color(i));
+      mark.setAttribute("d", markPath(SHAPES[i % SHAPES.length]));
+    });
+  }
+  function markPath(shape) {
+    return {
+      circle: "M14.5 7a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0", square: "M15 4h6v6h-6z", "triangle-up": "M18 3l4 7h-8z",
+      diamond: "M18 2.5l4 4.5l-4 4.5l-4 -4.5z", cross: "M16.8 3h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8v-2.4h2.8z",
+      "triangle-down": "M18 11l4 -7h-8z", "triangle-right": "M22 7l-7 4v-8z",
+    }[shape];
+  }
+
+  function dark() {
+    const set = document.documentElement.dataset.theme;
+    return set ? set === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  }
+  function repaint() {
+    $("theme").textContent = dark() ? "Light" : "Dark";
+    $("theme").setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colours`);
+    paintKeys();
+    return draw();
+  }
+  $("theme").addEventListener("click", () => {
+    document.documentElement.dataset.theme = dark() ? "light" : "dark";
+    repaint();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+
+  $("controls").addEventListener("change", draw);
+  $("rows").addEventListener("change", draw);
+  const setRows = (wanted) => { document.querySelectorAll('input[name="row"]').forEach((box) => { if (!box.closest("li").hidden) box.checked = wanted; }); draw(); };
+  $("all").addEventListener("click", () => setRows(true));
+  $("none").addEventListener("click", () => setRows(false));
+  $("find").addEventListener("input", () => {
+    const wanted = $("find").value.toLowerCase();
+    document.querySelectorAll("#rows li").forEach((item) => { item.hidden = !item.textContent.toLowerCase().includes(wanted); });
+  });
+
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") === "descending" || (head.dataset.first === "up" && !head.hasAttribute("aria-sort"));
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const key = (row) => { const raw = row.cells[column].dataset.value; return raw === undefined ? null : isNaN(raw) ? raw : Number(raw); };
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const x = key(a), y = key(b);
+        if (x === null || y === null) return (x === null) - (y === null);
+        return (x < y ? -1 : x > y ? 1 : 0) * (up ? 1 : -1);
+      });
+      table.tBodies[0].append(...rows);
+    }));
+  });
+
+  let narrow = window.innerWidth < 760;
+  addEventListener("resize", () => {
+    if ((window.innerWidth < 760) !== narrow) { narrow = !narrow; draw(); }
+  });
+  repaint();
+})();
