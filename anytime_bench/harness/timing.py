@@ -69,8 +69,8 @@ def time_exits(
 ) -> Timing:
     """Time every exit of ``model`` against the full answer of ``reference``, both on ``device`` already.
 
-    At least ``rounds`` rounds are run; ``budget_seconds`` bounds what noise may add, half of it for the first batch size
-    and the rest shared by the others. A first batch size that takes ten times its share, or a further one that takes
+    At least ``rounds`` rounds are run; ``budget_seconds`` bounds what noise may add: half for the first batch size,
+    the rest shared by the others. A first batch size that takes ten times its share, or a further one that takes
     three times, ends with fewer rounds and is not comparable. ``threads`` is fixed while measuring (None: as it is).
     ``cache="flushed"`` overwrites the last-level cache before every inference. ``progress(share, what)`` is called
     once a round. Neither model is changed.
