@@ -16,7 +16,7 @@ Finer scales are dropped on the way (``prune``), with a 1x1 transition that mult
 
 Not every x[l, s] of a block is needed for the block's own exit: at layer l the exit at layer m looks back at the
 S - (m - l) coarsest scales alone. ``stream`` computes a feature when the first exit that needs it is asked for; the
-published code computes a whole block first (``lazy=False`` does too, and costs what it costs).
+published code computes a whole block first, as ``lazy=False`` does, and as ``executions`` offers for counting.
 
 Shapes: images ``(B, D, H, W)``, feature of scale s ``(B, width * scale_factors[s], H / 2^s, W / 2^s)``, logits of an
 exit ``(B, C)``. A deeper feature holds all its predecessors' channels, so memory grows with the depth of a block.
@@ -25,7 +25,7 @@ exit ``(B, C)``. A deeper feature holds all its predecessors' channels, so memor
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -248,8 +248,15 @@ class MSDNet(AnytimeModel):
 
     def stream(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """Logits ``(B, C)`` of one exit after another; ``send`` a mask ``(B,)`` to go on with some samples alone."""
+        return self._answers(images, self._steps())
+
+    def executions(self) -> dict[str, Callable[[Tensor], Iterator[Tensor]]]:
+        """Other ways to the same answers: ``whole_blocks``, in which a block computes all its features first."""
+        return {"whole_blocks": lambda images: self._answers(images, self._eager_steps)}
+
+    def _answers(self, images: Tensor, steps: Sequence[Step]) -> Generator[Tensor, Tensor | None, None]:
         features = {"images": images}
-        for k, step in enumerate(self._steps()):
+        for k, step in enumerate(steps):
             self._compute(step, features)
             keep = yield self.classifiers[k](features[self.exit_features[k]])
             features = {name: features[name] if keep is None else features[name][keep] for name in step.live}

@@ -28,7 +28,6 @@ class MSDNetOptions:
     reduction: float = 0.5
     stem: str = "cifar"
     classifier_channels: int = 128
-    lazy: bool = True
 
 
 class MSDNetAnytime(Method):
@@ -50,9 +49,9 @@ class MSDNetAnytime(Method):
             "remain (M4).",
             "Mended: MACs are read off the executed operations, without ReLU, pooling and bias; counting twice gives "
             "the same number (M5).",
-            "Mended: a finer-scale feature is computed when the first exit that needs it is asked for; lazy=false "
-            "computes whole blocks as published. Run-through costs include all earlier classifiers, prefix costs only "
-            "the exit's own (M6).",
+            "Mended: a finer-scale feature is computed when the first exit that needs it is asked for; the published "
+            "order is counted as the execution whole_blocks. Run-through costs include all earlier classifiers, "
+            "prefix costs the exit's own alone (M6).",
             "Mended: options are typed, logits are never reused across runs, scoring is vectorised (M7).",
             "The classifier averages over the whole of its last map, which for 32x32 and 224x224 images is the "
             "published 2x2 average.",
@@ -79,7 +78,6 @@ class MSDNetAnytime(Method):
             reduction=c.reduction,
             stem=c.stem,
             classifier_channels=c.classifier_channels,
-            lazy=c.lazy,
         )
 
     def training_loss(self, model: AnytimeModel, images: Tensor, targets: Tensor, progress: Progress) -> Tensor:

@@ -94,21 +94,21 @@ def place_classifiers(macs: Sequence[int], positions: Sequence[float] = POSITION
 class InternalClassifier(nn.Module):
     """Feature reduction and a linear layer, for a map of ``channels`` x ``height`` x ``width``.
 
-    The window is chosen per side. ``alpha`` weights the maximum and is not confined to [0, 1]; it exists wherever
-    there is a window, even one of a single pixel, for which the mix is the map itself.
+    The window is chosen per side. ``alpha`` weights the maximum and is not confined to [0, 1]. Where the window is a
+    single pixel the mix is the map itself: ``alpha`` exists, as published, and takes no gradient.
     """
 
     def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
         super().__init__()
         windows = pooling_window(height), pooling_window(width)
         self.window = (max(1, windows[0]), max(1, windows[1]))
-        self.alpha = nn.Parameter(torch.rand(1)) if max(windows) > 0 else None
+        self.alpha = nn.Parameter(torch.rand(1), requires_grad=max(windows) > 1) if max(windows) > 0 else None
         features = channels * (height // self.window[0]) * (width // self.window[1])
         self.linear = nn.Linear(features, num_classes)
 
     def reduce(self, x: Tensor) -> Tensor:
         """The mix of maximum and average over windows, ``(B, channels, h, w)``."""
-        if self.alpha is None:
+        if self.alpha is None or self.window == (1, 1):
             return x
         return self.alpha * F.max_pool2d(x, self.window) + (1 - self.alpha) * F.avg_pool2d(x, self.window)
 

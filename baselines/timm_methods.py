@@ -36,7 +36,7 @@ class SingleExit(AnytimeModel):
 
 
 def residual_blocks(network: nn.Module) -> int:
-    """Modules whose class is named a block or a bottleneck and that hold no other such module.
+    """Modules whose class is named a block, bottleneck or residual and that hold no other such module.
 
     >>> from timm import create_model
     >>> [residual_blocks(create_model(name)) for name in ("resnet18", "resnet50", "vit_tiny_patch16_224")]
@@ -44,7 +44,8 @@ def residual_blocks(network: nn.Module) -> int:
     """
 
     def is_block(module: nn.Module) -> bool:
-        return "block" in type(module).__name__.lower() or "bottleneck" in type(module).__name__.lower()
+        name = type(module).__name__.lower()
+        return any(word in name for word in ("block", "bottleneck", "residual", "depthwiseseparable"))
 
     blocks = [module for module in network.modules() if is_block(module)]
     return sum(not any(is_block(inner) for inner in block.modules() if inner is not block) for block in blocks)
