@@ -103,21 +103,21 @@ class _Wrapper(Method):
 
     def __init__(self, config: WrapperOptions | None = None) -> None:
         super().__init__(config)
+        self.weights_from = self.config.base
+
+    @property
+    def base(self) -> Method:
+        """The wrapped method with the options of the run, or with its defaults where no harness has set any."""
         from anytime_bench.registry import load_method
 
-        self.base = load_method(self.config.base)
-        # A base that itself borrows weights lends on what it borrowed.
-        self.weights_from = self.base.weights_from or self.config.base
+        return self.lender or load_method(self.config.base)
 
     def build(self, task: TaskCard) -> AnytimeModel:
         return self.model_class(self.base.build(task))
 
     def adopt(self, model: AnytimeModel, weights: Mapping[str, Tensor]) -> None:
         assert isinstance(model, RunningAnswers)
-        if self.base.weights_from:
-            self.base.adopt(model.base, weights)
-        else:
-            model.base.load_state_dict(dict(weights))
+        model.base.load_state_dict(dict(weights))
 
     def skip(self, task: TaskCard) -> str | None:
         return self.base.skip(task)
