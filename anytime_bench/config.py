@@ -73,6 +73,7 @@ class EvaluationConfig:
     engine: str = "auto"
     timing_precision: str = "fp32"
     threads: int = 0
+    cache: str = "warm"
     noise: str = "none"
     noise_images: int = 0
     resamples: int = 2000
@@ -103,9 +104,15 @@ CHOICES = {
     "augment.crop_mode": ("reflect", "constant", "replicate"),
     "evaluation.engine": ("auto", "eager", "compile", "graph"),
     "evaluation.timing_precision": ("fp32", "bf16"),
-    "evaluation.noise": ("none", "paper", "common", "all"),
+    "evaluation.cache": ("warm", "flushed"),
 }
-POSITIVE = ("training.epochs", "training.batch_size", "training.lr", "evaluation.prediction_batch", "evaluation.resamples")
+POSITIVE = (
+    "training.epochs",
+    "training.batch_size",
+    "training.lr",
+    "evaluation.prediction_batch",
+    "evaluation.resamples",
+)
 NOT_NEGATIVE = (
     "training.weight_decay",
     "training.momentum",
@@ -244,7 +251,9 @@ def _parse_override(override: str, sections: Mapping[str, DictConfig]) -> tuple[
     try:
         value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload, index]
     except Exception as error:
-        raise UserError(f"override '{override}': the value is not valid YAML ({str(error).splitlines()[0]}).") from error
+        raise UserError(
+            f"override '{override}': the value is not valid YAML ({str(error).splitlines()[0]})."
+        ) from error
     section, dot, name = key.partition(".")
     if dot and section not in sections:
         raise UserError(f"override '{override}': unknown section '{section}'.{did_you_mean(section, sections)}")

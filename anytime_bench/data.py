@@ -28,10 +28,10 @@ class DeviceSplit:
 
     @classmethod
     def place(cls, split: Split, card: TaskCard, device: torch.device | str) -> DeviceSplit:
-        per_channel = [torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (card.mean, card.std)]
-        return cls(
-            torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device), *per_channel
-        )
+        per_channel = [
+            torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (card.mean, card.std)
+        ]
+        return cls(torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device), *per_channel)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +55,9 @@ class DeviceSplit:
             stop = start + batch_size
             yield self.normalised(start, stop), self.labels[start:stop]
 
-    def shuffled(self, batch_size: int, augment: AugmentConfig, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def shuffled(
+        self, batch_size: int, augment: AugmentConfig, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of augmented training batches; a last batch of one image joins the batch before it.
 
         A batch of one would leave batch normalisation without a variance on 1x1 maps.
@@ -102,7 +104,9 @@ def apply_augmentation(images: Tensor, config: AugmentConfig, generator: torch.G
         top = (corner[0] * max(height - size + 1, 1)).long()
         left = (corner[1] * max(width - size + 1, 1)).long()
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-        hidden = ((rows >= top) & (rows < top + size))[:, :, None] & ((columns >= left) & (columns < left + size))[:, None]
+        hidden = ((rows >= top) & (rows < top + size))[:, :, None] & ((columns >= left) & (columns < left + size))[
+            :, None
+        ]
         images = images.masked_fill(hidden[:, None], 0.0)
     return images
 

@@ -131,6 +131,9 @@ class Method(ABC):
     variant_option: ClassVar[str | None] = None
     weights_from: str | None = None
     starts_from: str | None = None
+    #: The method named by ``weights_from`` or ``starts_from``, with the options of the same run; the harness sets it
+    #: before ``build``. None where a method is built by hand.
+    lender: Method | None = None
 
     def __init__(self, config: Any = None) -> None:
         self.config: Any = self.Config() if config is None else config

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 SCHEMA_VERSION = 1
 #: Changes whenever a score or a measurement would come out differently for the same weights.
@@ -106,6 +107,9 @@ class Record(Strict):
     training: TrainingEntry | None = None
     environment: dict[str, Any]
     parameters: int | None = None
+    #: Counted costs per exit, dense and reused executions included; see ``harness/cost.py``.
+    costs: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
     exits: list[ExitEntry] = Field(default_factory=list)
     #: Cost of the reference model's full answer per axis; every horizon is a multiple of it.
     reference: dict[str, Any] = Field(default_factory=dict)
@@ -117,6 +121,13 @@ class Record(Strict):
     #: Files by role; ``trace`` is the ``.npz`` beside the record, from which all scores are recomputed.
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     supersedes: str | None = None
+    #: Where the record was read from; not part of its content.
+    _path: Path | None = PrivateAttr(default=None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file this record was read from, if any."""
+        return self._path
 
     @field_validator("exits")
     @classmethod

@@ -57,7 +57,9 @@ class Registry:
 
     def add(self, name: str, target: Any, origin: Origin | None = None) -> None:
         """Register ``target`` under ``name``; a name that is taken by another object raises ``UserError``."""
-        origin = origin or Origin(name, target=f"{getattr(target, '__module__', '?')}:{getattr(target, '__name__', '?')}")
+        origin = origin or Origin(
+            name, target=f"{getattr(target, '__module__', '?')}:{getattr(target, '__name__', '?')}"
+        )
         taken = self._added.get(name)
         if taken is not None and taken[0] is not target and taken[1] != origin:
             raise UserError(f"{self.kind} '{name}' is offered twice: by {taken[1]} and by {origin}. Rename one.")
@@ -193,7 +195,9 @@ def method_class(name: str) -> tuple[type[Method], Origin, str | None]:
     if not (inspect.isclass(target) and issubclass(target, Method)):
         raise UserError(f"method '{name}' of {origin} is not a class derived from anytime_bench.Method.")
     if slash and family == origin.name and target.variant_option is None:
-        raise UserError(f"method '{family}' has no variants, so '{name}' does not exist.{did_you_mean(name, methods.names())}")
+        raise UserError(
+            f"method '{family}' has no variants, so '{name}' does not exist.{did_you_mean(name, methods.names())}"
+        )
     return target, origin, variant if slash and name != origin.name else None
 
 

@@ -111,6 +111,7 @@ def load(path: Path) -> Record:
         raise UserError(f"record '{path}' was altered: its content does not hash to its record id.")
     if path.stem != record.record_id:
         raise UserError(f"record '{path}' is not named by its record id {record.record_id}.")
+    record._path = path
     return record
 
 

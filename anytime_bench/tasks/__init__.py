@@ -18,7 +18,16 @@ from anytime_bench.errors import UserError
 from anytime_bench.registry import last_line, tasks
 from anytime_bench.tasks.card import TaskCard
 
-__all__ = ["Task", "TaskCard", "TaskReader", "Split", "load_task", "make_task", "remove_empty_folders", "split_validation"]
+__all__ = [
+    "Task",
+    "TaskCard",
+    "TaskReader",
+    "Split",
+    "load_task",
+    "make_task",
+    "remove_empty_folders",
+    "split_validation",
+]
 
 #: The validation split is part of the task, not of the run: it never depends on a run's seed.
 SPLIT_SEED = 20210
@@ -92,7 +101,12 @@ def make_task(
     channels = np.moveaxis(train.images, 1, 0).reshape(train.images.shape[1], -1)
     mean = channels.mean(axis=1, dtype=np.float64) / 255
     # In blocks, so that a large split is never held in float64 as a whole.
-    square = np.array([sum(float(np.square(part, dtype=np.float32).sum(dtype=np.float64)) for part in np.array_split(c, 64)) for c in channels])
+    square = np.array(
+        [
+            sum(float(np.square(part, dtype=np.float32).sum(dtype=np.float64)) for part in np.array_split(c, 64))
+            for c in channels
+        ]
+    )
     std = np.sqrt(np.maximum(square / channels.shape[1] / 255**2 - mean**2, 1e-12))
     depth, height, width = (int(size) for size in train.images.shape[1:])
     card = TaskCard(

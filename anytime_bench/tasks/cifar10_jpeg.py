@@ -61,7 +61,9 @@ def _from_archive(archive: Path) -> dict[str, Split]:
                 if content is not None:
                     blobs[member.name.removeprefix("./")] = content.read()
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
-        raise UserError(f"cifar10_jpeg: '{archive}' is truncated or damaged ({error}). Copy {ARCHIVE} again.") from error
+        raise UserError(
+            f"cifar10_jpeg: '{archive}' is truncated or damaged ({error}). Copy {ARCHIVE} again."
+        ) from error
     splits = _splits(blobs, archive)
     try:
         stored = {f"{key}_images": split.images for key, split in splits.items()}

@@ -81,7 +81,9 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         stored = path.read_bytes()
         data = gzip.decompress(stored) if path.suffix == ".gz" else stored
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"fashion_mnist: '{path}' is truncated or damaged ({error}). Fetch the official file.") from error
+        raise UserError(
+            f"fashion_mnist: '{path}' is truncated or damaged ({error}). Fetch the official file."
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256 and hashlib.md5(stored).hexdigest() != official_md5:
         raise UserError(

@@ -33,7 +33,9 @@ def read_tiny_imagenet(data_root: Path | None, argument: str) -> Task:
             )
     classes = tuple(sorted((root / "wnids.txt").read_text().split()))
     index = {name: label for label, name in enumerate(classes)}
-    files = [(path, label) for name, label in index.items() for path in sorted((root / "train" / name / "images").iterdir())]
+    files = [
+        (path, label) for name, label in index.items() for path in sorted((root / "train" / name / "images").iterdir())
+    ]
     rows = [line.split("\t")[:2] for line in needed[1].read_text().splitlines()]
     held_out = [(root / "val" / "images" / file, index[name]) for file, name in sorted(rows)]
     if (len(classes), len(files), len(held_out)) != (200, 100_000, 10_000):
@@ -58,7 +60,9 @@ def read_image_folder(data_root: Path | None, argument: str) -> Task:
         raise UserError(f"image_folder:{argument}: the size behind @ must be a whole number of pixels, got '{size}'.")
     root = (data_root / path) if data_root is not None else Path(path)
     if not path or not root.is_dir():
-        raise UserError(f"image_folder:{argument}: '{root}' is not a folder. Write image_folder:PATH, with one folder per class.")
+        raise UserError(
+            f"image_folder:{argument}: '{root}' is not a folder. Write image_folder:PATH, with one folder per class."
+        )
     parts = {key: root / key for key in ("train", "val", "test") if (root / key).is_dir()}
     split_ready = {"train", "test"} <= set(parts)
     base = parts["train"] if split_ready else root
@@ -75,7 +79,15 @@ def read_image_folder(data_root: Path | None, argument: str) -> Task:
         splits["train"], splits["test"] = split_validation(splits["train"], 0.25)
     if "val" not in splits:
         splits["train"], splits["val"] = split_validation(splits["train"], 0.1)
-    return make_task(f"image_folder:{root.name}", root.name, classes, splits["train"], splits["val"], splits["test"], source="image folder")
+    return make_task(
+        f"image_folder:{root.name}",
+        root.name,
+        classes,
+        splits["train"],
+        splits["val"],
+        splits["test"],
+        source="image folder",
+    )
 
 
 def _list_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
@@ -103,7 +115,9 @@ def _pixels(path: Path, size: int, rgb: bool) -> NDArray[np.uint8]:
         raise UserError(f"image '{path}' is truncated or no image ({error}). Replace or remove it.") from error
     if image.size != (size, size):
         scale = size / min(image.size)
-        image = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))), Image.Resampling.BILINEAR)
+        image = image.resize(
+            (max(size, round(image.width * scale)), max(size, round(image.height * scale))), Image.Resampling.BILINEAR
+        )
         left, top = (image.width - size) // 2, (image.height - size) // 2
         image = image.crop((left, top, left + size, top + size))
     array = np.asarray(image)

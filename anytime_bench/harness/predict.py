@@ -1,0 +1,28 @@
+"""From a trained model to logits, in accuracy mode: ``eval``, batched ``forward``, every exit of every image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anytime_bench.data import DeviceSplit
+from anytime_bench.method import AnytimeModel
+
+
+@torch.inference_mode()
+def predict(
+    model: AnytimeModel,
+    split: DeviceSplit,
+    batch_size: int,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> NDArray[np.float32]:
+    """Logits ``(E, N, C)`` of all exits for all images of ``split``, on the host. ``on_batch`` gets images done."""
+    model.eval()
+    parts = []
+    for images, _ in split.batches(batch_size):
+        parts.append(model(images).float().cpu().numpy())
+        on_batch(len(images))
+    return np.concatenate(parts, axis=1)
