@@ -24,7 +24,7 @@ sequence ``(n * B, C, H, W)``, step by step, the last step standing for all late
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -33,7 +33,12 @@ from torch.nn import functional as F
 
 from anytime_bench.method import AnytimeModel
 from baselines.cascade_steps import LazySteps
+from baselines.join import join
+from baselines.small_maps import convolve
 from baselines.temporal_norm import TemporalNorm
+
+
+Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
 
 
 class BasicBlock(nn.Module):
@@ -49,10 +54,10 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm2 = TemporalNorm(channels, rows)
 
-    def residual(self, x: Tensor, steps: int = 1, first: int = 0) -> Tensor:
-        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``."""
-        x = F.relu(self.norm1(self.conv1(x), steps, first), inplace=True)
-        return self.norm2(self.conv2(x), steps, first)
+    def residual(self, x: Tensor, steps: int = 1, first: int = 0, conv: Convolve = nn.Conv2d.__call__) -> Tensor:
+        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; ``conv`` convolves."""
+        x = self.norm1(conv(self.conv1, x), steps, first, relu=True)
+        return self.norm2(conv(self.conv2, x), steps, first)
 
 
 class Bottleneck(nn.Module):
@@ -70,11 +75,11 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
         self.norm3 = TemporalNorm(channels * 4, rows)
 
-    def residual(self, x: Tensor, steps: int = 1, first: int = 0) -> Tensor:
-        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``."""
-        x = F.relu(self.norm1(self.conv1(x), steps, first), inplace=True)
-        x = F.relu(self.norm2(self.conv2(x), steps, first), inplace=True)
-        return self.norm3(self.conv3(x), steps, first)
+    def residual(self, x: Tensor, steps: int = 1, first: int = 0, conv: Convolve = nn.Conv2d.__call__) -> Tensor:
+        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; ``conv`` convolves."""
+        x = self.norm1(conv(self.conv1, x), steps, first, relu=True)
+        x = self.norm2(conv(self.conv2, x), steps, first, relu=True)
+        return self.norm3(conv(self.conv3, x), steps, first)
 
 
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
@@ -178,7 +183,7 @@ class CascadedResNet(AnytimeModel):
     def stem(self, images: Tensor) -> Tensor:
         """The features ``(B, width, H', W')`` that the first block sees, before any delay."""
         self._check(images)
-        return self.stem_pool(F.relu(self.stem_norm(self.stem_conv(images)), inplace=True))
+        return self.stem_pool(self.stem_norm(self.stem_conv(images), relu=True))
 
     def start(self, block: int) -> int:
         """The first step at which block 1..L's residual counts, whatever the delay holds by then."""
@@ -194,6 +199,8 @@ class CascadedResNet(AnytimeModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
+        if images.device.type == "cpu" and images.dtype != torch.float64:  # the CPU's fast convolutions want it so
+            images = images.contiguous(memory_format=torch.channels_last)
         x, steps = self._delayed_stem(self.stem(images))
         for number, block in enumerate(self.blocks, 1):
             through = self._smoothed if self.delay == "ews" else self._shifted
@@ -215,26 +222,25 @@ class CascadedResNet(AnytimeModel):
         """One block under the one-step delay: the residual of step k - 1 joins the shortcut of step k."""
         batch = len(x) // steps
         start, end = self.start(number), self.num_exits - 1  # residuals count at steps start..end
-        shortcut = block.shortcut(x).split(batch)
+        shortcut = block.shortcut(x)
         if start > end:
-            return F.relu(torch.cat(shortcut)), steps
+            return F.relu(shortcut), steps
         low, high = min(start - 1, steps - 1), min(end - 1, steps - 1)
-        residual = block.residual(x[low * batch : (high + 1) * batch], high + 1 - low, low).split(batch)
+        residual = block.residual(x[low * batch : (high + 1) * batch], high + 1 - low, low, convolve)
         if self.training and high < steps - 1:
             # No answer uses the residual of the last step, but its row of statistics serves models with more exits.
             with torch.no_grad():
-                block.residual(x[(high + 1) * batch :], steps - 1 - high, high + 1)
-        out = [
-            shortcut[min(k, steps - 1)] if k < start else shortcut[min(k, steps - 1)] + residual[min(k - 1, high) - low]
-            for k in range(max(high + 1, start) + 1)
+                block.residual(x[(high + 1) * batch :], steps - 1 - high, high + 1, convolve)
+        pairs = [
+            (min(k, steps - 1), None if k < start else min(k - 1, high) - low) for k in range(max(high + 1, start) + 1)
         ]
-        return F.relu(torch.cat(out), inplace=True), len(out)
+        return join(shortcut, residual, pairs, batch), len(pairs)
 
     def _smoothed(self, block: BasicBlock | Bottleneck, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
         """One block under exponential smoothing: its output changes at every step."""
         batch, start = len(x) // steps, self.start(number)
         shortcut = block.shortcut(x).split(batch)
-        residual = block.residual(x, steps).split(batch)
+        residual = block.residual(x, steps, 0, convolve).split(batch)
         out, delayed = [], (1 - self.alpha) * residual[0]
         for k in range(self.num_exits):
             if k:

@@ -9,8 +9,11 @@ Shapes: features of n steps ``(n * B, C, H, W)``, step by step; running statisti
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -28,20 +31,89 @@ class TemporalNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(rows, channels))
         self.register_buffer("running_var", torch.ones(rows, channels))
 
-    def forward(self, x: Tensor, steps: int = 1, first: int = 0) -> Tensor:
-        """Normalise ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``.
+    def forward(self, x: Tensor, steps: int = 1, first: int = 0, relu: bool = False) -> Tensor:
+        """Normalise ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; then relu, if asked.
 
         In training every step is normalised by its own batch and updates its own row, in order of the steps.
+        Without gradients ``x`` may be overwritten: pass a tensor of which nobody else has need. Raises ValueError
+        in training where a step has a single value per channel, which has no variance.
         """
-        parts = [
-            F.batch_norm(part, *self._row(first + i), self.weight, self.bias, self.training, self.momentum, self.eps)
-            for i, part in enumerate(x.chunk(steps))
-        ]
-        return parts[0] if steps == 1 else torch.cat(parts)
+        rows = [min(first + i, self.rows - 1) for i in range(steps)]
+        if self.training:
+            if x[0, 0].numel() * len(x) == steps:
+                raise ValueError(
+                    f"features of shape {tuple(x.shape)} give batch norm one value per channel and step, which has no "
+                    "variance: train with a larger batch or larger images"
+                )
+            return _NormalisePerStep.apply(x, self.weight, self.bias, self, rows, relu)
+        if torch.is_grad_enabled():
+            parts = [
+                F.batch_norm(part, self.running_mean[row], self.running_var[row], self.weight, self.bias, eps=self.eps)
+                for part, row in zip(x.chunk(steps), rows, strict=True)
+            ]
+            y = parts[0] if steps == 1 else torch.cat(parts)
+            return F.relu(y, inplace=True) if relu else y
+        scale, shift = self.affine(rows)
+        y = x.unflatten(0, (steps, -1))
+        shape = (steps, 1, -1, 1, 1)
+        torch.addcmul(shift.view(shape), y, scale.view(shape), out=y)
+        return x.relu_() if relu else x
 
-    def _row(self, step: int) -> tuple[Tensor, Tensor]:
-        row = min(step, self.rows - 1)
-        return self.running_mean[row], self.running_var[row]
+    def affine(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """Scale and shift ``(len(rows), C)`` that evaluation applies at ``rows``."""
+        mean, var = self.running_mean, self.running_var
+        if rows != list(range(self.rows)):
+            low, high = rows[0], rows[-1] + 1
+            mean, var = mean[low:high], var[low:high]
+            if len(rows) != high - low:
+                index = torch.tensor(rows, device=mean.device) - low
+                mean, var = mean[index], var[index]
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale, torch.addcmul(self.bias, mean, scale, value=-1)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, rows={self.rows}"
+
+
+class _NormalisePerStep(torch.autograd.Function):
+    """Batch norm in training and relu, step by step within one tensor, each step while it is in the cache.
+
+    The relu's mask is read off the result, which the next convolution keeps anyway, so nothing is stored for it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: TemporalNorm, rows: list[int], relu: bool
+    ) -> Tensor:
+        y, steps = torch.empty_like(x), len(rows)
+        means, inverses = (torch.empty((steps, len(weight)), dtype=weight.dtype, device=x.device) for _ in range(2))
+        for i, (part, out) in enumerate(zip(x.chunk(steps), y.chunk(steps), strict=True)):
+            mean, var = norm.running_mean[rows[i]], norm.running_var[rows[i]]
+            torch.ops.aten.native_batch_norm.out(
+                part, weight, bias, mean, var, True, norm.momentum, norm.eps,
+                out=out, save_mean=means[i], save_invstd=inverses[i],
+            )  # fmt: skip
+            if relu:
+                out.relu_()
+        ctx.save_for_backward(x, weight, means, inverses, y if relu else None)
+        ctx.eps = norm.eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, means, inverses, y = ctx.saved_tensors
+        steps = len(means)
+        grad_x, grad_weight, grad_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
+        for i, (part, out, above) in enumerate(
+            zip(x.chunk(steps), grad_x.chunk(steps), grad.chunk(steps), strict=True)
+        ):
+            if y is not None:
+                above = torch.ops.aten.threshold_backward(above, y.chunk(steps)[i], 0)
+            parts = torch.ops.aten.native_batch_norm_backward(
+                above, part, weight, None, None, means[i], inverses[i], True, ctx.eps, [True, True, True]
+            )
+            out.copy_(parts[0])
+            grad_weight += parts[1]
+            grad_bias += parts[2]
+        return grad_x, grad_weight, grad_bias, None, None, None
