@@ -90,7 +90,7 @@ def losses_by_threshold(trace: Trace, risk: str, thresholds: ArrayLike = THRESHO
 
 def safe_threshold(losses: Flags, epsilon: float, delta: float = DELTA) -> int:
     """Index of the last threshold the walk accepts on calibration losses ``(T, n)``, safest first; -1 if none."""
-    return int(_walk(losses[:, None], epsilon, delta)[0])
+    return int(_walk(losses[:, None], (epsilon,), delta)[0, 0])
 
 
 def risk_control(
@@ -114,8 +114,8 @@ def risk_control(
         test_losses, test_exits = losses_by_threshold(test, risk)
         pooled = np.concatenate([val_losses, test_losses], axis=1)
         rates = violation_rates(pooled, EPSILONS, delta, splits, seed)
-        for epsilon, rate in zip(EPSILONS, rates, strict=True):
-            chosen = safe_threshold(val_losses, epsilon, delta)
+        safe = _walk(val_losses[:, None], EPSILONS, delta)[:, 0]
+        for epsilon, rate, chosen in zip(EPSILONS, rates, safe, strict=True):
             leave = test_exits[chosen] if chosen >= 0 else np.full(test.num_samples, test.num_exits - 1)
             rows.append(
                 {
@@ -145,21 +145,23 @@ def violation_rates(
     total = losses.sum(axis=1)
     calibration = losses[:, chosen]  # (T, splits, n)
     rest = (total[:, None] - calibration.sum(axis=2)) / (images - size)
-    rates = []
-    for epsilon in epsilons:
-        index = _walk(calibration, epsilon, delta)
-        risk = np.where(index >= 0, rest[np.maximum(index, 0), np.arange(splits)], 0.0)
-        rates.append(float((risk > epsilon).mean()))
-    return rates
+    index = _walk(calibration, epsilons, delta)  # (epsilons, splits)
+    risk = np.where(index >= 0, rest[np.maximum(index, 0), np.arange(splits)], 0.0)
+    return [float(rate) for rate in (risk > np.array(epsilons)[:, None]).mean(axis=1)]
 
 
-def _walk(losses: Flags, epsilon: float, delta: float) -> NDArray[np.intp]:
-    """Index of the last accepted threshold per split, ``(splits,)``, for losses ``(T, splits, n)``; -1 if none."""
-    accepted = np.full(losses.shape[1], -1)
-    walking = np.arange(losses.shape[1])
+def _walk(losses: Flags, epsilons: tuple[float, ...], delta: float) -> NDArray[np.intp]:
+    """Last accepted threshold ``(epsilons, splits)`` for losses ``(T, splits, n)``; -1 if none."""
+    accepted = np.full((len(epsilons), losses.shape[1]), -1)
+    walking = np.ones(accepted.shape, dtype=bool)
     for t, row in enumerate(losses):
-        walking = walking[Bets.on(row[walking], delta).below(epsilon, delta)]
-        if len(walking) == 0:
+        # The bets do not depend on epsilon, so they are made once for all that still walk.
+        splits = np.flatnonzero(walking.any(axis=0))
+        if len(splits) == 0:
             break
-        accepted[walking] = t
+        bets = Bets.on(row[splits], delta)
+        for e, epsilon in enumerate(epsilons):
+            if walking[e].any():
+                walking[e, splits] &= bets.below(epsilon, delta)
+                accepted[e, walking[e]] = t
     return accepted
