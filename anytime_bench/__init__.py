@@ -1,4 +1,4 @@
-"""anytime_bench: the benchmark suite for anytime prediction, networks that can be stopped at any moment and still answer.
+"""anytime_bench: the benchmark suite for anytime prediction, networks that answer whenever they are stopped.
 
 ``run``, ``load_method`` and ``load_task`` are the whole entry; ``AnytimeModel``, ``Method`` and ``MethodCard`` are what
 a plugin derives from. Everything is imported on first use, so importing the package costs nothing.

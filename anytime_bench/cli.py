@@ -10,11 +10,15 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from anytime_bench.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from anytime_bench.checks import CheckResult
+    from anytime_bench.display import Display
 
 app = typer.Typer(
     name="anytime-bench",
@@ -84,7 +88,7 @@ def list_names(
     if what == "corruptions":
         from anytime_bench.corruptions.catalogue import KINDS
 
-        rows = [(kind.name, kind.family, kind.summary) for kind in KINDS.values()]
+        rows = [(kind.name, str(kind.family), kind.summary) for kind in KINDS.values()]
     else:
         from anytime_bench import registry
 
@@ -106,8 +110,10 @@ def doctor(
 ) -> None:
     """Examine this machine: what is installed, and what each finding does to a measurement."""
     from anytime_bench.harness.environment import capture, findings
+    from anytime_bench.plan import pick_device
 
-    environment = capture(device)
+    place = pick_device(device)
+    environment = capture(place)
     found = findings(environment)
     report: dict[str, object] = {"environment": environment, "findings": [vars(finding) for finding in found]}
     if not as_json:
@@ -119,7 +125,7 @@ def doctor(
     if self_test and not failed:
         from anytime_bench.harness.selftest import self_test as two_copies
 
-        result = two_copies(device)
+        result = two_copies(place)
         report["self_test"] = result
         if not as_json:
             for key, value in result.items():
@@ -159,15 +165,15 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a method against the plugin contract: pass, fail and why, per check."""
-    from anytime_bench.checks.report import check_named
+    from anytime_bench.checks.named import check_named
 
-    results = check_named(method, task, data_root, overrides or [])
+    def tell(name: str, result: CheckResult) -> None:
+        if not as_json:
+            print(f"{result.status:<5} {name}: {result.name}{'  ' if result.why else ''}{result.why}", flush=True)
+
+    results = check_named(method, task, data_root, overrides or [], tell)
     if as_json:
         print(json.dumps([{"method": name, **vars(result)} for name, result in results]))
-    else:
-        for name, result in results:
-            why = f"  {result.why}" if result.why else ""
-            print(f"{result.status:<5} {name}: {result.name}{why}")
     failures = sum(result.status == "fail" for _, result in results)
     if not as_json:
         print(f"{len(results) - failures} of {len(results)} checks hold" + (f", {failures} do not" if failures else ""))
@@ -198,7 +204,7 @@ def _load_plugins(plugins: list[str] | None) -> None:
             load_plugin(plugin)
 
 
-def _display() -> object:
+def _display() -> Display:
     from anytime_bench.display import Display
 
     return Display()

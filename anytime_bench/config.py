@@ -152,10 +152,11 @@ def _read_recipe(text: str, source: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise UserError(f"recipe '{source}' must be a mapping with the sections reference, {', '.join(SECTIONS)}.")
     known = {"reference", "methods", *SECTIONS}
-    for key in loaded:
+    recipe = {str(key): value for key, value in loaded.items()}
+    for key in recipe:
         if key not in known:
-            raise UserError(f"recipe '{source}' has an unknown section '{key}'.{did_you_mean(str(key), known)}")
-    return {str(key): value for key, value in loaded.items()}
+            raise UserError(f"recipe '{source}' has an unknown section '{key}'.{did_you_mean(key, known)}")
+    return recipe
 
 
 def build_options(name: str, method: type, given: Mapping[str, Any], variant: str | None = None) -> Any:

@@ -37,7 +37,7 @@ def derive(
     array that cannot be scored, ``ValueError`` for timing samples that are missing.
     """
     test, val = Trace.from_arrays(arrays, "test"), Trace.from_arrays(arrays, "val")
-    costs = {"ticks": list(ticks), "macs": list(macs)}
+    costs: dict[str, Sequence[float]] = {"ticks": list(ticks), "macs": list(macs)}
     horizons = {axis: float(reference[axis]) for axis in costs}
     counted = zip(exit_scores(test), ticks, macs, macs_prefix, strict=True)
     result: dict[str, Any] = {

@@ -93,7 +93,7 @@ class Artifact(Strict):
 class Record(Strict):
     """One run of one method on one task with one seed on one device."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     protocol_version: str = PROTOCOL_VERSION
     record_id: str = ""
     created: str

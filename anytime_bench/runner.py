@@ -64,10 +64,10 @@ def trained_model(plan: Plan, row: Row, display: Display) -> tuple[AnytimeModel,
     if not plan.resume and own:
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    splits = [DeviceSplit.place(plan.task.splits[key], plan.task.card, plan.device) for key in ("train", "val")]
+    train, val = (DeviceSplit.place(plan.task.splits[key], plan.task.card, plan.device) for key in ("train", "val"))
     with display.training(row.name, row.config.training.epochs) as on_step:
         report = training.train(
-            row.method, model, *splits, row.config, seed=plan.seed, folder=folder,
+            row.method, model, train, val, row.config, seed=plan.seed, folder=folder,
             resume=plan.resume or not own, on_step=on_step, warn=display.warn,
         )  # fmt: skip
     return model, report

@@ -67,7 +67,7 @@ def record_folder(root: Path, record: Record) -> Path:
 
 
 def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) -> Path:
-    """Seal ``record``, write its ``.npz`` and then itself; returns the record's path. Existing files stay as they are."""
+    """Seal ``record``, write its ``.npz`` and then itself; returns the record's path. Existing files stay."""
     artifacts = dict(record.artifacts)
     data = npz_bytes(arrays) if arrays else b""
     folder = record_folder(root, record)

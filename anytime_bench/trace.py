@@ -116,7 +116,8 @@ class Trace:
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
         values = {field.name: np.asarray(arrays[f"{prefix}_{field.name}"]) for field in fields(cls)}
-        trace = cls(**{**values, "num_classes": int(values["num_classes"])})
+        num_classes = int(values.pop("num_classes"))
+        trace = cls(num_classes, **values)
         trace.validate(prefix)
         return trace
 

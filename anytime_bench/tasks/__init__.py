@@ -19,10 +19,10 @@ from anytime_bench.registry import last_line, tasks
 from anytime_bench.tasks.card import TaskCard
 
 __all__ = [
+    "Split",
     "Task",
     "TaskCard",
     "TaskReader",
-    "Split",
     "load_task",
     "make_task",
     "remove_empty_folders",
@@ -140,14 +140,14 @@ def _sha256(splits: Mapping[str, Split]) -> str:
     digest = hashlib.sha256()
     for key, split in splits.items():
         digest.update(f"{key}:{split.images.shape}".encode())
-        digest.update(np.ascontiguousarray(split.images))
-        digest.update(split.labels.astype("<i8"))
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(split.labels.astype("<i8").data)
     return digest.hexdigest()
 
 
 def remove_empty_folders(root: Path) -> None:
     """Remove ``root`` and what is below it as far as it is empty: what a failed download leaves behind."""
     if root.is_dir():
-        for folder in sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)) + [root]:
+        for folder in [*sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)), root]:
             if not any(folder.iterdir()):
                 folder.rmdir()

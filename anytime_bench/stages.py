@@ -1,0 +1,96 @@
+"""Single stages on an existing record: its weights are found again, checked against it, and examined further.
+
+The result is a new record that supersedes the old one; nothing is edited in place.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from anytime_bench import store, training
+from anytime_bench.corruptions.catalogue import named
+from anytime_bench.derivation import derive
+from anytime_bench.display import Display
+from anytime_bench.errors import UserError
+from anytime_bench.method import AnytimeModel
+from anytime_bench.plan import Plan, build_model, make_plan, weights_folder
+from anytime_bench.record import Record
+from anytime_bench.runner import noise_stage
+from anytime_bench.tasks import load_task
+
+
+def plan_of(record: Record, path: Path, *, data_root: Path | None = None, device: str = "auto") -> Plan:
+    """The plan that made ``record``, remade from what the record says. Differences in data or origin are errors."""
+    if record.training is None or record.status != "ok":
+        raise UserError(f"record '{path}' has status {record.status}: there are no trained weights to examine.")
+    task = load_task(record.task.name, data_root)
+    if task.card.sha256 != record.task.sha256:
+        raise UserError(
+            f"record '{path}' was made on other data: its task has SHA-256 {record.task.sha256[:16]}..., "
+            f"the one read now {task.card.sha256[:16]}...."
+        )
+    sections = {**record.training.recipe, "options": record.method.options, "evaluation": record.evaluation}
+    overrides = [f"{name}.{key}={_yaml(value)}" for name, section in sections.items() for key, value in section.items()]
+    return make_plan(
+        record.method.name, task, seed=record.training.seed, overrides=overrides, device=device, out=path.parents[3],
+        resume=True, command=record.command,
+    )  # fmt: skip
+
+
+def weights_of(plan: Plan, record: Record) -> AnytimeModel:
+    """The model with the record's own weights, refused if their hash is not the one in the record."""
+    model = build_model(plan.row, plan.task, plan.seed, plan.device)
+    folder = weights_folder(plan, plan.row)
+    finished = training.load_weights(folder)
+    if finished is None:
+        raise UserError(
+            f"'{folder / 'weights.safetensors'}' is missing or damaged: run {record.command!r} again first."
+        )
+    weights, report = finished
+    assert record.training is not None
+    if report.weights_sha256 != record.training.weights_sha256:
+        raise UserError(
+            f"'{folder / 'weights.safetensors'}' does not belong to the record: expected SHA-256 "
+            f"{record.training.weights_sha256[:16]}..., got {report.weights_sha256[:16]}...."
+        )
+    if plan.row.method.weights_from:
+        plan.row.method.adopt(model, weights)
+    else:
+        model.load_state_dict(weights)
+    return model.eval()
+
+
+def noise_on_record(
+    path: Path, kinds: str, *, data_root: Path | None = None, device: str = "auto", command: str = "", display: Display
+) -> Record:
+    """Examine the record's weights under noise; returns the new, stored record."""
+    names = named(kinds)
+    if not names:
+        raise UserError("--kinds none leaves nothing to do. Give paper, common, all or names of kinds.")
+    record = store.load(path)
+    arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("noise_")}
+    plan = plan_of(record, path, data_root=data_root, device=device)
+    arrays |= noise_stage(plan, weights_of(plan, record), names, display)
+    derived = derive(
+        arrays, ticks=[e.ticks for e in record.exits], macs=[e.macs for e in record.exits],
+        macs_prefix=[e.macs_prefix for e in record.exits], reference=record.reference,
+        timing_meta=record.timing.get("meta"), resamples=record.evaluation["resamples"],
+    )  # fmt: skip
+    fields = {
+        **record.model_dump(mode="json"), **derived, "supersedes": record.record_id, "command": command,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "evaluation": {**record.evaluation, "noise": kinds},
+    }  # fmt: skip
+    made = store.save(plan.out, Record.model_validate(fields), arrays)
+    display.say(f"record  {made}")
+    return store.load(made)
+
+
+def _yaml(value: object) -> str:
+    """A value as an override on the command line spells it."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
