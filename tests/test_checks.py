@@ -21,7 +21,7 @@ from anytime_bench.checks import (
 from anytime_bench.method import AnytimeModel, Method, MethodCard
 from anytime_bench.registry import load_method, load_plugin
 
-FAULTS = sorted((Path(__file__).parent / "planted_faults").glob("*.py"))
+FAULTS = sorted(p for p in (Path(__file__).parent / "planted_faults").glob("*.py") if p.stem != "conftest")
 
 
 class SoundNet(AnytimeModel):
