@@ -58,5 +58,5 @@ def derive(
         ratios = {axis: [row["value"] for row in b["ratio_to_reference"]] for axis, b in blocks.items() if b}
         result["timed_scores"] = score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples)
     if "noise_correct" in arrays:
-        result["robustness"] = summary_from_arrays(arrays, reference)
+        result["robustness"] = summary_from_arrays(arrays, horizons)
     return {key: finite(value) for key, value in result.items()}
