@@ -13,6 +13,8 @@ confidence               (E, N)   probability of the predicted class, float16
 true_log_probability     (E, N)   natural logarithm of the true class's probability, float16
 squared_norm             (E, N)   sum over classes of the squared probabilities, float16
 true_rank                (E, N)   classes that scored above the true one; 0 means correct
+confusion                (N,)     summed L1 distance of the earlier answers to the last one (SDN), float16;
+                                  None in traces stored without it
 ======================== ======== ==========================================================
 """
 
@@ -42,6 +44,7 @@ class Trace:
     true_log_probability: Array
     squared_norm: Array
     true_rank: Array
+    confusion: Array | None = None
 
     @property
     def num_exits(self) -> int:
@@ -99,6 +102,9 @@ class Trace:
             ).astype(np.float16),
             squared_norm=(probability**2).sum(axis=2).astype(np.float16),
             true_rank=rank.astype(small),
+            confusion=sum(
+                (np.abs(row - probability[-1]).sum(axis=1) for row in probability[:-1]), np.zeros(samples)
+            ).astype(np.float16),
         )
 
     def to_arrays(self, prefix: str) -> dict[str, Array]:
@@ -106,16 +112,19 @@ class Trace:
         arrays: dict[str, Array] = {
             f"{prefix}_{field.name}": getattr(self, field.name) for field in fields(self) if field.name != "num_classes"
         }
+        if self.confusion is None:
+            del arrays[f"{prefix}_confusion"]
         arrays[f"{prefix}_num_classes"] = np.array(self.num_classes)
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], prefix: str) -> Trace:
         """Read back what ``to_arrays`` wrote, refusing anything that cannot be scored."""
-        missing = [f"{prefix}_{field.name}" for field in fields(cls) if f"{prefix}_{field.name}" not in arrays]
+        names = [field.name for field in fields(cls) if field.name != "confusion" or f"{prefix}_confusion" in arrays]
+        missing = [f"{prefix}_{name}" for name in names if f"{prefix}_{name}" not in arrays]
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
-        values = {field.name: np.asarray(arrays[f"{prefix}_{field.name}"]) for field in fields(cls)}
+        values = {name: np.asarray(arrays[f"{prefix}_{name}"]) for name in names}
         num_classes = int(values.pop("num_classes"))
         trace = cls(num_classes, **values)
         trace.validate(prefix)
@@ -148,3 +157,8 @@ class Trace:
                 raise TraceError(f"{prefix}_{name}: expected [{low}, {high}], got {values.min()}..{values.max()}")
         if not np.array_equal(np.asarray(self.true_rank) == 0, self.correct):
             raise TraceError(f"{prefix}_true_rank: disagrees with predictions and labels")
+        if self.confusion is not None:
+            values = np.asarray(self.confusion, dtype=np.float64)
+            # Two answers are at most 2 apart; float16 may round that up.
+            if values.shape != self.labels.shape or not (values >= 0).all() or values.max() > 2.01 * shape[0]:
+                raise TraceError(f"{prefix}_confusion: expected {len(self.labels)} numbers in [0, {2 * shape[0] - 2}]")
