@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from scipy import special
+from sklearn.metrics import roc_auc_score
 
 from anytime_bench.record import ExitEntry, canonical_json
-from anytime_bench.scores import compare, curve, summary
+from anytime_bench.scores import compare, curve, per_sample, summary
 from anytime_bench.scores.intervals import bootstrap_mean
 from anytime_bench.trace import Trace, TraceError
 
@@ -144,6 +146,20 @@ def test_a_single_exit_can_be_scored():
     assert scores["trace"]["images"]["flips"]["value"] == 0
 
 
+def test_confusion_is_stored_and_predicts_errors(runs):
+    test, val = runs
+    logits, labels = logits_and_labels(1)
+    probabilities = special.softmax(logits, axis=2)
+    np.testing.assert_allclose(test.confusion, per_sample.confusion(probabilities), rtol=1e-3)
+    found = summary.trace_scores(test, val, COSTS["macs"], 80.0)["images"]["confusion"]
+    expected = roc_auc_score(probabilities[-1].argmax(axis=1) != labels, test.confusion.astype(float))
+    assert found["auroc_error"] == pytest.approx(expected, abs=1e-9)
+    arrays = {name: value for name, value in test.to_arrays("test").items() if name != "test_confusion"}
+    older = Trace.from_arrays(arrays, "test")
+    assert "test_confusion" not in older.to_arrays("test")
+    assert summary.trace_scores(older, val, COSTS["macs"], 80.0)["images"]["confusion"] is None
+
+
 BROKEN = {
     "NaN logits": (lambda a: a["logits"].__setitem__((1, 3, 2), np.nan), "logits: exit 1 holds NaN"),
     "label out of range": (lambda a: a["labels"].__setitem__(0, CLASSES), r"labels: expected 0\.\.9, got"),
@@ -168,6 +184,7 @@ STORED = {
     "val_labels": (lambda v: v + np.uint8(200), "val_labels: expected 0"),
     "val_squared_norm": (lambda v: v[:, :-1], "val_squared_norm: expected shape"),
     "val_predictions": (lambda v: v[:, :-1], "val_predictions: expected"),
+    "val_confusion": (lambda v: v * np.float16(np.nan), "val_confusion: expected"),
     "val_true_rank": (lambda v: v * 0 + 1, "val_true_rank: disagrees"),
 }
 

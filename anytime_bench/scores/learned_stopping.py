@@ -131,6 +131,7 @@ def learned_stopping(
 
 
 def _subset(trace: Trace, chosen: NDArray[np.intp]) -> Trace:
+    # Confusion is not read here, so it is left out.
     return Trace(
         trace.num_classes,
         trace.labels[chosen],

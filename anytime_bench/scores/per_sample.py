@@ -79,9 +79,9 @@ def flips(predictions: ArrayLike) -> NDArray[np.intp]:
 def confusion(probabilities: ArrayLike) -> Floats:
     """SDN's confusion ``(N,)``: sum over the earlier exits of the L1 distance of their answer to the last one.
 
-    ``probabilities (E, N, C)`` are not part of a stored trace, so this is computed where logits are at hand. Kaya et
-    al. then standardise over the training set; ranks, and so the AUROC below, do not depend on that. Their code adds
-    1e-6 to each difference inside the norm; that is left out.
+    ``probabilities (E, N, C)`` are not part of a stored trace; the trace keeps this number instead. Kaya et al. then
+    standardise it over the training set; its AUROC for errors, which is the score, does not depend on that. Their code
+    adds 1e-6 to each difference inside the norm; that is left out.
 
     >>> confusion([[[0.5, 0.5]], [[1.0, 0.0]]]).tolist()
     [1.0]

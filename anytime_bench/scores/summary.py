@@ -218,6 +218,13 @@ def _behaviour(test: Trace, costs: Floats, images: _Images) -> dict[str, Any]:
         "hindsight_improvability": _list(per_sample.hindsight_improvability(correct)),
         "non_monotone": {f"{delta:g}": images.mean(fall > delta) for delta in per_sample.DELTAS},
         "flips": images.mean(per_sample.flips(test.predictions)),
+        "confusion": None
+        if test.confusion is None
+        else {
+            "mean": images.mean(test.confusion),
+            # How well disagreement between exits predicts that the last one is wrong.
+            "auroc_error": _number(confidence.auroc(test.confusion, ~correct[-1])[0]),
+        },
     }
 
 
