@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,15 @@ from anytime_bench.harness.timing import time_exits
 from anytime_bench.method import AnytimeModel, Method
 from anytime_bench.plan import Plan, Row, build_model, make_plan, weights_folder
 from anytime_bench.plots import speed_accuracy
+from anytime_bench.prepared import prepared_path, read_prepared, write_prepared
 from anytime_bench.record import MethodEntry, Record, TaskEntry, TrainingEntry, finite
 from anytime_bench.registry import last_line, methods, snake_case
 from anytime_bench.tasks import Task, load_task
 from anytime_bench.trace import Trace, TraceError
 
 Arrays = dict[str, NDArray[Any]]
+#: How far ``execute`` goes: only the weights; traces and noise too, kept for later; or all of it, with a record.
+Until = Literal["trained", "prepared", "record"]
 
 
 def trained_model(plan: Plan, row: Row, display: Display) -> tuple[AnytimeModel, training.TrainingReport]:
@@ -184,6 +187,17 @@ def noise_stage(plan: Plan, model: AnytimeModel, kinds: Sequence[str], display: 
     return dict(result.arrays())
 
 
+def untimed_stages(plan: Plan, model: AnytimeModel, weights_sha256: str, display: Display, keep: bool) -> Arrays:
+    """Traces and noise, which no clock takes part in: found in the run's folder, or made now and kept if asked."""
+    arrays = read_prepared(plan, weights_sha256) if plan.resume else None
+    if arrays is None:
+        arrays = predict_stage(plan, model, display)
+        arrays |= noise_stage(plan, model, named(plan.row.config.evaluation.noise), display)
+        if keep:
+            write_prepared(plan, arrays, weights_sha256)
+    return arrays
+
+
 def reference_entry(plan: Plan) -> dict[str, Any]:
     """Full cost of the reference model per axis: the unit of every horizon."""
     costs = plan.reference_costs
@@ -215,16 +229,22 @@ def build_record(plan: Plan, report: training.TrainingReport, measured: Measured
     return Record.model_validate(fields)
 
 
-def execute(plan: Plan, display: Display) -> Path:
-    """Carry out a plan and return the record's path; a diverged or crashed training gives a failed record."""
+def execute(plan: Plan, display: Display, until: Until = "record") -> Path | None:
+    """Carry out a plan and return the record's path; a diverged or crashed training gives a failed record.
+
+    ``until`` stops earlier, without a record and with None; a later call with ``plan.resume`` goes on from there.
+    """
     if plan.skip:
         return store.save(plan.out, Record.model_validate(skeleton(plan, "skipped", plan.skip)), {})
     try:
         model, report = trained_model(plan, plan.row, display)
-        measured = Measured(predict_stage(plan, model, display))
+        if until == "trained":
+            return None
+        measured = Measured(untimed_stages(plan, model, report.weights_sha256, display, keep=until == "prepared"))
+        if until == "prepared":
+            return None
         timed, measured.timing_meta = timing_stage(plan, model, display)
-        kinds = named(plan.row.config.evaluation.noise)
-        measured.arrays |= timed | noise_stage(plan, model, kinds, display)
+        measured.arrays |= timed
         record = build_record(plan, report, measured)
     except UserError:
         raise
@@ -237,6 +257,7 @@ def execute(plan: Plan, display: Display) -> Path:
     path = store.save(plan.out, record, measured.arrays)
     with training.storage_errors(path.parent):
         speed_accuracy(store.load(path), measured.arrays, path.with_suffix(".png"))
+    prepared_path(plan).unlink(missing_ok=True)
     return path
 
 
@@ -272,6 +293,7 @@ def run(
     )  # fmt: skip
     display.plan(plan)
     path = execute(plan, display)
+    assert path is not None
     record = store.load(path)
     display.result(record, path, next_command(record, path))
     return record
