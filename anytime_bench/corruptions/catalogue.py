@@ -60,7 +60,7 @@ class Corruption:
         if not isinstance(self.operator, str):
             return self.operator
         module, _, function = self.operator.partition(":")
-        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), function)
 
 
 #: Kinds that are deliberately absent, with the reason that an error quotes.

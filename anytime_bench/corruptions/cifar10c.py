@@ -48,8 +48,7 @@ class OfficialFiles:
             raise UserError(f"severity of '{kind}': expected an integer from 1 to {SEVERITIES}, got {severity!r}.")
         pixels = _open(self.folder / f"{kind}.npy", (SEVERITIES * IMAGES, *SHAPE), ("uint8",))
         first = (severity - 1) * IMAGES
-        part = np.ascontiguousarray(pixels[first + start : first + min(stop, IMAGES)].transpose(0, 3, 1, 2))
-        return part
+        return np.ascontiguousarray(pixels[first + start : first + min(stop, IMAGES)].transpose(0, 3, 1, 2))
 
 
 def _open(path: Path, shape: tuple[int, ...], allowed: tuple[str, ...]) -> NDArray[np.uint8]:
@@ -61,6 +60,6 @@ def _open(path: Path, shape: tuple[int, ...], allowed: tuple[str, ...]) -> NDArr
         raise UserError(f"{path} is not a readable .npy file: {error}") from error
     if array.shape != shape or str(array.dtype) not in allowed:
         raise UserError(
-            f"{path}: expected shape {shape} of {allowed[-1]}, got {array.shape} of {array.dtype}. Fetch the file again."
+            f"{path}: expected shape {shape} of {allowed[-1]}, got {array.shape} of {array.dtype}. Fetch it again."
         )
-    return array  # type: ignore[no-any-return]
+    return array

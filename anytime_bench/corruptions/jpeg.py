@@ -2,8 +2,8 @@
 
 Pixels ``(B, D, H, W)`` on the 8-bit grid, D = 1 (luma only) or 3 (JFIF colours, chroma halved on both axes, "4:2:0").
 Tables and their scaling by quality are those of ITU-T T.81, annex K, as the Independent JPEG Group's library uses
-them. That library computes the cosine transform in integers and rounds chroma alternately; single pixels may therefore
-differ from a file written by it by a few of 255 steps.
+them. That library computes the cosine transform in integers; where a coefficient lies on the edge of a quantisation
+step, the two may fall on different sides, and single pixels then differ by a few of 255 steps.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def _coded(values: Tensor, steps: NDArray[np.int64]) -> Tensor:
     cosine = _cosines(str(values.device))
     step = torch.from_numpy(steps).to(values).reshape(8, 1, 8)
     spectrum = _transform(_transform(blocks, cosine, 3), cosine, 5)
-    spectrum = (spectrum / step).round_().mul_(step)
+    # As in libjpeg: coefficients in eighths, quantised with halves away from zero, a frequent case for the mean.
+    eighths = (spectrum * 8).round_()
+    spectrum = ((eighths.abs() + step * 4) / (step * 8)).floor_().mul_(step) * eighths.sign()
     blocks = _transform(_transform(spectrum, cosine.T, 3), cosine.T, 5)
     return blocks.reshape(batch, planes, height + rows, width + columns)[:, :, :height, :width] + 128
 
@@ -96,20 +98,22 @@ def _transform(blocks: Tensor, matrix: Tensor, dim: int) -> Tensor:
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Means of 2x2 pixels, rounded; an odd edge repeats."""
+    """Means of 2x2 pixels; halves round down in even columns and up in odd ones, as in libjpeg. An odd edge repeats."""
     rows, columns = planes.shape[2] % 2, planes.shape[3] % 2
     if rows or columns:
         planes = pad(planes, rows, columns, "edge")[:, :, rows:, columns:]
     upper = planes[:, :, ::2, ::2] + planes[:, :, ::2, 1::2]
     lower = planes[:, :, 1::2, ::2] + planes[:, :, 1::2, 1::2]
-    return ((upper + lower) * 0.25).round_()
+    quarter = torch.tensor([1.0, 2.0], device=planes.device).repeat(upper.shape[3])[: upper.shape[3]]
+    return ((upper + lower + quarter) * 0.25).floor_()
 
 
 def _doubled(planes: Tensor) -> Tensor:
-    """Twice the side with weights 3/4 and 1/4 of the nearer and the farther neighbour, rounded."""
+    """Twice the side, 3/4 of the nearer and 1/4 of the farther neighbour; halves round up in even columns."""
     for dim in (2, 3):
         size = planes.shape[dim]
         near = np.repeat(np.arange(size), 2)
         far = np.clip(near + np.tile([-1, 1], size), 0, size - 1)
         planes = along(planes, dim, np.stack([near, far], axis=1), np.tile([0.75, 0.25], (2 * size, 1)))
-    return planes.round_()
+    half = torch.tensor([8.0, 7.0], device=planes.device).repeat(planes.shape[3] // 2) / 16
+    return (planes + half).floor_()

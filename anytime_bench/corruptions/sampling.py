@@ -105,14 +105,14 @@ def gaussian_taps(sigma: float, reach: int) -> list[float]:
 
 
 def along(images: Tensor, dim: int, index: NDArray[np.integer], weight: NDArray[np.floating]) -> Tensor:
-    """One axis resampled: output i is the sum over j of ``weight[i, j] * images[index[i, j]]``; both ``(n, taps)``."""
-    shape = [1, 1, 1, 1]
-    shape[dim] = len(index)
+    """Axis 2 or 3 resampled: output i is the sum over j of ``weight[i, j] * images[index[i, j]]``; both ``(n, taps)``."""
+    if dim == 3:  # whole rows are copied many times faster than single pixels
+        return along(images.transpose(2, 3).contiguous(), 2, index, weight).transpose(2, 3).contiguous()
     total = None
     for j in range(index.shape[1]):
-        picked = images.index_select(dim, torch.as_tensor(index[:, j].astype(np.int64), device=images.device))
-        factor = torch.as_tensor(weight[:, j].astype(np.float32), device=images.device).reshape(shape)
-        total = picked * factor if total is None else total + picked * factor
+        picked = images.index_select(2, torch.as_tensor(index[:, j].astype(np.int64), device=images.device))
+        picked *= torch.as_tensor(weight[:, j].astype(np.float32), device=images.device)[:, None]
+        total = picked if total is None else total.add_(picked)
     assert total is not None
     return total
 

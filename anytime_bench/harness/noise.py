@@ -96,8 +96,8 @@ def evaluate_noise(
     to all that suit the model; naming one that does not raises ``UserError``. ``num_frames`` defaults to the model's
     depth in ticks and should be the largest depth on the board. ``costs`` defaults to the model's ticks and counted
     MACs; ``reference`` is the full cost of the task's reference model per axis, which AUC@1 needs. ``progress``
-    receives (images done, images in all), counted over kinds. ``official`` adds the kinds of the CIFAR-10-C files, named
-    ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split from its first image on.
+    receives (images done, images in all), counted over kinds. ``official`` adds the kinds of the CIFAR-10-C files,
+    named ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split from the first on.
     """
     model.eval()
     frames = num_frames or ceil(max(model.ticks))

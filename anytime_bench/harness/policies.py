@@ -177,8 +177,8 @@ def _restart_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[floa
 def _pipelined_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float]) -> list[Answer]:
     last = len(costs.ticks) - 1
     depth = float(costs.ticks[-1])
-    ready = [(float(tick), (schedule.arrivals[0][1],), k) for k, tick in enumerate(costs.ticks)]
     draws = tuple(draw for _, draw in schedule.arrivals)
+    ready = [(float(tick), draws[:1], k) for k, tick in enumerate(costs.ticks)]
     ready += [(arrival + depth, draws[: n + 1], last) for n, (arrival, _) in enumerate(schedule.arrivals) if n]
     stages = np.concatenate([[0.0], np.asarray(costs.ticks, dtype=np.float64)])
     work = np.concatenate([[0.0], np.asarray(costs.macs, dtype=np.float64)])
