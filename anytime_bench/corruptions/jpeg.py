@@ -42,8 +42,8 @@ def jpeg_compression(pixels: Tensor, draws: Draws, quality: int) -> Tensor:
         dim=1,
     )
     luma = _coded(luma[:, None], quantisation(_LUMA, quality)).round_().clamp_(0, 255)[:, 0]
-    halved = _halved(chroma)
-    halved = _coded(halved, quantisation(_CHROMA, quality)).round_().clamp_(0, 255)
+    halved = _coded(_halved(chroma), quantisation(_CHROMA, quality)).round_().clamp_(0, 255)
+    halved = halved[:, :, :, : (width + 1) // 2]
     blue_part, red_part = (_doubled(halved)[:, :, :height, :width] - 128).unbind(1)
     out = torch.stack(
         [luma + red_part * 1.402, luma - blue_part * 0.344136286 - red_part * 0.714136286, luma + blue_part * 1.772], 1
@@ -98,8 +98,11 @@ def _transform(blocks: Tensor, matrix: Tensor, dim: int) -> Tensor:
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Means of 2x2 pixels; halves round down in even columns and up in odd ones, as in libjpeg. An odd edge repeats."""
-    rows, columns = planes.shape[2] % 2, planes.shape[3] % 2
+    """Means of 2x2 pixels; halves round down in even columns and up in odd ones, as in libjpeg.
+
+    The width is filled up to whole blocks before halving, by repeating the last pixel; an odd last row repeats.
+    """
+    rows, columns = planes.shape[2] % 2, -planes.shape[3] % 16
     if rows or columns:
         planes = pad(planes, rows, columns, "edge")[:, :, rows:, columns:]
     upper = planes[:, :, ::2, ::2] + planes[:, :, ::2, 1::2]

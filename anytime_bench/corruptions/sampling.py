@@ -105,7 +105,7 @@ def gaussian_taps(sigma: float, reach: int) -> list[float]:
 
 
 def along(images: Tensor, dim: int, index: NDArray[np.integer], weight: NDArray[np.floating]) -> Tensor:
-    """Axis 2 or 3 resampled: output i is the sum over j of ``weight[i, j] * images[index[i, j]]``; both ``(n, taps)``."""
+    """Axis 2 or 3 resampled: output i is the sum over j of ``weight[i, j] * images[index[i, j]]``, both (n, taps)."""
     if dim == 3:  # whole rows are copied many times faster than single pixels
         return along(images.transpose(2, 3).contiguous(), 2, index, weight).transpose(2, 3).contiguous()
     total = None
