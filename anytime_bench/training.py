@@ -26,6 +26,7 @@ from anytime_bench.config import RunConfig, TrainingConfig
 from anytime_bench.data import DeviceSplit, seeded
 from anytime_bench.errors import UserError
 from anytime_bench.method import AnytimeModel, Method, Progress
+from anytime_bench.record import Record
 from anytime_bench.store import file_sha256, write_atomically
 
 VALIDATION_IMAGES = 1000
@@ -148,7 +149,10 @@ def train(
     seconds = before + time.perf_counter() - started
     weights = folder / "weights.safetensors"
     with storage_errors(folder):
+        # The hash is removed first and written last: a crash between leaves weights without one, never a wrong one.
+        weights.with_suffix(".sha256").unlink(missing_ok=True)
         write_tensors(weights, dict(model.state_dict()), seconds=seconds, losses=losses)
+        write_atomically(weights.with_suffix(".sha256"), file_sha256(weights).encode() + b"\n")
         for leftover in (checkpoint, checkpoint.with_suffix(".seconds")):
             leftover.unlink(missing_ok=True)
     return TrainingReport(file_sha256(weights), settings.epochs, seconds, losses)
@@ -196,7 +200,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], float, list[float]]:
 
 
 def load_weights(folder: Path) -> tuple[dict[str, Tensor], TrainingReport] | None:
-    """The finished weights in ``folder`` with their report, or None where training has not finished."""
+    """The finished weights in ``folder`` with their report, or None where training has not finished.
+
+    A truncated file counts as not finished. A readable one without the hash it was written with was altered, and
+    raises ``UserError``.
+    """
     path = folder / "weights.safetensors"
     if not path.exists():
         return None
@@ -204,7 +212,29 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], TrainingReport] | Non
         tensors, seconds, losses = read_tensors(path)
     except SafetensorError:
         return None
-    return tensors, TrainingReport(file_sha256(path), len(losses), seconds, losses)
+    hashed, written = file_sha256(path), path.with_suffix(".sha256")
+    if written.exists() and written.read_text().strip() not in ("", hashed):
+        raise UserError(
+            f"weights '{path}' were altered: they do not have the SHA-256 they were written with. "
+            "Remove the file to train again."
+        )
+    return tensors, TrainingReport(hashed, len(losses), seconds, losses)
+
+
+def verify_weights(record: Record, path: Path) -> None:
+    """Refuse weights that are not those ``record`` was made with, before anything is read from them.
+
+    Raises ``UserError`` for a missing file, a record without training, or another SHA-256.
+    """
+    if record.training is None:
+        raise UserError(f"record {record.record_id[:12]} has status {record.status} and no trained weights.")
+    if not path.is_file():
+        raise UserError(f"weights '{path}' of record {record.record_id[:12]} do not exist; train again with run.")
+    if file_sha256(path) != record.training.weights_sha256:
+        raise UserError(
+            f"weights '{path}' are refused: they do not have the SHA-256 that record {record.record_id[:12]} names. "
+            "They were altered or belong to another training; train again with run."
+        )
 
 
 def _snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> dict[str, Tensor]:
