@@ -199,6 +199,7 @@ class CascadedResNet(AnytimeModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
+        self._check(images)
         if images.device.type == "cpu" and images.dtype != torch.float64:  # the CPU's fast convolutions want it so
             images = images.contiguous(memory_format=torch.channels_last)
         x, steps = self._delayed_stem(self.stem(images))
