@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ from anytime_bench.checks import (
     run_checks,
     synthetic_task,
 )
+from anytime_bench.checks.report import check_named
+from anytime_bench.errors import UserError
 from anytime_bench.method import AnytimeModel, Method, MethodCard
-from anytime_bench.registry import load_method, load_plugin
+from anytime_bench.registry import METHODS, load_method, load_plugin
+from anytime_bench.scaffold import new_plugin
 
 FAULTS = sorted(p for p in (Path(__file__).parent / "planted_faults").glob("*.py") if p.stem != "conftest")
+BASELINES = sorted(entry.name for entry in entry_points(group=METHODS) if entry.value.startswith("baselines."))
 
 
 class SoundNet(AnytimeModel):
@@ -99,6 +104,25 @@ def test_each_planted_fault_fails_exactly_the_check_meant_for_it(fault):
     (name,) = load_plugin(str(fault))
     results = run_checks(load_method(name))
     assert {r.name: r.why for r in results if r.status == "fail"}.keys() == {fault.stem}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(e.name for e in entry_points(group=METHODS) if e.value.startswith("baselines."))
+)
+def test_every_baseline_passes_as_it_runs_on_digits(name):
+    results = check_named(name, "digits")
+    assert {result.name: result.why for _, result in results if result.status == "fail"} == {}
+    assert sum(result.status == "pass" for _, result in results) >= 20
+
+
+def test_a_plugin_file_is_checked_with_its_options(tmp_path):
+    (path,) = new_plugin("checked_by_path", tmp_path)
+    results = check_named(str(path), overrides=["width=4"])
+    assert [(name, result.status) for name, result in results if result.name == "shapes"] == [
+        ("checked_by_path", "pass")
+    ]
+    with pytest.raises(UserError, match="'options' has no key 'widht'. Did you mean width"):
+        check_named(str(path), overrides=["widht=4"])
 
 
 def test_every_check_has_a_planted_fault():

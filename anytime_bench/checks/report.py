@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from anytime_bench.checks.kit import CHECKS, CheckResult, run_checks
-from anytime_bench.config import build_config, recipe_for
+from anytime_bench.config import recipe_for
 from anytime_bench.method import Method
-from anytime_bench.registry import load_plugin, method_class
+from anytime_bench.plan import make_row
+from anytime_bench.registry import load_plugin
 
 
 def check_named(
@@ -32,7 +33,8 @@ def check_named(
     built = {name: named_method(name, task, overrides) for name in names}
     results = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("checks", total=len(CHECKS) * len(built))
         for name, subject in built.items():
             progress.update(bar, description=name)
@@ -42,8 +44,7 @@ def check_named(
 
 
 def named_method(name: str, task: str | None = None, overrides: Sequence[str] = ()) -> Method:
-    """The method ``name`` with the options of ``task``'s recipe, if any, and ``key=value`` overrides."""
-    target, _, variant = method_class(name)
+    """The method ``name`` with the options of ``task``'s recipe, if any, and ``key=value`` overrides, as in a run."""
     recipe = recipe_for(task) if task is not None else {}
     given = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
-    return target(build_config(name, target, recipe, given, variant).options)
+    return make_row(name, recipe, given).method
