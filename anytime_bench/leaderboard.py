@@ -85,7 +85,7 @@ def figure(data: dict[str, Any], axis: str, form: str, most: int = 12) -> bytes:
     seeds = sorted({len(row["seeds"]) for row in shown})
     told = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"
     kept = f"; the best {most} of {len(data['rows'])} rows" if len(data["rows"]) > most else ""
-    note = f"Band: 95 % interval over images and seeds; {told} seed(s) per row; grey lines: horizons of AUC@1 and @2{kept}."
+    note = f"Band: 95 % interval over images and seeds; {told} seed(s) per row; grey: horizons of AUC@1 and @2{kept}."
     title = f"{data['task']['title']} on {data['device']}, protocol {data['protocol_version']}"
     return board_figure(f"{title}: {TITLES[axis]}", axis, lines, form, note=note)
 

@@ -57,7 +57,7 @@ def record_page(paths: Sequence[Path]) -> str:
     if not found:
         raise UserError("none of the records has results to show: " + "; ".join(e.record.reason for e in entries))
     if len(found) > 1:
-        told = "; ".join(f"{g.task} on {g.device}, protocol {g.key.protocol_version}, {g.key.reference}" for g in found)
+        told = "; ".join(f"{group.task} on {group.device}, {group.key}" for group in found)
         raise UserError(
             f"the records belong to {len(found)} groups that are never compared: {told}. Report each alone."
         )

@@ -20,8 +20,13 @@ from anytime_bench.runner import noise_stage
 from anytime_bench.tasks import load_task
 
 
-def plan_of(record: Record, path: Path, *, data_root: Path | None = None, device: str = "auto") -> Plan:
-    """The plan that made ``record``, remade from what the record says. Differences in data or origin are errors."""
+def plan_of(
+    record: Record, path: Path, *, data_root: Path | None = None, device: str = "auto", out: Path | None = None
+) -> Plan:
+    """The plan that made ``record``, remade from what the record says. Differences in data or origin are errors.
+
+    ``out`` is where the plan may write; the default is the store in which the record lies.
+    """
     if record.training is None or record.status != "ok":
         raise UserError(f"record '{path}' has status {record.status}: there are no trained weights to examine.")
     task = load_task(record.task.name, data_root)
@@ -33,7 +38,8 @@ def plan_of(record: Record, path: Path, *, data_root: Path | None = None, device
     sections = {**record.training.recipe, "options": record.method.options, "evaluation": record.evaluation}
     overrides = [f"{name}.{key}={_yaml(value)}" for name, section in sections.items() for key, value in section.items()]
     return make_plan(
-        record.method.name, task, seed=record.training.seed, overrides=overrides, device=device, out=path.parents[3],
+        record.method.name, task, seed=record.training.seed, overrides=overrides, device=device,
+        out=out or path.parents[3],
         resume=True, command=record.command,
     )  # fmt: skip
 

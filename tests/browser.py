@@ -83,7 +83,9 @@ class Browser:
 
     def open(self, path: Path, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
         """Load a file at a window size and colour scheme; width under 600 is a phone."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()

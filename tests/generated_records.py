@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from anytime_bench import store
-from anytime_bench.harness.summary import summarise
-from anytime_bench.record import ExitEntry, MethodEntry, Record, TaskEntry, TrainingEntry, finite
-from anytime_bench.scores.summary import exit_scores, score_axes, trace_scores
+from anytime_bench.derivation import derive
+from anytime_bench.record import MethodEntry, Record, TaskEntry, TrainingEntry
 from anytime_bench.trace import Trace
 
 CLASSES = 10
+RESAMPLES = 500
 
 
 def make_trace(
@@ -52,9 +52,10 @@ def make_record(
     reported: float | None = None,
     created: str = "2026-01-01T00:00:00Z",
     traces: tuple[Trace, Trace] | None = None,
+    extra: Mapping[str, Any] | None = None,
     change: Mapping[str, Any] | None = None,
 ) -> tuple[Record, dict[str, Any]]:
-    """A record and the arrays of its ``.npz``; ``speed`` scales measured times, ``change`` replaces fields."""
+    """A record and the arrays of its ``.npz``; ``speed`` scales measured times, ``extra`` adds arrays, ``change`` replaces fields."""
     test, val = traces or (
         make_trace(skill, exits, images, seed),
         make_trace(skill, exits, images // 4 + 20, seed, split="val"),
@@ -62,11 +63,15 @@ def make_record(
     exits = test.num_exits
     ticks = [k + 1.0 for k in range(exits)]
     macs = [1_000_000 * (k + 1) + 40_000 * k * k for k in range(exits)]
-    reference: dict[str, Any] = {"method": "plain", "ticks": 5.0, "macs": 5_000_000, "accuracy": 0.9, "latency": 0.004}
-    if gpu:
-        reference["device_time"] = 0.003
-    timing, arrays = make_timing(exits, speed, seed, comparable=timed, gpu=gpu)
-    clocks = {"latency": timing, "device_time": timing["device_time"]} if gpu else {"latency": timing}
+    reference: dict[str, Any] = {"method": "plain", "ticks": 5.0, "macs": 5_000_000}
+    meta, arrays = make_timing(exits, speed, seed, comparable=timed, gpu=gpu)
+    arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
+    derived = derive(
+        arrays, ticks=ticks, macs=macs, macs_prefix=macs, reference=reference, timing_meta=meta, resamples=RESAMPLES
+    )
+    full, device_block = derived["timing"]["reference_full"], derived["timing"]["device_time"]
+    reference["latency"] = full["p50"]
+    reference["device_time"] = device_block["reference_full"]["p50"] if device_block else None
     fields: dict[str, Any] = {
         "created": created,
         "status": "ok",
@@ -78,13 +83,14 @@ def make_record(
             origin={"distribution": "generated", "version": "1"},
             options=dict(options or {}),
             card={
-                "title": method.replace("_", " ").title(), "paper": "Made-up Methods", "year": 2026, "ticks": "one block",
-                "deviations": ["it does not exist"], "reported": {} if reported is None else {task: reported},
+                "title": method.replace("_", " ").title(), "paper": "Made-up Methods", "year": 2026,
+                "ticks": "one block", "deviations": ["it does not exist"], "reported": {} if reported is None else {task: reported},
             },
         ),
         "task": TaskEntry(
             name=task, title=task.title(), version="1", classes=test.num_classes, shape=(1, 8, 8),
-            sizes={"train": 1000, "val": val.num_samples, "test": test.num_samples}, sha256=hashlib.sha256(task.encode()).hexdigest(),
+            sizes={"train": 1000, "val": val.num_samples, "test": test.num_samples},
+            sha256=hashlib.sha256(task.encode()).hexdigest(),
         ),
         "training": TrainingEntry(
             seed=seed, epochs=2, recipe={"training": {"lr": 0.1}}, recipe_sha256="a" * 64,
@@ -92,35 +98,19 @@ def make_record(
         ),
         "environment": {"python": "3.12", "torch": "none", "device": "generated", "threads": 1},
         "parameters": 12_345,
-        "exits": [
-            ExitEntry(k=k, ticks=ticks[k], macs=macs[k], macs_prefix=macs[k], **scores)
-            for k, scores in enumerate(exit_scores(test))
-        ],
         "reference": reference,
-        "scores": score_axes(test, {"ticks": ticks, "macs": macs}, {"ticks": 5.0, "macs": 5e6}, reference_accuracy=0.9),
-        "timing": timing,
-        "timed_scores": score_axes(
-            test,
-            {clock: [entry["value"] for entry in part["ratio_to_reference"]] for clock, part in clocks.items()},
-            dict.fromkeys(clocks, 1.0),
-            reference_accuracy=0.9,
-        ),
-        "stopping": trace_scores(test, val, macs, 5e6),
+        "evaluation": {"resamples": RESAMPLES},
+        "artifacts": {"trace": {"sha256": "", "bytes": 0}},
+        **derived,
     }  # fmt: skip
     fields.update(change or {})
-    arrays |= {**test.to_arrays("test"), **val.to_arrays("val")}
-    return Record.model_construct(**{**Record.model_construct(**fields).__dict__, **finite_fields(fields)}), arrays
-
-
-def finite_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    plain = ("scores", "timing", "timed_scores", "stopping", "robustness", "reference", "environment")
-    return {name: finite(fields[name]) for name in plain if name in fields}
+    return Record.model_validate(fields), arrays
 
 
 def make_timing(
     exits: int, speed: float, seed: int, *, comparable: bool, gpu: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A timing summary by the suite's own function, and the raw samples it rests on."""
+    """What a timing run says of itself, and its raw samples; by speed 1 exit k costs (k + 1) / 5 of the reference."""
     rng = np.random.default_rng([seed, exits])
     clocks = ("latency", "device_time")[: 2 if gpu else 1]
     samples = {}
@@ -134,12 +124,12 @@ def make_timing(
         "seed": seed,
         "batch_sizes": [1],
         "stopped_because": {"1": "rounds"},
-        "disturbances": [] if comparable else ["another process used the device"],
+        "disturbances": {} if comparable else {"1": ["another process used the device"]},
         "stop": {clock: {"run_through": "real", "prefix": "real"} for clock in clocks},
-        "clocks": {clock: "generated" for clock in clocks},
+        "clocks": dict.fromkeys(clocks, "generated"),
         "notes": [],
     }
-    return summarise(samples, meta), {f"timing_{name}": values for name, values in samples.items()}
+    return meta, {f"timing_{name}": values for name, values in samples.items()}
 
 
 def save(root: Path, *args: Any, **options: Any) -> Path:

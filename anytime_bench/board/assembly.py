@@ -31,8 +31,8 @@ def assemble(group: Group) -> dict[str, Any]:
     rows = [read_row(entries) for entries in group.rows.values()]
     if len({row.n for row in rows}) > 1:
         raise UserError(
-            f"task '{group.task}' on '{group.device}': records hold {sorted({row.n for row in rows})} test images, so they "
-            "cannot be paired. Publish only records of the whole test split."
+            f"task '{group.task}' on '{group.device}': records hold {sorted({row.n for row in rows})} test images, so "
+            "they cannot be paired. Publish only records of the whole test split."
         )
     axis = "latency" if any(row.timed and "latency" in row.cost for row in rows) else FALLBACK_AXIS
     ranked = [row for row in rows if axis in row.cost and (row.timed or axis not in MEASURED)]
@@ -79,15 +79,15 @@ def assemble(group: Group) -> dict[str, Any]:
 
 def sorted_by(axis: str) -> str:
     """The sort key in one sentence, as it stands on every board."""
-    return (
-        f"Rank on AUC@1 over {TITLES[axis]}: 1 + the number of rows that are better, better meaning that the 95 % interval "
-        "of the paired difference (bootstrap over images and seeds) excludes 0; rows that nothing tells apart share a rank. "
-        "Within a rank by AUC@1, then by name. Rows without comparable times come last, unranked, by AUC@1 over MACs."
-        if axis in MEASURED
-        else f"Rank on AUC@1 over {TITLES[axis]}, because no row has comparable times: 1 + the number of rows that are better, "
-        "better meaning that the 95 % interval of the paired difference (bootstrap over images and seeds) excludes 0. "
-        "Within a rank by AUC@1, then by name."
+    better = (
+        "1 + the number of rows that are better, better meaning that the 95 % interval of the paired difference "
+        "(bootstrap over images and seeds) excludes 0; rows that nothing tells apart share a rank. Within a rank by "
+        "AUC@1, then by name."
     )
+    if axis in MEASURED:
+        last = "Rows without comparable times come last, unranked, by AUC@1 over MACs."
+        return f"Rank on AUC@1 over {TITLES[axis]}: {better} {last}"
+    return f"Rank on AUC@1 over {TITLES[axis]}, because no row has comparable times: {better}"
 
 
 def reference_accuracy(rows: Sequence[Row]) -> float | None:

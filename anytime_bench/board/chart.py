@@ -1,7 +1,7 @@
-"""The interactive chart as a Vega-Lite specification, built with altair; the page's script fills in data and colours.
+"""The interactive chart as a Vega-Lite specification, built with altair; the script fills in data and colours.
 
-Data ``curves``: one line per breakpoint of a curve with ``cost``, ``accuracy``, ``low``, ``high``, ``series`` and, at an
-exit, ``exit`` and the texts of its tooltip. Data ``cursor``: the exit that the keyboard points at.
+Data ``curves``: one line per breakpoint of a curve with ``cost``, ``accuracy``, ``low``, ``high``, ``series`` and, at
+an exit, ``exit`` and the texts of its tooltip. Data ``cursor``: the exit that the keyboard points at.
 """
 
 from __future__ import annotations
@@ -56,5 +56,5 @@ def script_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed with all their dependencies as one script, which needs no network."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub forgets the default
     return bundle.replace("</script", "<\\/script")

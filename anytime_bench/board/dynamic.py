@@ -1,4 +1,4 @@
-"""What records say about stopping and about noise, averaged over seeds, in the form in which boards and pages show it."""
+"""What records say about stopping and about noise, averaged over seeds, as boards show it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import numpy as np
 
 from anytime_bench.record import Record
 
+#: Under persistent noise every frame is the same one, so these are one answer on one noisy image.
+HEADLINE_POLICIES = ("onset", "watch")
+EXPLAINED = (
+    "Share of the clean final accuracy that is kept (%). Noise retention in the ranking is the mean over kinds under "
+    "persistent noise. Under transient noise every method sees the same frozen frames; the policy says what it does "
+    "with them."
+)
 RULES = {"threshold": "confidence threshold", "budgeted_batch": "budgeted batch"}
 
 
@@ -46,8 +53,30 @@ def _columns(parts: Sequence[Any], read: Any) -> list[list[float]]:
 
 
 def noise_summary(records: Sequence[Record]) -> dict[str, Any]:
-    """Share of the clean AUC kept under noise, and one line per kind; empty where nothing was corrupted."""
-    return {}
+    """Share of the clean final accuracy kept under noise: ``{"retention", "explained", "modes"}``; empty if unmeasured.
+
+    ``modes[mode][policy][kind]`` is the mean over the seeds that were examined; ``retention`` the mean over kinds under
+    persistent noise with the policy that a single answer follows (``HEADLINE_POLICIES``).
+    """
+    kept: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for record in records:
+        for row in record.robustness.get("rows", ()):
+            if row.get("kept"):
+                cell = kept.setdefault(row["mode"], {}).setdefault(row["policy"], {}).setdefault(row["kind"], [])
+                cell.append(row["kept"]["value"])
+    if not kept:
+        return {}
+    modes = {
+        mode: {policy: {kind: _rounded(np.mean(v)) for kind, v in kinds.items()} for policy, kinds in policies.items()}
+        for mode, policies in kept.items()
+    }
+    persistent = modes.get("persistent", {})
+    headline = next((persistent[policy] for policy in HEADLINE_POLICIES if policy in persistent), {})
+    return {
+        "retention": _rounded(np.mean(list(headline.values()))) if headline else None,
+        "explained": EXPLAINED,
+        "modes": modes,
+    }
 
 
 def _rounded(value: Any) -> float:

@@ -53,6 +53,12 @@ class GroupKey:
     task_sha256: str
     reference: str
 
+    def __str__(self) -> str:
+        return (
+            f"protocol {self.protocol_version}, task version {self.task_version} (data {self.task_sha256[:8]}), "
+            f"reference {self.reference or 'unknown'}"
+        )
+
 
 @dataclass
 class Group:
@@ -69,7 +75,7 @@ class Group:
 def read_entries(root: Path) -> list[Entry]:
     """All records below ``root``, validated; raises ``UserError`` naming the first bad one or duplicate."""
     entries = [Entry(path, store.load(path)) for path in store.find(root)]
-    for fault in misplaced(root, entries) + duplicates(entries):
+    for fault in misplaced(root, entries) + duplicates(entries) + wrong_supersessions(entries):
         raise UserError(fault)
     return entries
 
@@ -102,6 +108,21 @@ def duplicates(entries: Iterable[Entry]) -> list[str]:
                 "Remove one."
             )
     return faults
+
+
+def wrong_supersessions(entries: Iterable[Entry]) -> list[str]:
+    """One line per record that supersedes a record of another method, task, device or seed."""
+    by_id = {entry.record.record_id: entry for entry in entries}
+
+    def identity(entry: Entry) -> tuple[str, str, str, int]:
+        return entry.record.method.name, entry.record.task.name, entry.record.device, entry.seed
+
+    return [
+        f"record '{entry.path}' supersedes {before.path.name}, which is {' / '.join(map(str, identity(before)))}; "
+        "a correction must be of the same method, task, device and seed."
+        for entry in by_id.values()
+        if (before := by_id.get(entry.record.supersedes or "")) and identity(before) != identity(entry)
+    ]
 
 
 def group_key(record: Record) -> GroupKey:

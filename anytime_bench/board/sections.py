@@ -1,4 +1,4 @@
-"""The parts of a page as HTML: chart with its controls, tables, details. Pure functions of a board or of its records."""
+"""The parts of a page as HTML: chart with its controls, tables, details. Pure functions of a board or its records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from anytime_bench.board.entries import Group
 from anytime_bench.board.tables import NONE, legend
 from anytime_bench.record import Record
 
-KEY = '<svg class="key" data-index="{}" width="36" height="14" aria-hidden="true"><line x1="1" y1="7" x2="35" y2="7" stroke-width="2"/><path/></svg>'
+RECORD_FACTS = {"record": "Record", "created": "Made (UTC)", "command": "Command", "weights": "Weights, SHA-256"}
+KEY = (
+    '<svg class="key" data-index="{}" width="36" height="14" aria-hidden="true">'
+    '<line x1="1" y1="7" x2="35" y2="7" stroke-width="2"/><path/></svg>'
+)
 
 
 def chart(board: Mapping[str, Any], shown_first: int) -> str:
@@ -40,17 +44,19 @@ def chart(board: Mapping[str, Any], shown_first: int) -> str:
 <fieldset><legend>Intervals</legend><label><input type="checkbox" id="bands" checked> 95 % bands</label></fieldset>
 </form>
 <div class="stage"><figure>
-<div id="chart" tabindex="0" role="application" aria-roledescription="chart" aria-label="Accuracy over cost. Arrow keys walk through exits and methods." aria-describedby="readout"></div>
+<div id="chart" tabindex="0" role="application" aria-roledescription="chart" aria-describedby="readout"
+ aria-label="Accuracy over cost. Arrow keys walk through exits and methods."></div>
 <p id="readout" role="status" aria-live="polite"></p>
-<figcaption>Between two exits one owns the last answer; before the first one guesses. Dotted lines: the reference's full cost and
-twice that, the horizons of AUC@1 and AUC@2. Stopping curves are simulated from stored answers, with thresholds fitted on the
-validation split; their cost is in MACs.</figcaption></figure>
-<div class="series"><label for="find" class="soft">Methods</label><input type="search" id="find" placeholder="filter by name">
+<figcaption>Between two exits one owns the last answer; before the first one guesses. Dotted lines: the reference's
+full cost and twice that, the horizons of AUC@1 and AUC@2. Stopping curves are simulated from stored answers, with
+thresholds fitted on the validation split; their cost is in MACs.</figcaption></figure>
+<div class="series"><label for="find" class="soft">Methods</label>
+<input type="search" id="find" placeholder="filter by name">
 <div class="buttons"><button type="button" id="all">All</button><button type="button" id="none">None</button></div>
 <ul id="rows">{items}</ul></div></div></section>"""
 
 
-def ranking(board: Mapping[str, Any]) -> str:
+def ranking(board: dict[str, Any]) -> str:
     """The main table, sortable, with the sentences that say what its columns mean."""
     ranked_on = board["ranking"]["axis"]
     header: list[tuple[str, str]] = [("Rank", "up"), ("Method", "name"), ("Final %", "")]
@@ -138,19 +144,14 @@ def methods(board: Mapping[str, Any]) -> str:
             ("Environment", _settings(row["environment"])),
         ]
         records = "".join(
-            f"<tr>{_cell(r['seed'])}{_text(r['record'])}{_text(r['created'])}{_text(r['command'])}{_text(r['weights'] or '')}</tr>"
+            "<tr>" + _cell(r["seed"]) + "".join(_text(r[key] or "") for key in RECORD_FACTS) + "</tr>"
             for r in row["records"]
         )
-        header = [
-            ("Seed", ""),
-            ("Record", "text"),
-            ("Made (UTC)", "text"),
-            ("Command", "text"),
-            ("Weights, SHA-256", "text"),
-        ]
+        header = [("Seed", ""), *((title, "text") for title in RECORD_FACTS.values())]
         out.append(
             f'<details class="row"><summary>{escape(row["label"])}</summary>{_facts(facts)}'
-            f"<h3>Exits</h3>{_exits(board, row)}<h3>Records</h3>{_table(header, [records], 'Records', sortable=False)}</details>"
+            f"<h3>Exits</h3>{_exits(board, row)}"
+            f"<h3>Records</h3>{_table(header, [records], 'Records', sortable=False)}</details>"
         )
     return "".join(out) + "</section>"
 
@@ -168,7 +169,7 @@ def absent(board: Mapping[str, Any]) -> str:
     if not board["absent"]:
         return ""
     items = "".join(
-        f"<li>{escape(entry['method'])}, seed {entry['seed']}: {escape(entry['status'])}, {escape(entry['reason'])}</li>"
+        f"<li>{escape(entry['method'])}, seed {entry['seed']}: {entry['status']}, {escape(entry['reason'])}</li>"
         for entry in board["absent"]
     )
     return f'<section aria-labelledby="absent"><h2 id="absent">Not on the board</h2><ul>{items}</ul></section>'
@@ -254,14 +255,16 @@ def _table(header: Sequence[tuple[str, str]], lines: Iterable[str], label: str, 
         inner = f'<button type="button">{escape(title)}</button>' if sortable else escape(title)
         heads.append(f'<th scope="col" class="{css}"{first}>{inner}</th>')
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table class="{"sortable" if sortable else ""}">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f'<table class="{"sortable" if sortable else "plain"}">'
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
 def _choices(name: str, title: str, choices: Sequence[tuple[str, str]], checked: str) -> str:
     inner = "".join(
-        f'<label><input type="radio" name="{name}" value="{escape(value)}"{" checked" if value == checked else ""}> {escape(text)}</label>'
+        f'<label><input type="radio" name="{name}" value="{escape(value)}"{" checked" if value == checked else ""}> '
+        f"{escape(text)}</label>"
         for value, text in choices
     )
     return f'<fieldset><legend>{title}</legend><div class="choices">{inner}</div></fieldset>'
@@ -289,7 +292,8 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 def _estimate(estimate: Mapping[str, float]) -> str:
     low, high = f"{100 * estimate['low']:.1f}", f"{100 * estimate['high']:.1f}"
-    return f'<td data-value="{estimate["value"]}">{100 * estimate["value"]:.1f} <span class="interval">[{low}, {high}]</span></td>'
+    shown = f'{100 * estimate["value"]:.1f} <span class="interval">[{low}, {high}]</span>'
+    return f'<td data-value="{estimate["value"]}">{shown}</td>'
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:

@@ -57,7 +57,8 @@ def to_markdown(board: dict[str, Any], stem: str, others: list[str]) -> str:
         f"# {task['title']} on {board['device']}",
         "",
         f"Protocol {board['protocol_version']}, task {task['name']} version {task['version']}, "
-        f"{task['sizes'].get('test', '?')} test images, chance {_percent(board['chance'])} %. {reference_sentence(board)}",
+        f"{task['sizes'].get('test', '?')} test images, chance {_percent(board['chance'])} %. "
+        f"{reference_sentence(board)}",
         "",
         f"![Accuracy over {TITLES[axis]}]({stem}.{axis}.svg)",
         "",
@@ -142,10 +143,11 @@ def legend(board: dict[str, Any]) -> list[str]:
     return [
         board["ranking"]["sorted_by"],
         "",
-        "AUC@h (%): mean accuracy when the deadline is uniform on [0, h x the reference's full cost]; between two exits one "
-        "owns the last answer, before the first one guesses. Time to 95 %: cost at which 95 % of the reference's final accuracy "
-        "is reached. Regret: percentage points lost on average against the best row at each deadline, h = 1. Brackets: 95 % "
-        "intervals. n: test images. With one seed an interval is about the weights at hand, not about the method.",
+        "AUC@h (%): mean accuracy when the deadline is uniform on [0, h x the reference's full cost]; between two "
+        "exits one owns the last answer, before the first one guesses. Time to 95 %: cost at which 95 % of the reference's "
+        "final accuracy is reached. Regret: percentage points lost on average against the best row at each deadline, "
+        "h = 1. Brackets: 95 % intervals. n: test images. With one seed an interval is about the weights at hand, not "
+        "about the method.",
     ]
 
 
