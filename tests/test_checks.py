@@ -121,7 +121,7 @@ def test_a_plugin_file_is_checked_with_its_options(tmp_path):
     assert [(name, result.status) for name, result in results if result.name == "shapes"] == [
         ("checked_by_path", "pass")
     ]
-    with pytest.raises(UserError, match="'options' has no key 'widht'. Did you mean width"):
+    with pytest.raises(UserError, match=r"'options' has no key 'widht'\. Did you mean width"):
         check_named(str(path), overrides=["widht=4"])
 
 
