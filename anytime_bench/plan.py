@@ -18,6 +18,7 @@ import torch
 
 from anytime_bench import training
 from anytime_bench.config import RunConfig, build_config, recipe_for
+from anytime_bench.corruptions.catalogue import named
 from anytime_bench.data import seeded
 from anytime_bench.errors import UserError
 from anytime_bench.harness.cost import ExitCosts, count_costs
@@ -89,9 +90,13 @@ class Plan:
 
 def weights_folder(plan: Plan, row: Row) -> Path:
     """Where ``row``'s trained weights live under the plan's output folder."""
+    return weights_path(plan.out, plan.device_name, row, plan.task, plan.seed)
+
+
+def weights_path(out: Path, device_name: str, row: Row, task: Task, seed: int) -> Path:
+    """Where ``row``'s trained weights for ``task`` and ``seed`` live under ``out``."""
     name = row.trained_name.replace("/", "-").replace(":", "-")
-    task = plan.task.card.name.replace("/", "-").replace(":", "-")
-    return plan.out / task / plan.device_name / name / row.key(plan.task, plan.seed)
+    return out / task.card.name.replace("/", "-").replace(":", "-") / device_name / name / row.key(task, seed)
 
 
 def make_row(name: str, recipe: Mapping[str, Any], overrides: Iterable[str] = ()) -> Row:
@@ -185,10 +190,11 @@ def make_plan(
     command: str = "",
 ) -> Plan:
     """Check the whole input and count costs, before anything is trained or written."""
-    recipe = recipe_for(task.card.name, recipe_file)
+    place = pick_device(device)
+    recipe = recipe_for(task.card.name, recipe_file, place.type)
     row = make_row(method, recipe, overrides)
     reference = make_row(str(recipe.get("reference", "serial_ce")), recipe)
-    place = pick_device(device)
+    named(row.config.evaluation.noise)
     if place.type == "cpu" and row.config.evaluation.threads:
         torch.set_num_threads(row.config.evaluation.threads)
     environment = capture(place)
