@@ -184,11 +184,9 @@ KINDS = Catalogue(
 
 
 def register(kind: Corruption) -> Corruption:
-    """Add a corruption to ``KINDS`` in this process.
+    """Add a corruption to ``KINDS`` in this process; a taken name raises ``UserError``.
 
-    >>> inverted = Corruption("inverted", "common", "unit", lambda pixels, draws: 1 - pixels)
-    >>> register(inverted).severities
-    ()
+    For example ``register(Corruption("negative", "common", "unit", lambda pixels, draws: 1 - pixels))``.
     """
     return KINDS.add(kind)
 
