@@ -68,7 +68,7 @@ def check_deterministic(subject: Subject) -> None:
 
 def check_prefix(subject: Subject) -> None:
     """``stream`` stopped at exit k has given exit k of ``forward``."""
-    model, images = subject.model(), subject.images("prefix")
+    model, images = subject.model(), subject.images("prefix", 2)
     expected = forward_answers(model, images)
     # All exits once, and again for streams that really stop.
     for stop in sorted({0, model.num_exits // 2, model.num_exits - 1}):

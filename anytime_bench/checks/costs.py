@@ -42,7 +42,7 @@ def work(action: Callable[[], Any]) -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def spent_until(subject: Subject) -> tuple[list[int], str]:
     """What one image costs until each exit's answer (cumulative) and, last, until the stream ends; and the unit."""
-    model, images = subject.model(), subject.images("cost", 1)
+    model, images = subject.model(), subject.images("cost")
     marks: list[tuple[int, int]] = []
     with torch.no_grad(), seeded(0), FlopCounterMode(display=False) as flops, _OperationCounter() as operations:
         for _ in model.stream(images):
@@ -88,7 +88,7 @@ def check_macs_increase(subject: Subject) -> None:
 def check_same_input_twice(subject: Subject) -> None:
     """The second call on the same images does as much work as the first: nothing is cached between calls."""
     model = subject.model()
-    images, others = subject.images("twice", 1), subject.images("before twice", 1)
+    images, others = subject.images("twice"), subject.images("before twice")
     ways: dict[str, Callable[[Tensor], Any]] = {
         "stream": lambda x: list(model.stream(x)),
         "forward": model,

@@ -21,8 +21,8 @@ def check_gradients(subject: Subject) -> None:
     dead: list[str] = []
     generator = torch.Generator().manual_seed(subject.seed)
     for number, progress in enumerate((Progress(1, 10, 1, 10), Progress(10, 10, 10, 10))):
-        images = subject.images(f"gradients {number}", 4)
-        targets = torch.randint(subject.task.num_classes, (4,), generator=generator)
+        images = subject.images(f"gradients {number}", 3)
+        targets = torch.randint(subject.task.num_classes, (3,), generator=generator)
         model.zero_grad(set_to_none=True)
         with seeded(subject.seed):
             loss = method.training_loss(model, images, targets, progress)

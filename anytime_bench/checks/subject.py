@@ -111,7 +111,7 @@ class Subject:
         """An independent copy of the prepared model, in eval mode."""
         return copy.deepcopy(self._prepared)
 
-    def images(self, purpose: str, batch: int = 2) -> Tensor:
+    def images(self, purpose: str, batch: int = 1) -> Tensor:
         """Random images ``(batch, D, H, W)``, always the same for one purpose and never shared by two."""
         return self._normal(purpose, batch, *self.task.shape)
 
