@@ -1,7 +1,8 @@
 """The cascaded ResNet: every residual block works at every step, its residual arriving one step late.
 
-Source: Iuzzolino, Mozer, Bengio, *Improving Anytime Prediction with Parallel Cascaded Networks and a Temporal-Difference
-Loss*, NeurIPS 2021 (arXiv 2102.09808). For blocks l = 1..L with residual branch F_l and shortcut S_l, at step k::
+Source: Iuzzolino, Mozer, Bengio, *Improving Anytime Prediction with Parallel Cascaded Networks and a
+Temporal-Difference Loss*, NeurIPS 2021 (arXiv 2102.09808). For blocks l = 1..L with residual
+branch F_l and shortcut S_l, at step k::
 
     in_1(k)   = stem(image at step k)
     out_l(k)  = relu(S_l(in_l(k)) + m_l(k) d_l(k))                    in_{l+1}(k) = out_l(k)
@@ -14,9 +15,10 @@ At k = L (osd) this is the plain ResNet with the same weights; serial exit k is 
 branches above block k. ``stem_delay=True`` is the published form, where the stem's output passes the delay too: exit 0
 is then blind, and exit L is one step short of full depth.
 
-Two executors give the same numbers. ``forward`` goes block by block: a block's input takes few distinct values over
+Three executors give the same numbers. ``forward`` goes block by block: a block's input takes few distinct values over
 the steps (block l's settles at step l-1 for a still image), and all of them go through the block in one batch.
-``stream`` goes step by step, lazily, and leaves alone what did not change.
+``stream`` goes step by step, lazily, and leaves alone what did not change; on a GPU the residuals of one step run side
+by side (:mod:`baselines.cascade_parallel`).
 
 Shapes: images ``(B, D, H, W)``, logits ``(E, B, C)``, frames ``(F, B, D, H, W)``; features of the n distinct steps of a
 sequence ``(n * B, C, H, W)``, step by step, the last step standing for all later ones.
@@ -24,71 +26,20 @@ sequence ``(n * B, C, H, W)``, step by step, the last step standing for all late
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anytime_bench.method import AnytimeModel
+from baselines.cascade_blocks import BLOCKS, Block
+from baselines.cascade_parallel import lanes_for
 from baselines.cascade_steps import LazySteps
 from baselines.join import join
 from baselines.small_maps import convolve
 from baselines.temporal_norm import TemporalNorm
-
-
-Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
-
-
-class BasicBlock(nn.Module):
-    """Residual branch conv3x3-norm-relu-conv3x3-norm and a shortcut: identity, or a bare 1x1 convolution."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, channels_in: int, channels: int, stride: int, rows: int) -> None:
-        super().__init__()
-        self.shortcut = _shortcut(channels_in, channels, stride)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.norm1 = TemporalNorm(channels, rows)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = TemporalNorm(channels, rows)
-
-    def residual(self, x: Tensor, steps: int = 1, first: int = 0, conv: Convolve = nn.Conv2d.__call__) -> Tensor:
-        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; ``conv`` convolves."""
-        x = self.norm1(conv(self.conv1, x), steps, first, relu=True)
-        return self.norm2(conv(self.conv2, x), steps, first)
-
-
-class Bottleneck(nn.Module):
-    """Residual branch conv1x1-norm-relu-conv3x3-norm-relu-conv1x1-norm with four times the channels at the end."""
-
-    expansion: ClassVar[int] = 4
-
-    def __init__(self, channels_in: int, channels: int, stride: int, rows: int) -> None:
-        super().__init__()
-        self.shortcut = _shortcut(channels_in, channels * 4, stride)
-        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
-        self.norm1 = TemporalNorm(channels, rows)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
-        self.norm2 = TemporalNorm(channels, rows)
-        self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
-        self.norm3 = TemporalNorm(channels * 4, rows)
-
-    def residual(self, x: Tensor, steps: int = 1, first: int = 0, conv: Convolve = nn.Conv2d.__call__) -> Tensor:
-        """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; ``conv`` convolves."""
-        x = self.norm1(conv(self.conv1, x), steps, first, relu=True)
-        x = self.norm2(conv(self.conv2, x), steps, first, relu=True)
-        return self.norm3(conv(self.conv3, x), steps, first)
-
-
-def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    if channels_in == channels_out and stride == 1:
-        return nn.Identity()
-    return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
-
-
-BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class CascadedResNet(AnytimeModel):
@@ -157,6 +108,10 @@ class CascadedResNet(AnytimeModel):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def numbered(self) -> Iterator[tuple[int, Block]]:
+        """The blocks with their numbers 1..L."""
+        return enumerate(cast("Iterable[Block]", self.blocks), 1)
+
     def _norm_rows(self, block: int) -> int:
         """How many rows of statistics block 1..L needs: one per distinct value its input takes for a still image."""
         if self.delay == "ews":
@@ -203,7 +158,7 @@ class CascadedResNet(AnytimeModel):
         if images.device.type == "cpu" and images.dtype != torch.float64:  # the CPU's fast convolutions want it so
             images = images.contiguous(memory_format=torch.channels_last)
         x, steps = self._delayed_stem(self.stem(images))
-        for number, block in enumerate(self.blocks, 1):
+        for number, block in self.numbered():
             through = self._smoothed if self.delay == "ews" else self._shifted
             x, steps = through(block, number, x, steps)
         pooled = x.mean((2, 3)).unflatten(0, (steps, -1))  # (n, B, channels)
@@ -219,7 +174,7 @@ class CascadedResNet(AnytimeModel):
             return torch.cat([torch.zeros_like(x), x][: self.num_exits]), min(2, self.num_exits)
         return torch.cat([(1 - self.alpha ** (k + 1)) * x for k in range(self.num_exits)]), self.num_exits
 
-    def _shifted(self, block: BasicBlock | Bottleneck, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
+    def _shifted(self, block: Block, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
         """One block under the one-step delay: the residual of step k - 1 joins the shortcut of step k."""
         batch = len(x) // steps
         start, end = self.start(number), self.num_exits - 1  # residuals count at steps start..end
@@ -237,7 +192,7 @@ class CascadedResNet(AnytimeModel):
         ]
         return join(shortcut, residual, pairs, batch), len(pairs)
 
-    def _smoothed(self, block: BasicBlock | Bottleneck, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
+    def _smoothed(self, block: Block, number: int, x: Tensor, steps: int) -> tuple[Tensor, int]:
         """One block under exponential smoothing: its output changes at every step."""
         batch, start = len(x) // steps, self.start(number)
         shortcut = block.shortcut(x).split(batch)
@@ -258,7 +213,7 @@ class CascadedResNet(AnytimeModel):
         ``send(keep)`` with a boolean mask ``(B,)`` goes on with the kept samples alone.
         """
         self._check(images)
-        return self._answers([images] + [None] * (self.num_exits - 1))
+        return self._answers([images] + [None] * (self.num_exits - 1), images)
 
     def watch(self, frames: Tensor) -> Iterator[Tensor]:
         """Yield logits ``(B, C)`` per exit, exit k having seen ``frames[0..k]`` of ``frames (F, B, D, H, W)``.
@@ -271,7 +226,7 @@ class CascadedResNet(AnytimeModel):
                 f"({self.num_exits} or more, B, {self.in_channels}, H, W)"
             )
         self._check(frames[0])
-        return self._answers(frames[k] for k in range(self.num_exits))
+        return self._answers((frames[k] for k in range(self.num_exits)), frames)
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of exit ``k`` with no other head: for the serial schedule's last exit, one plain pass."""
@@ -280,7 +235,7 @@ class CascadedResNet(AnytimeModel):
         if self.schedule == "serial" and self.delay == "osd" and not self.stem_delay:
             return self.plain(images, k)
         self._check(images)
-        run = LazySteps(self)
+        run = self._run(images)
         for step in range(k + 1):
             features = run.advance(images if step == 0 else None)
         return self.head(features[-1], k)
@@ -295,16 +250,20 @@ class CascadedResNet(AnytimeModel):
         """Logits ``(B, C)`` of the plain ResNet with these weights, residual branches above block ``k`` left out."""
         k = self.num_exits - 1 if k is None else k
         x = self.stem(images)
-        for number, block in enumerate(self.blocks, 1):
+        for number, block in self.numbered():
             if number <= k:
                 x = F.relu(block.shortcut(x) + block.residual(x, 1, block.norm1.rows - 1), inplace=True)
             elif not isinstance(block.shortcut, nn.Identity):
                 x = F.relu(block.shortcut(x), inplace=True)
         return self.head(x, k)
 
-    def _answers(self, frames: Iterable[Tensor | None]) -> Generator[Tensor, Tensor | None, None]:
-        run, pooled_from, logits = LazySteps(self), None, torch.empty(0)
-        for k, image in enumerate(frames):
+    def _run(self, images: Tensor) -> LazySteps:
+        forks = self.schedule == "parallel" and self.delay == "osd"
+        return LazySteps(self, lanes_for(images, self.depth, forks))
+
+    def _answers(self, inputs: Iterable[Tensor | None], images: Tensor) -> Generator[Tensor, Tensor | None, None]:
+        run, pooled_from, logits = self._run(images), None, torch.empty(0)
+        for k, image in enumerate(inputs):
             features = run.advance(image)[-1]
             if features is not pooled_from or len(self.heads) > 1:
                 logits, pooled_from = self.head(features, k), features

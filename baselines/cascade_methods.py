@@ -1,11 +1,13 @@
 """The six rows of the cascade paper: serial or parallel schedule, cross-entropy or TD loss, one head or one per exit.
 
-Source: Iuzzolino, Mozer, Bengio, *Improving Anytime Prediction with Parallel Cascaded Networks and a Temporal-Difference
-Loss*, NeurIPS 2021 (arXiv 2102.09808), figure 3. SerialCE is the plain ResNet and the suite's reference; SerialTD-MultiHead
-is the paper's form of a shallow-deep network. In the published figures lambda is 0 for parallel and 1 for serial models.
+Source: Iuzzolino, Mozer, Bengio, *Improving Anytime Prediction with Parallel Cascaded Networks and a
+Temporal-Difference Loss*, NeurIPS 2021 (arXiv 2102.09808), figure 3. SerialCE is the plain ResNet and the suite's
+reference; SerialTD-MultiHead is the paper's form of a shallow-deep network. In the published figures lambda is 0 for
+parallel and 1 for serial models.
 
 Shapes: images ``(B, D, H, W)``, logits ``(E, B, C)`` with E = L + 1 exits for L blocks. A configuration that makes no
-sense (``lam`` outside [0, 1], ``alpha`` outside [0, 1), unknown words, images too small) raises ValueError in ``build``.
+sense (``lam`` outside [0, 1], ``alpha`` outside [0, 1), unknown words, images too small) raises ValueError in
+``build``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class ResNetOptions:
 
 @dataclass
 class CascadeOptions(ResNetOptions):
-    """The delay ("osd" or "ews"), its smoothing ``alpha`` (for "ews"), and whether the stem is delayed, as published."""
+    """The delay ("osd" or "ews"), its smoothing ``alpha`` (for "ews"), and the published form's delayed stem."""
 
     delay: str = "osd"
     alpha: float = 0.9

@@ -11,11 +11,14 @@ Source: the recursion of Iuzzolino et al., NeurIPS 2021, as written in :mod:`bas
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from baselines.cascade_parallel import Inline, Lanes
 
 if TYPE_CHECKING:
     from baselines.cascade import CascadedResNet
@@ -28,6 +31,8 @@ class BlockState:
     last_input: Tensor | None = None  # in_l(k-1)
     residual_input: Tensor | None = None
     residual: Tensor | None = None  # F_l(residual_input)
+    ready: Any = None  # the point of the main line after which a lane can read last_input
+    pending: Any = None  # the residual of this step, launched and not yet joined
     smoothed: Tensor | None = None  # the delay's content under "ews"
     shortcut_input: Tensor | None = None
     shortcut: Tensor | None = None  # S_l(shortcut_input)
@@ -38,8 +43,10 @@ class BlockState:
 class LazySteps:
     """A run of a cascade: ``advance`` moves one step on, ``keep`` drops samples."""
 
-    def __init__(self, model: CascadedResNet) -> None:
+    def __init__(self, model: CascadedResNet, lanes: Lanes | None = None) -> None:
         self.model = model
+        self.lanes: Lanes = Inline() if lanes is None else lanes
+        self.blocks = dict(model.numbered())
         self.step = -1
         self.kept: Tensor | None = None  # indices of the samples still in the run
         self.stem: Tensor | None = None
@@ -55,6 +62,8 @@ class LazySteps:
             self.stem = self.model.stem(image if self.kept is None else image[self.kept])
         else:
             self.stem_before = self.stem
+        if self.model.delay == "osd":
+            self._launch()
         x = self._delayed_stem()
         features = [x]
         for number, state in enumerate(self.states, 1):
@@ -71,13 +80,23 @@ class LazySteps:
         self.stem_smoothed = _smooth(self.stem_smoothed, self.stem, self.model.alpha)
         return self.stem_smoothed
 
+    def _launch(self) -> None:
+        """Start every residual that this step adds and that is not known yet: none waits for another."""
+        for number, state in enumerate(self.states, 1):
+            source = state.last_input
+            if self.step < self.model.start(number) or source is None or source is state.residual_input:
+                continue
+            work = partial(self.blocks[number].residual, steps=1, first=self.step - 1)
+            state.pending = self.lanes.launch(number - 1, state.ready, work, source)
+            state.residual_input = source
+
     def _block(self, number: int, state: BlockState, x: Tensor) -> Tensor:
-        block, counts = self.model.blocks[number - 1], self.step >= self.model.start(number)
+        block, counts = self.blocks[number], self.step >= self.model.start(number)
         if self.model.delay == "osd":
-            source = state.last_input if counts else None
-            state.last_input = x
-            if source is not None and source is not state.residual_input:
-                state.residual, state.residual_input = block.residual(source, 1, self.step - 1), source
+            if x is not state.last_input:
+                state.last_input, state.ready = x, self.lanes.mark()
+            if state.pending is not None:
+                state.residual, state.pending = self.lanes.join(state.pending), None
             delayed = state.residual if counts else None
         else:
             if x is not state.residual_input or state.residual is None:
@@ -101,16 +120,18 @@ class LazySteps:
         self.kept = index if self.kept is None else self.kept[index]
         seen: dict[int, Tensor] = {}  # tensors that were one object stay one object
 
-        def select(x: Tensor | None) -> Tensor | None:
-            if x is not None and id(x) not in seen:
+        def select(x: Any) -> Any:
+            if isinstance(x, Tensor) and id(x) not in seen:
                 seen[id(x)] = x[index]
-            return None if x is None else seen[id(x)]
+            return seen[id(x)] if isinstance(x, Tensor) else x
 
         self.stem, self.stem_before = select(self.stem), select(self.stem_before)
         self.stem_smoothed = select(self.stem_smoothed)
         for state in self.states:
             for entry in fields(state):
                 setattr(state, entry.name, select(getattr(state, entry.name)))
+            if state.last_input is not None:
+                state.ready = self.lanes.mark()
 
 
 def _smooth(before: Tensor | None, new: Tensor, alpha: float) -> Tensor:

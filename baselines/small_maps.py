@@ -44,7 +44,7 @@ class _Unrolled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         channels_out, channels = ctx.shape[:2]
-        windows = _windows(*ctx.map, ctx.stride)
+        windows = _windows(ctx.map[0], ctx.map[1], ctx.stride)
         total = grad.new_zeros(channels_out, 3, 3, channels)
         for (rows, columns), part in zip(windows, grad.chunk(len(windows)), strict=True):
             total[:, rows, columns] += part.view(channels_out, *ctx.map, channels)

@@ -35,8 +35,8 @@ class TemporalNorm(nn.Module):
         """Normalise ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; then relu, if asked.
 
         In training every step is normalised by its own batch and updates its own row, in order of the steps.
-        Without gradients ``x`` may be overwritten: pass a tensor of which nobody else has need. Raises ValueError
-        in training where a step has a single value per channel, which has no variance.
+        In evaluation without gradients ``x`` may be overwritten: pass a tensor that nobody else needs. Raises
+        ValueError in training where a step has a single value per channel, which has no variance.
         """
         rows = [min(first + i, self.rows - 1) for i in range(steps)]
         if self.training:
@@ -46,7 +46,7 @@ class TemporalNorm(nn.Module):
                     "variance: train with a larger batch or larger images"
                 )
             return _NormalisePerStep.apply(x, self.weight, self.bias, self, rows, relu)
-        if torch.is_grad_enabled():
+        if steps == 1 or torch.is_grad_enabled():
             parts = [
                 F.batch_norm(part, self.running_mean[row], self.running_var[row], self.weight, self.bias, eps=self.eps)
                 for part, row in zip(x.chunk(steps), rows, strict=True)

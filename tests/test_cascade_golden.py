@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden.fill_cascade import fill_cascade, modules_in_order, norms_in_order, parameters_in_order
 
 from baselines.cascade import CascadedResNet
 from baselines.td import td_loss
-from golden.fill_cascade import fill_cascade, modules_in_order, norms_in_order, parameters_in_order
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "cascade_w16.npz", allow_pickle=False)
 

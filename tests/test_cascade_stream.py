@@ -38,7 +38,7 @@ def test_work_is_done_when_asked_for_and_only_where_the_input_changed() -> None:
     assert parallel[9:] == [0, 0]  # all settled
     assert parallel[0] < 0.03 * plain
     assert 4.3 < sum(parallel) / plain < 4.5  # 9 for the literal recursion
-    assert sum(serial) < 1.02 * plain  # each residual branch once; shortcuts below it once per change
+    assert sum(serial) < 1.05 * plain  # each residual branch once; shortcuts below it once per change
 
 
 @SCHEDULES

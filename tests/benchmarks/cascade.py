@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
-from cascade_literal import LiteralCascade
+from cascade_literal import LiteralCascade  # noqa: E402
 
-from baselines.cascade import CascadedResNet
-from baselines.td import td_loss
+from baselines.cascade import CascadedResNet  # noqa: E402
+from baselines.td import td_loss  # noqa: E402
 
 
 def training_step(net: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
@@ -98,14 +98,19 @@ def main() -> None:
         training_step(net, images, labels)()
         print(resident("VmHWM") - before)
         return
-    print(f"torch {torch.__version__}, {options.threads} threads, batch {options.batch}, 3x32x32, {options.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, {options.threads} threads, batch {options.batch}, 3x32x32, {options.rounds} rounds"
+    )
     print("width  work      literal   layer-wise  ratio")
     for width in options.widths:
         (fast, images, labels), (slow, _, _) = (build(width, options.batch, literal) for literal in (False, True))
-        for name, wrap in (("train", training_step), ("eval", evaluation)):
+        for name in ("eval", "train"):
             fast.train(name == "train"), slow.train(name == "train")
-            args = (images, labels) if name == "train" else (images,)
-            a, b, ratio = interleaved(wrap(slow, *args), wrap(fast, *args), options.rounds)  # type: ignore[operator]
+            works = [
+                training_step(net, images, labels) if name == "train" else evaluation(net, images)
+                for net in (slow, fast)
+            ]
+            a, b, ratio = interleaved(works[0], works[1], options.rounds)
             print(f"{width:5d}  {name:5s} {a * 1e3:8.1f} ms {b * 1e3:9.1f} ms  {ratio:5.2f}x", flush=True)
         a, b = (peak_growth(width, options.batch, kind) for kind in ("literal", "layerwise"))
         print(f"{width:5d}  peak  {a:8.0f} MiB {b:8.0f} MiB  {b / a:5.2f}x of the literal recursion", flush=True)
