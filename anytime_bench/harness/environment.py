@@ -185,7 +185,8 @@ def _gpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
 
 def _builds() -> dict[str, Any]:
     """Build tags of torch and torchvision (the part behind the plus: cpu, cu128, ...) and whether they agree."""
-    error = None
+    error: str | None = None
+    version: str | None
     try:
         torchvision = import_module("torchvision")
         import_module("torchvision.ops")
@@ -217,8 +218,11 @@ def _tag(version: str | None) -> str:
     return (version or "").partition("+")[2]
 
 
-def _major(version: str | None) -> str | None:
-    return None if version is None else version.split(".")[0]
+def _major(version: str | int | None) -> int | None:
+    """13 of torch's ``13.2`` and of torchvision's 13020."""
+    if version is None:
+        return None
+    return version // 1000 if isinstance(version, int) else int(version.split(".")[0])
 
 
 def _cuda() -> dict[str, Any]:

@@ -60,8 +60,9 @@ def self_test(
         torch.manual_seed(seed)
         one = PlainResNet().to(device)
         images = torch.randn(64, 3, 32, 32)
+    # Two copies made alike: an original and its copy lie differently in memory, which alone is worth half a percent.
     timing = time_exits(
-        one,
+        copy.deepcopy(one),
         copy.deepcopy(one),
         images,
         device=device,

@@ -1,0 +1,175 @@
+"""Real early stop: the host looks at each answer as it comes and stops asking when a policy is content.
+
+A policy is ``policy(logits (B, C), k) -> (B,)`` booleans, True where exit k's answer is good enough. The last exit is
+always good enough. Its decision needs the answer on the host, so on a GPU every decision costs a synchronisation: that
+and the policy's own work belong to the latency, and are also reported apart.
+
+At batch 1 stopping is always real. At larger batches it is real for a model that accepts keep-masks through ``send``
+(``model.compacts``): images that are done leave the batch. For other models the whole batch runs until its last image
+is done, and the stop is called simulated.
+
+Units: seconds. Errors: ``ValueError`` for empty or mismatched inputs, and for a policy that does not answer per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anytime_bench.harness.clocks import HostClock
+from anytime_bench.harness.cost import evaluating
+from anytime_bench.harness.summary import median_interval
+from anytime_bench.method import AnytimeModel
+
+Policy = Callable[[Tensor, int], Tensor]
+
+
+def confident(threshold: float) -> Policy:
+    """Stop at the first exit whose largest softmax probability is at least ``threshold``."""
+
+    def decide(logits: Tensor, k: int) -> Tensor:
+        return logits.float().softmax(1).amax(1) >= threshold
+
+    return decide
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """What stopping did to N images, in G groups of ``batch_size``.
+
+    ``exits (N,)`` is where each image stopped, ``predictions (N,)`` its answer there, ``seconds (G,)`` the time of each
+    group, the decisions included, ``policy_seconds (G,)`` the decisions alone. ``kept`` counts the images that the
+    model worked on for each exit: what compaction saves is there.
+    """
+
+    exits: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    policy_seconds: NDArray[np.float64]
+    kept: NDArray[np.int64]
+    batch_size: int
+    stop: Literal["real", "simulated"]
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able: accuracy, mean exit, latency per group with its interval, the policy's share, images per second."""
+        median = median_interval(self.seconds[:, None], seed=0)[0]
+        p50, p90, p99 = np.percentile(self.seconds, (50, 90, 99))
+        return {
+            "stop": self.stop,
+            "batch_size": self.batch_size,
+            "images": len(self.exits),
+            "accuracy": float((self.predictions == self.labels).mean()),
+            "mean_exit": float(self.exits.mean()),
+            "exit_share": (np.bincount(self.exits, minlength=len(self.kept)) / len(self.exits)).tolist(),
+            "images_per_exit": self.kept.tolist(),
+            "latency": {
+                "p50": float(p50),
+                "p90": float(p90),
+                "p99": float(p99),
+                "mean": float(self.seconds.mean()),
+                "low": min(median["low"], float(p50)),
+                "high": max(median["high"], float(p50)),
+            },
+            "policy_seconds_mean": float(self.policy_seconds.mean()),
+            "policy_share": float(self.policy_seconds.sum() / self.seconds.sum()),
+            "throughput": float(len(self.exits) / self.seconds.sum()),
+        }
+
+
+def stop_early(
+    model: AnytimeModel,
+    images: Tensor,
+    labels: Tensor,
+    policy: Policy,
+    *,
+    batch_size: int = 1,
+    warm_up: int = 3,
+    progress: Callable[[int], None] = lambda done: None,
+) -> EarlyStop:
+    """Run ``policy`` over ``images (N, D, H, W)``, which lie on the model's device already, and stop for real.
+
+    ``warm_up`` groups are run untimed first. ``progress`` gets the number of images done.
+    """
+    if len(images) == 0 or len(images) != len(labels) or batch_size < 1:
+        raise ValueError(
+            f"images {tuple(images.shape)}, labels {tuple(labels.shape)}, batch_size {batch_size}: expected as many "
+            "labels as images, at least one, and a batch size of at least 1"
+        )
+    clock = HostClock(images.device)
+    groups = images.split(batch_size)
+    results = []
+    with evaluating(model):
+        for group in groups[:warm_up]:
+            _stop_group(model, group, policy, clock)
+        done = 0
+        for group in groups:
+            results.append(_stop_group(model, group, policy, clock))
+            done += len(group)
+            progress(done)
+    return EarlyStop(
+        exits=np.concatenate([result[0] for result in results]),
+        predictions=np.concatenate([result[1] for result in results]),
+        labels=labels.cpu().numpy().astype(np.int64),
+        seconds=np.array([result[2] for result in results]),
+        policy_seconds=np.array([result[3] for result in results]),
+        kept=np.sum([result[4] for result in results], axis=0),
+        batch_size=batch_size,
+        stop="real" if batch_size == 1 or model.compacts else "simulated",
+    )
+
+
+Group = tuple[NDArray[np.int64], NDArray[np.int64], float, float, NDArray[np.int64]]
+
+
+def _stop_group(model: AnytimeModel, images: Tensor, policy: Policy, clock: HostClock) -> Group:
+    """Exits, predictions, seconds, seconds of deciding, and images worked on per exit, for one group."""
+    size, last = len(images), model.num_exits - 1
+    exits, predictions = torch.full((size,), last), torch.zeros(size, dtype=torch.int64)
+    kept = np.zeros(model.num_exits, dtype=np.int64)
+    compacting = model.compacts and size > 1
+    open_ = torch.arange(size)  # which images the rows of the current answer are
+    undecided = torch.ones(size, dtype=torch.bool)
+    clock.start()
+    run = cast("Generator[Tensor, Tensor | None, None]", model.stream(images))
+    logits = next(run)
+    for k in range(model.num_exits):
+        clock.mark()  # the answer is there
+        kept[k] = len(open_)
+        content = torch.ones(len(open_), dtype=torch.bool) if k == last else _decision(policy, logits, k)
+        leaving = content & undecided[open_]
+        exits[open_[leaving]] = k
+        predictions[open_[leaving]] = logits.argmax(1).cpu()[leaving]
+        undecided[open_[leaving]] = False
+        clock.mark()  # the decision is taken
+        if not bool(undecided.any()):
+            break
+        if compacting and bool(leaving.any()):
+            open_ = open_[~leaving]
+            logits = run.send((~leaving).to(logits.device))
+        else:
+            logits = next(run)
+        if len(logits) != len(open_):
+            raise ValueError(f"after a keep-mask exit {k + 1} has {len(logits)} rows, expected {len(open_)}")
+    times = clock.read()
+    # What is left of a model's work is never asked for: this is the stop.
+    if hasattr(run, "close"):
+        run.close()
+    deciding = float((times[1::2] - times[0::2]).sum())
+    return exits.numpy(), predictions.numpy(), float(times[-1]), deciding, kept
+
+
+def _decision(policy: Policy, logits: Tensor, k: int) -> Tensor:
+    content = policy(logits, k)
+    if content.shape != (len(logits),) or content.dtype != torch.bool:
+        raise ValueError(
+            f"the policy gave {content.dtype} of shape {tuple(content.shape)}, expected one boolean for each of "
+            f"{len(logits)} answers"
+        )
+    return content.cpu()
