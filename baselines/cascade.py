@@ -155,7 +155,7 @@ class CascadedResNet(AnytimeModel):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
         self._check(images)
-        if images.device.type == "cpu" and images.dtype != torch.float64:  # the CPU's fast convolutions want it so
+        if _prefers_channels_last(images):
             images = images.contiguous(memory_format=torch.channels_last)
         x, steps = self._delayed_stem(self.stem(images))
         for number, block in self.numbered():
@@ -270,6 +270,13 @@ class CascadedResNet(AnytimeModel):
             keep = yield logits
             if keep is not None:
                 run.keep(keep)
+
+
+def _prefers_channels_last(images: Tensor) -> bool:
+    """The layout of the fast convolutions: single precision on a CPU, half precision on a GPU."""
+    if images.device.type == "cpu":
+        return images.dtype != torch.float64
+    return images.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(images.device.type)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

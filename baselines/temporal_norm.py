@@ -53,21 +53,18 @@ class TemporalNorm(nn.Module):
             ]
             y = parts[0] if steps == 1 else torch.cat(parts)
             return F.relu(y, inplace=True) if relu else y
-        scale, shift = self.affine(rows)
+        scale, shift = self.affine(first, steps)
         y = x.unflatten(0, (steps, -1))
         shape = (steps, 1, -1, 1, 1)
         torch.addcmul(shift.view(shape), y, scale.view(shape), out=y)
         return x.relu_() if relu else x
 
-    def affine(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Scale and shift ``(len(rows), C)`` that evaluation applies at ``rows``."""
-        mean, var = self.running_mean, self.running_var
-        if rows != list(range(self.rows)):
-            low, high = rows[0], rows[-1] + 1
-            mean, var = mean[low:high], var[low:high]
-            if len(rows) != high - low:
-                index = torch.tensor(rows, device=mean.device) - low
-                mean, var = mean[index], var[index]
+    def affine(self, first: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift ``(steps, C)`` that evaluation applies from step ``first`` on."""
+        low, high = min(first, self.rows - 1), min(first + steps, self.rows)
+        mean, var = self.running_mean[low:high], self.running_var[low:high]
+        if beyond := steps - (high - low):
+            mean, var = (torch.cat([rows, rows[-1:].expand(beyond, -1)]) for rows in (mean, var))
         scale = self.weight * torch.rsqrt(var + self.eps)
         return scale, torch.addcmul(self.bias, mean, scale, value=-1)
 
