@@ -40,12 +40,11 @@ def contact_sheet(
         cells = [image]
         for column in range(1, 6):
             level = {"severity": column} if KINDS[kind].levels else {"frame": column - 1}
-            cells.append(corrupt(image, kind, seed=seed, indices=index, mean=task.mean, std=task.std, **level))  # type: ignore[arg-type]
+            cells.append(corrupt(image, kind, seed=seed, indices=index, mean=task.mean, std=task.std, **level))
         rows.append([_picture(cell[0], task) for cell in cells])
-    titles = columns if all(KINDS[kind].levels for kind in chosen) else [columns[0], *(f"{c}" for c in columns[1:])]
     paper = sum(not KINDS[kind].levels for kind in chosen)
     note = "severity 1 to 5" + (" (kinds without severities: five draws)" if paper else "")
-    return _sheet(rows, chosen, titles, f"{task.title}: {note}", path)
+    return _sheet(rows, chosen, columns, f"{task.title}: {note}", path)
 
 
 def frame_sheet(
@@ -79,8 +78,8 @@ def accuracy_over_ticks(
 ) -> Path:
     """One panel per policy: accuracy over ticks, clean and under persistent and transient noise (mean over kinds).
 
-    ``summary`` is ``NoiseResult.summary()``. Answers hold until the next one; chance before the first. Thin lines are single
-    kinds. A burst's window is shaded.
+    ``summary`` is ``NoiseResult.summary()``. Answers hold until the next one; chance before the first. Thin lines are
+    single kinds. A burst's window is shaded.
     """
     from matplotlib.figure import Figure
 
@@ -175,8 +174,11 @@ def _sheet(
     from matplotlib.figure import Figure
 
     cell = 0.95
-    figure = Figure(figsize=(1.6 + cell * len(columns), 0.6 + cell * len(rows)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)  # type: ignore[union-attr]
+    # Room for the names on the left and for title and columns on top, in inches.
+    left, top, gap = 1.45, 0.62, 0.05
+    width, height = left + cell * len(columns) + gap, top + cell * len(rows) + gap
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, gap / height, 1 - gap / width, 1 - top / height, wspace=0.05, hspace=0.05)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
@@ -189,7 +191,7 @@ def _sheet(
             if i == 0:
                 panel.set_title(columns[j], fontsize=9)
         axes[i, 0].set_ylabel(names[i].replace("_", " "), rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, y=1 - 0.12 / height, va="top")
     return _saved(figure, path)
 
 
