@@ -7,8 +7,8 @@ starts before ``model.stream`` is called, so that work done ahead of the first a
 ======== ==================================================================================================
 eager    the model's own Python; the generator really pauses after each exit
 compile  each module that the stream calls directly is compiled by ``torch.compile``; the generator stays Python
-graph    CUDA only: one graph per segment (exit k-1 to exit k), one per prefix, one full graph with an external
-         event after each exit (cudaEventRecordExternal). Latency replays the segments with a synchronisation
+graph    CUDA only: one graph per segment (exit k-1 to exit k), one per prefix, one full graph; the last two
+         hold external events at their start and after each answer (cudaEventRecordExternal). Latency replays the segments with a synchronisation
          after each, so stopping is real; device time reads the events of the full graph, so stopping is simulated
 ======== ==================================================================================================
 
@@ -155,13 +155,17 @@ class Graphs(Eager):
                 event.record()
                 self._marked_outputs.append(logits)
 
-    def _prefix_graph(self, k: int) -> torch.cuda.CUDAGraph:
+    def _prefix_graph(self, k: int) -> tuple[torch.cuda.CUDAGraph, torch.cuda.Event, torch.cuda.Event]:
         self.model.answer(self.images, k)
         self._synchronise()
+        # Events inside the graph: outside it, they would also count the host's time to launch it on an idle device.
+        start, end = (torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
+            start.record()
             self.model.answer(self.images, k)
-        return graph
+            end.record()
+        return graph, start, end
 
     def run_through(self, clock: Clock) -> Times:
         if isinstance(clock, EventClock):
@@ -182,8 +186,15 @@ class Graphs(Eager):
         return times, np.zeros_like(times)
 
     def prefix(self, k: int, clock: Clock) -> Times:
+        graph, start, end = self._prefixes[k]
+        if isinstance(clock, EventClock):
+            self._synchronise()
+            graph.replay()
+            self._synchronise()
+            times = np.array([start.elapsed_time(end)]) * 1e-3
+            return times, np.zeros_like(times)
         clock.start()
-        self._prefixes[k].replay()
+        graph.replay()
         clock.mark()
         return clock.read(), clock.queue()
 

@@ -112,8 +112,8 @@ def hog() -> None:
         with hogs(count):
             loud, summary = ratios()
         off = [b / a - 1 for a, b in zip(quiet, loud, strict=True)]
-        print(f"hog     {count} hog(s): ratios off by {[f'{x:+.1%}' for x in off]}, comparable {summary['comparable']}: "
-              f"{'; '.join(summary['reasons'])}")  # fmt: skip
+        print(f"hog     {count} hog(s): ratios off by {[f'{x:+.1%}' for x in off]}")
+        print(f"        comparable {summary['comparable']}: {'; '.join(summary['reasons'])}")
     print(f"hog     quiet ratios {[f'{x:.3f}' for x in quiet]}; {'; '.join(before['reasons']) or 'undisturbed'}")
 
 

@@ -90,7 +90,10 @@ def cascades(seconds: float) -> Iterator[Row]:
     shape, width = (3, 32, 32), 64
     reference = CascadedResNet(width=width, schedule="serial").cuda()
     images = torch.randn(256, *shape, device="cuda")
-    models = {"parallel cascade": CascadedResNet(width=width).cuda(), "serial": CascadedResNet(width=width, schedule="serial").cuda()}  # fmt: skip
+    models = {
+        "parallel cascade": CascadedResNet(width=width).cuda(),
+        "serial": CascadedResNet(width=width, schedule="serial").cuda(),
+    }
     for name, model in models.items():
         timing = time_exits(
             model, reference, images, device="cuda", batch_sizes=(1, 64, 256), budget_seconds=2 * seconds
