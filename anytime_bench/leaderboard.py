@@ -61,15 +61,15 @@ def render(board: Board) -> Iterator[tuple[Path, bytes]]:
     yield _named(stem, "csv"), to_csv(data).encode()
     yield _named(stem, "md"), to_markdown(data, stem.name, list(board.others)).encode()
     for axis in data["axes"]:
-        for form in ("svg", "png"):
-            yield _named(stem, f"{axis}.{form}"), figure(data, axis, form)
+        for form, drawn in figure(data, axis).items():
+            yield _named(stem, f"{axis}.{form}"), drawn
     from anytime_bench.report import board_page
 
     yield _named(stem, "html"), board_page(data).encode()
 
 
-def figure(data: dict[str, Any], axis: str, form: str, most: int = 12) -> bytes:
-    """The best ``most`` rows of a board on one axis."""
+def figure(data: dict[str, Any], axis: str, most: int = 12) -> dict[str, bytes]:
+    """The best ``most`` rows of a board on one axis, by file format."""
     shown = [row for row in data["rows"] if axis in row["axes"]][:most]
     lines = [
         Line(
@@ -87,7 +87,7 @@ def figure(data: dict[str, Any], axis: str, form: str, most: int = 12) -> bytes:
     kept = f"; the best {most} of {len(data['rows'])} rows" if len(data["rows"]) > most else ""
     note = f"Band: 95 % interval over images and seeds; {told} seed(s) per row; grey: horizons of AUC@1 and @2{kept}."
     title = f"{data['task']['title']} on {data['device']}, protocol {data['protocol_version']}"
-    return board_figure(f"{title}: {TITLES[axis]}", axis, lines, form, note=note)
+    return board_figure(f"{title}: {TITLES[axis]}", axis, lines, note=note)
 
 
 def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:

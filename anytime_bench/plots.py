@@ -104,8 +104,8 @@ def speed_accuracy_bytes(record: Record, arrays: Mapping[str, NDArray[np.generic
         return _bytes(figure, form, [record.record_id, record.method.name, drawn])
 
 
-def board_figure(title: str, axis: str, lines: Sequence[Line], form: str, *, note: str = "") -> bytes:
-    """All rows of a board on one axis; ``note`` goes under the plot (how many seeds, what the band is)."""
+def board_figure(title: str, axis: str, lines: Sequence[Line], *, note: str = "") -> dict[str, bytes]:
+    """All rows of a board on one axis, as ``{"svg": ..., "png": ...}``; ``note`` goes under the plot."""
     with _style():
         figure, axes = _panels(1, width=7.2, height=4.6)
         end = 2.0
@@ -118,13 +118,15 @@ def board_figure(title: str, axis: str, lines: Sequence[Line], form: str, *, not
             axes[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, ncols=1 + len(lines) // 21)
         if note:
             axes[0].text(0, -0.17, note, transform=axes[0].transAxes, fontsize=7, color="0.35", va="top")
-        return _bytes(figure, form, [title, axis, note, *map(asdict, lines)])
+        data = [title, axis, note, *map(asdict, lines)]
+        return {form: _bytes(figure, form, data) for form in ("svg", "png")}
 
 
 def _draw(panel: Axes, line: Line, index: int, end: float) -> None:
     import seaborn as sns
 
     palette = sns.color_palette("colorblind")
+    del palette[8]  # Yellow: too faint on paper.
     color = palette[index % len(palette)]
     # After each full turn of the palette the line style moves on, so colour and style together stay unique.
     dash: Any = DASHES[(index // len(palette) + index) % len(DASHES)]
@@ -167,7 +169,8 @@ def _panels(count: int, width: float = 4.0, height: float = 3.4) -> tuple[Figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * count, height), layout="constrained")
+    # A single panel's legend stands outside, for which the tight bounding box of ``_bytes`` makes room.
+    figure = Figure(figsize=(width * count, height), layout="constrained" if count > 1 else "none")
     FigureCanvasAgg(figure)
     return figure, list(np.atleast_1d(figure.subplots(1, count, sharey=True)))
 
@@ -176,7 +179,8 @@ def _bytes(figure: Figure, form: str, data: Any) -> bytes:
     buffer = io.BytesIO()
     told = stamp(data, "matplotlib", "seaborn", "numpy")
     metadata = {"Software": None, "Source": told} if form == "png" else {"Date": None, "Creator": told}
-    figure.savefig(buffer, format=form, metadata=metadata, bbox_inches="tight")
+    tight = None if figure.get_layout_engine() else "tight"
+    figure.savefig(buffer, format=form, metadata=metadata, bbox_inches=tight)
     data = buffer.getvalue()
     # Matplotlib ends some SVG lines with a space, which editors and git hooks like to strip.
     return b"\n".join(line.rstrip() for line in data.split(b"\n")) if form == "svg" else data

@@ -135,8 +135,9 @@ def _told(value: Any) -> str:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    numbers = isinstance(a, int | float) and isinstance(b, int | float)
-    if numbers and not isinstance(a, bool) and not isinstance(b, bool):
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, int | float) and isinstance(b, int | float):
         return abs(a - b) <= max(ABSOLUTE, RELATIVE * abs(b))
     if _MISSING in (a, b):
         # A field that is absent and one that is empty say the same.

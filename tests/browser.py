@@ -11,12 +11,21 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+#: Puts the pipes on descriptors 3 and 4, by way of high ones that cannot collide, and becomes the browser.
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]]
+for end, fd in zip(ends, (3, 4)):
+    os.dup2(end, fd)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -36,12 +45,13 @@ class Browser:
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
         flags = [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--remote-debugging-pipe",
             f"--user-data-dir={self._profile.name}", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", str(BINARY), *flags],
+            [sys.executable, "-c", LAUNCH, str(to_read), str(to_write), str(BINARY), *flags],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def make_record(
     ticks = [k + 1.0 for k in range(exits)]
     macs = [1_000_000 * (k + 1) + 40_000 * k * k for k in range(exits)]
     reference: dict[str, Any] = {"method": "plain", "ticks": 5.0, "macs": 5_000_000}
-    meta, arrays = make_timing(exits, speed, seed, comparable=timed, gpu=gpu)
+    meta, arrays = make_timing(exits, speed, f"{method} {options} {seed}", comparable=timed, gpu=gpu)
     arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
     derived = derive(
         arrays, ticks=ticks, macs=macs, macs_prefix=macs, reference=reference, timing_meta=meta, resamples=RESAMPLES
@@ -108,10 +109,10 @@ def make_record(
 
 
 def make_timing(
-    exits: int, speed: float, seed: int, *, comparable: bool, gpu: bool
+    exits: int, speed: float, run: str, *, comparable: bool, gpu: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a timing run says of itself, and its raw samples; by speed 1 exit k costs (k + 1) / 5 of the reference."""
-    rng = np.random.default_rng([seed, exits])
+    rng = np.random.default_rng([crc32(run.encode()), exits])
     clocks = ("latency", "device_time")[: 2 if gpu else 1]
     samples = {}
     for clock in clocks:
@@ -121,7 +122,7 @@ def make_timing(
         noise = rng.normal(1, 0.005, (30, 3, exits))
         samples[f"batch1_{clock}_run_through"] = (full[..., None] * steps * noise).astype(np.float32)
     meta = {
-        "seed": seed,
+        "seed": 0,
         "batch_sizes": [1],
         "stopped_because": {"1": "rounds"},
         "disturbances": {} if comparable else {"1": ["another process used the device"]},

@@ -7,9 +7,11 @@ an exit, ``exit`` and the texts of its tooltip. Data ``cursor``: the exit that t
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 
+@cache
 def curve_chart() -> dict[str, Any]:
     """Layers: horizons, interval bands, step curves, exits, keyboard cursor."""
     import altair as alt
@@ -52,6 +54,7 @@ def curve_chart() -> dict[str, Any]:
     return spec
 
 
+@cache
 def script_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed with all their dependencies as one script, which needs no network."""
     import vl_convert

@@ -92,7 +92,8 @@ def misplaced(root: Path, entries: Iterable[Entry]) -> list[str]:
 def duplicates(entries: Iterable[Entry]) -> list[str]:
     """One line per record whose trace another record already holds.
 
-    A trace holds raw timing samples, so no two runs share one, whatever their seeds.
+    A timed trace holds raw samples of a clock, so no two runs share one, whatever seed or options they claim. Untimed
+    ones of one seed and one set of options are duplicates too.
     """
     seen: dict[tuple[str, ...], Entry] = {}
     faults = []
@@ -100,7 +101,8 @@ def duplicates(entries: Iterable[Entry]) -> list[str]:
         record = entry.record
         if "trace" not in record.artifacts or record.status != "ok":
             continue
-        key = (record.method.name, record.task.name, record.device, record.artifacts["trace"].sha256)
+        untimed = () if record.timing else (str(entry.seed), canonical_json(record.method.options))
+        key = (record.method.name, record.task.name, record.device, record.artifacts["trace"].sha256, *untimed)
         first = seen.setdefault(key, entry)
         if first is not entry and record.supersedes != first.record.record_id:
             faults.append(

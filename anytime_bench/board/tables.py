@@ -144,10 +144,10 @@ def legend(board: dict[str, Any]) -> list[str]:
         board["ranking"]["sorted_by"],
         "",
         "AUC@h (%): mean accuracy when the deadline is uniform on [0, h x the reference's full cost]; between two "
-        "exits one owns the last answer, before the first one guesses. Time to 95 %: cost at which 95 % of the reference's "
-        "final accuracy is reached. Regret: percentage points lost on average against the best row at each deadline, "
-        "h = 1. Brackets: 95 % intervals. n: test images. With one seed an interval is about the weights at hand, not "
-        "about the method.",
+        "exits one owns the last answer, before the first one guesses. Time to 95 %: cost at which 95 % of the "
+        "reference's final accuracy is reached. Regret: percentage points lost on average against the best row at "
+        "each deadline, h = 1. Brackets: 95 % intervals. n: test images. With one seed an interval is about the "
+        "weights at hand, not about the method.",
     ]
 
 
