@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anytime_bench.method import AnytimeModel
-from baselines.cascade_blocks import BLOCKS, Block
+from baselines.cascade_blocks import BLOCKS, Block, Convolve, apply
 from baselines.cascade_parallel import lanes_for
 from baselines.cascade_steps import LazySteps
 from baselines.join import join
@@ -154,10 +154,7 @@ class CascadedResNet(AnytimeModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
-        self._check(images)
-        if _prefers_channels_last(images):
-            images = images.contiguous(memory_format=torch.channels_last)
-        x, steps = self._delayed_stem(self.stem(images))
+        x, steps = self._delayed_stem(self.stem(_suit(images)))
         for number, block in self.numbered():
             through = self._smoothed if self.delay == "ews" else self._shifted
             x, steps = through(block, number, x, steps)
@@ -249,10 +246,13 @@ class CascadedResNet(AnytimeModel):
     def plain(self, images: Tensor, k: int | None = None) -> Tensor:
         """Logits ``(B, C)`` of the plain ResNet with these weights, residual branches above block ``k`` left out."""
         k = self.num_exits - 1 if k is None else k
+        conv: Convolve = apply
+        if self.training:  # as fast as forward; in evaluation, convolutions stay what they are, to be counted
+            conv, images = convolve, _suit(images)
         x = self.stem(images)
         for number, block in self.numbered():
             if number <= k:
-                x = F.relu(block.shortcut(x) + block.residual(x, 1, block.norm1.rows - 1), inplace=True)
+                x = F.relu(block.shortcut(x) + block.residual(x, 1, block.norm1.rows - 1, conv), inplace=True)
             elif not isinstance(block.shortcut, nn.Identity):
                 x = F.relu(block.shortcut(x), inplace=True)
         return self.head(x, k)
@@ -272,11 +272,13 @@ class CascadedResNet(AnytimeModel):
                 run.keep(keep)
 
 
-def _prefers_channels_last(images: Tensor) -> bool:
-    """The layout of the fast convolutions: single precision on a CPU, half precision on a GPU."""
+def _suit(images: Tensor) -> Tensor:
+    """Channels last, where large batches of convolutions are faster so: a CPU's float32, a GPU's half precision."""
     if images.device.type == "cpu":
-        return images.dtype != torch.float64
-    return images.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(images.device.type)
+        suits = images.dtype != torch.float64
+    else:
+        suits = images.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(images.device.type)
+    return images.contiguous(memory_format=torch.channels_last) if suits and images.ndim == 4 else images
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
