@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench import store, training
+from anytime_bench import distributed, store, training
 from anytime_bench.corruptions.catalogue import named
 from anytime_bench.data import DeviceSplit
 from anytime_bench.derivation import derive
@@ -235,9 +235,11 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
     ``until`` stops earlier, without a record and with None; a later call with ``plan.resume`` goes on from there.
     """
     if plan.skip:
+        distributed.leave()
         return store.save(plan.out, Record.model_validate(skeleton(plan, "skipped", plan.skip)), {})
     try:
         model, report = trained_model(plan, plan.row, display)
+        distributed.leave()
         if until == "trained":
             return None
         measured = Measured(untimed_stages(plan, model, report.weights_sha256, display, keep=until == "prepared"))
@@ -249,8 +251,11 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
     except UserError:
         raise
     except (training.Diverged, TraceError) as error:
+        distributed.leave()
         return store.save(plan.out, Record.model_validate(skeleton(plan, "failed", str(error))), {})
     except Exception as error:
+        if distributed.rank() > 0:
+            raise
         reason = f"{last_line(error)}"
         display.trace(error)
         return store.save(plan.out, Record.model_validate(skeleton(plan, "failed", reason)), {})
@@ -281,6 +286,8 @@ def run(
     bad input, before anything is trained; a training that diverges returns a record with status ``failed``.
     """
     display = display or Display(quiet=not sys.stderr.isatty())
+    device = distributed.start(device)
+    display.quiet |= distributed.rank() > 0
     if not isinstance(method, str):
         name = getattr(method, "name", None) or snake_case(method.__name__)
         methods.add(name, method)
@@ -291,6 +298,8 @@ def run(
         method, loaded, seed=seed, overrides=overrides, device=device, out=out, resume=resume, recipe_file=recipe,
         command=command or f"anytime_bench.run({method!r}, {loaded.card.name!r}, seed={seed}, overrides={overrides!r})",
     )  # fmt: skip
+    if distributed.processes() > 1:
+        plan.environment["training_processes"] = distributed.processes()
     display.plan(plan)
     path = execute(plan, display)
     assert path is not None

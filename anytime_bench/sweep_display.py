@@ -19,7 +19,7 @@ from anytime_bench.display import Display
 
 if TYPE_CHECKING:
     from anytime_bench.sweep import Outcome
-    from anytime_bench.sweep_plan import Cell, SweepPlan
+    from anytime_bench.sweep_plan import SweepPlan
     from anytime_bench.training import TrainingStep
 
 STATE_COLOURS = {"new": "green", "cached": "dim", "skip": "yellow", "refused": "red"}
@@ -66,9 +66,8 @@ def plan_lines(plan: SweepPlan, slots: int, how: str) -> list[str]:
     new = [cell for cell in plan.cells if cell.state == "new"]
     known = [cell.seconds for cell in new if cell.seconds is not None]
     if known:
-        rest = (
-            f", {len(new) - len(known)} runs not counted: no earlier record to go by" if len(known) < len(new) else ""
-        )
+        unknown = len(new) - len(known)
+        rest = f", {unknown} runs not counted: no earlier record to go by" if unknown else ""
         lines.append(f"training takes about {duration(sum(known) / max(slots, 1))} by earlier records{rest}")
     shared = sum(job.until == "trained" for job in plan.jobs.values())
     if shared:
@@ -118,8 +117,8 @@ class Overview:
             return
         table = Table(box=None, pad_edge=False, show_header=False)
         for job in running:
-            share = "" if job["share"] is None else f"{100 * job['share']:3.0f} %"
-            table.add_row(job["name"], job["place"], job["state"], share, duration(job["seconds"]))
+            percent = "" if job["share"] is None else f"{100 * job['share']:3.0f} %"
+            table.add_row(job["name"], job["place"], job["state"], percent, duration(job["seconds"]))
         began = sum(job["share"] or 0.0 for job in running)
         share = (self.done + began) / max(self.total, 1)
         passed = time.monotonic() - self.began
@@ -139,7 +138,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def cell_line(cell: Cell) -> str:
-    return f"{cell.method} on {cell.task}, seed {cell.seed}"

@@ -96,14 +96,16 @@ def read_plan_file(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:
-        raise UserError(f"plan file '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
+        told = str(error).splitlines()[0]
+        raise UserError(f"plan file '{path}' is not valid YAML: {told}") from error
     known = {each.name for each in dataclasses.fields(Grid)}
     if not isinstance(loaded, dict):
         raise UserError(f"plan file '{path}' must be a mapping with keys such as methods, tasks and seeds.")
-    for key in loaded:
+    values = {str(key): value for key, value in loaded.items() if value is not None}
+    for key in values:
         if key not in known:
-            raise UserError(f"plan file '{path}' has an unknown key '{key}'.{did_you_mean(str(key), known)}")
-    return {str(key): value for key, value in loaded.items() if value is not None}
+            raise UserError(f"plan file '{path}' has an unknown key '{key}'.{did_you_mean(key, known)}")
+    return values
 
 
 def make_grid(given: dict[str, Any]) -> Grid:

@@ -209,7 +209,7 @@ def be_first_to_go() -> None:
 
 
 def limit_memory(gib: float) -> None:
-    """An allocation beyond ``gib`` of address space fails in this process. CUDA reserves more than it uses: CPU only."""
+    """Make allocations beyond ``gib`` of address space fail. For CPU jobs: CUDA reserves far more than it uses."""
     if gib:
         import resource
 

@@ -36,7 +36,7 @@ State = Literal["new", "cached", "skip", "refused"]
 
 @dataclass
 class Cell:
-    """One run of the sweep. ``expected`` identifies its record; ``seconds`` is the training time to expect, if known."""
+    """One run of the sweep. ``expected`` identifies its record, ``seconds`` is the training time to expect."""
 
     method: str
     task: str
@@ -72,10 +72,13 @@ class SweepPlan:
         return cls([Cell(**cell) for cell in data["cells"]], jobs, data["warnings"])
 
 
-def plan_apart(grid: Grid) -> SweepPlan:
-    """``plan_sweep`` in another process, so that neither a plugin nor a GPU context stays in this one."""
+def plan_apart(grid: Grid, launcher: Iterable[str] = ()) -> SweepPlan:
+    """``plan_sweep`` in another process, so that neither a plugin nor a GPU context stays in this one.
+
+    ``launcher`` goes before the command, to plan on another machine.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "anytime_bench.sweep_plan"],
+        [*launcher, sys.executable, "-m", "anytime_bench.sweep_plan"],
         input=json.dumps(dataclasses.asdict(grid)), capture_output=True, text=True,
     )  # fmt: skip
     sys.stderr.write(done.stderr)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from anytime_bench import distributed
 from anytime_bench.config import RunConfig, TrainingConfig
 from anytime_bench.data import DeviceSplit, seeded
 from anytime_bench.errors import UserError
@@ -84,6 +85,7 @@ def train(
 ) -> TrainingReport:
     """Train ``model`` in place and write its weights to ``folder``; returns what the record needs.
 
+    Under torchrun all processes train together (see ``distributed``), and the first one writes.
     Raises ``Diverged`` when an epoch's loss is not finite and ``UserError`` when the folder cannot be written.
     """
     settings = config.training
@@ -96,6 +98,9 @@ def train(
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
     train_split = train_split.first(settings.train_images)
     steps = train_split.steps_per_epoch(settings.batch_size)
+    distributed.check_batches(len(train_split), settings.batch_size)
+    loss_of = distributed.loss_over_processes(method, model)
+    first_process = distributed.rank() == 0
     checkpoint = folder / "checkpoint.safetensors"
     losses: list[float] = []
     before, first_epoch = 0.0, 1
@@ -111,7 +116,7 @@ def train(
     validate_every = max(1, settings.epochs // 20)
     for epoch in range(first_epoch, settings.epochs + 1):
         generator = seeded(seed, epoch, 1)
-        torch.manual_seed(int(torch.randint(0, 2**62, (), generator=generator)))
+        torch.manual_seed(int(torch.randint(0, 2**62, (), generator=generator)) + distributed.rank())
         model.train()
         total, shown = torch.zeros((), device=device), None
         for step, (images, targets) in enumerate(
@@ -123,7 +128,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, epoch - 1 + (step - 1) / steps)
             with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-                loss = method.training_loss(model, images, targets, position)
+                loss = loss_of(model, images, targets, position)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_norm:
@@ -133,13 +138,15 @@ def train(
             if device.type == "cpu" or step % 20 == 0:
                 shown = float(loss.detach())
             on_step(TrainingStep(epoch, settings.epochs, position.fraction, shown, accuracies))
-        mean_loss = float(total) / steps
+        mean_loss = float(distributed.mean(total)) / steps
         if not math.isfinite(mean_loss):
             raise Diverged(
                 f"the loss became {mean_loss} in epoch {epoch} of {settings.epochs} "
                 f"at learning rate {learning_rate(settings, epoch - 1):.3g}; try a smaller training.lr"
             )
         losses.append(mean_loss)
+        if not first_process:
+            continue
         if epoch % validate_every == 0 or epoch == settings.epochs:
             accuracies = validation_accuracy(model, val_split.first(VALIDATION_IMAGES))
         seconds = before + time.perf_counter() - started
@@ -148,6 +155,8 @@ def train(
             write_tensors(checkpoint, _snapshot(model, optimizer, parameters), seconds=seconds, losses=losses)
     seconds = before + time.perf_counter() - started
     weights = folder / "weights.safetensors"
+    if not first_process:
+        return TrainingReport("", settings.epochs, seconds, losses)
     with storage_errors(folder):
         # The hash is removed first and written last: a crash between leaves weights without one, never a wrong one.
         weights.with_suffix(".sha256").unlink(missing_ok=True)

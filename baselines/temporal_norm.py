@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from anytime_bench import distributed
+
 
 class TemporalNorm(nn.Module):
     """Batch norm with ``rows`` rows of running statistics and a shared affine map (eps 1e-5, momentum 0.1)."""
@@ -45,10 +47,13 @@ class TemporalNorm(nn.Module):
                     f"features of shape {tuple(x.shape)} give batch norm one value per channel and step, which has no "
                     "variance: train with a larger batch or larger images"
                 )
-            return _NormalisePerStep.apply(x, self.weight, self.bias, self, rows, relu)
-        if steps == 1 or torch.is_grad_enabled():
+            if distributed.processes() == 1:
+                return _NormalisePerStep.apply(x, self.weight, self.bias, self, rows, relu)
+        if steps == 1 or torch.is_grad_enabled() or self.training:
+            # Also the way of several processes: the harness has F.batch_norm take its statistics over all of them.
+            settings: dict[str, Any] = {"training": self.training, "momentum": self.momentum, "eps": self.eps}
             parts = [
-                F.batch_norm(part, self.running_mean[row], self.running_var[row], self.weight, self.bias, eps=self.eps)
+                F.batch_norm(part, self.running_mean[row], self.running_var[row], self.weight, self.bias, **settings)
                 for part, row in zip(x.chunk(steps), rows, strict=True)
             ]
             y = parts[0] if steps == 1 else torch.cat(parts)
