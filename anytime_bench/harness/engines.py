@@ -8,8 +8,9 @@ starts before ``model.stream`` is called, so that work done ahead of the first a
 eager    the model's own Python; the generator really pauses after each exit
 compile  each module that the stream calls directly is compiled by ``torch.compile``; the generator stays Python
 graph    CUDA only: one graph per segment (exit k-1 to exit k), one per prefix, one full graph; the last two
-         hold external events at their start and after each answer (cudaEventRecordExternal). Latency replays the segments with a synchronisation
-         after each, so stopping is real; device time reads the events of the full graph, so stopping is simulated
+         hold external events at their start and after each answer (cudaEventRecordExternal). Latency replays the
+         segments with a synchronisation after each, so stopping is real; run-through device time reads the events
+         of the full graph, so stopping is simulated
 ======== ==================================================================================================
 
 Errors: ``EngineError`` where an engine cannot run a model; ``make_engine`` then falls back to eager and says so.
