@@ -97,7 +97,7 @@ def accuracy_over_ticks(
     for panel in axes[-1]:
         panel.set_xlabel("ticks")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     figure.suptitle(title or f"Accuracy over ticks, n = {summary['images']} images; thin lines: single kinds")
     return _saved(figure, path)
 
@@ -105,7 +105,8 @@ def accuracy_over_ticks(
 def _panel(panel: Axes, summary: Mapping[str, Any], policy: str) -> None:
     clean = summary["clean"][policy]
     rows = [row for row in summary["rows"] if row["policy"] == policy]
-    end = max(row["cost"]["ticks"][-1] for row in [clean, *rows])
+    # A little beyond the last answer, which would otherwise have no width.
+    end = 1.06 * max(row["cost"]["ticks"][-1] for row in [clean, *rows])
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     periods = [mode for mode in modes if mode.startswith("transient_")]
     panel.axhline(summary["chance"], color="#999999", linewidth=0.8, linestyle=(0, (1, 2)), label="chance")
@@ -127,6 +128,7 @@ def _panel(panel: Axes, summary: Mapping[str, Any], policy: str) -> None:
     _step(panel, clean["cost"]["ticks"], clean["accuracy"], end, summary, MODE_COLOURS["clean"], 1.8, 1.0, "-", "clean")
     panel.set_title(policy, fontsize=10)
     panel.set_xlim(0, end)
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set_ylim(0, 1.02)
     panel.grid(axis="y", linewidth=0.4, alpha=0.5)
     for side in ("top", "right"):
