@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from anytime_bench import cli_board
 from anytime_bench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from anytime_bench.checks import CheckResult
     from anytime_bench.display import Display
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def run(
     plugin: Plugin = None,
     data_root: DataRoot = None,
     out: Out = Path("runs"),
-    recipe: Annotated[Path | None, typer.Option(help="A recipe file instead of the task's shared one.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the task's own.")] = None,
     noise: Annotated[str | None, typer.Option(help="none, paper, common, all, or kinds separated by commas.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
     as_json: Json = False,
@@ -66,7 +66,7 @@ def run(
 
     record = run_method(
         method, task, seed=seed, overrides=given, device=device, out=out, data_root=data_root,
-        recipe=str(recipe) if recipe else None, resume=resume, command=_command(), display=_display(),
+        recipe=recipe, resume=resume, command=_command(), display=_display(),
     )  # fmt: skip
     if as_json:
         print(json.dumps({"path": str(record.path), **record.model_dump(mode="json")}))
@@ -165,15 +165,15 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a method against the plugin contract: pass, fail and why, per check."""
-    from anytime_bench.checks.named import check_named
+    from anytime_bench.checks.report import check_named
 
-    def tell(name: str, result: CheckResult) -> None:
-        if not as_json:
-            print(f"{result.status:<5} {name}: {result.name}{'  ' if result.why else ''}{result.why}", flush=True)
-
-    results = check_named(method, task, data_root, overrides or [], tell)
+    results = check_named(method, task, data_root, overrides or [])
     if as_json:
         print(json.dumps([{"method": name, **vars(result)} for name, result in results]))
+    else:
+        for name, result in results:
+            why = f"  {result.why}" if result.why else ""
+            print(f"{result.status:<5} {name}: {result.name}{why}")
     failures = sum(result.status == "fail" for _, result in results)
     if not as_json:
         print(f"{len(results) - failures} of {len(results)} checks hold" + (f", {failures} do not" if failures else ""))
@@ -194,6 +194,9 @@ def new(
     for path in paths:
         print(path)
     print(f"next: anytime-bench check {paths[0]}" if kind == "file" else f"next: pip install -e {folder / name}")
+
+
+cli_board.mount(app)
 
 
 def _load_plugins(plugins: list[str] | None) -> None:

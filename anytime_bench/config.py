@@ -84,6 +84,7 @@ class RunConfig:
     """Everything that decides a run, next to method, task, seed and device."""
 
     reference: str = "serial_ce"
+    recipe_name: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -128,19 +129,28 @@ NOT_NEGATIVE = (
 )
 
 
-def recipe_for(task: str, recipe_file: str | None = None) -> dict[str, Any]:
-    """The shared recipe of a task: the given file, or the first installed recipe package that has one, or default."""
-    if recipe_file is not None:
-        path = Path(recipe_file)
-        if not path.is_file():
-            raise UserError(f"recipe '{recipe_file}' does not exist. Give the path of a YAML file.")
-        return _read_recipe(path.read_text(), recipe_file)
+def recipe_for(task: str, recipe: str | None = None, device: str = "") -> dict[str, Any]:
+    """The shared recipe of a task, with its ``name``.
+
+    ``recipe`` is the path of a YAML file or the name of an installed recipe. Without it, the first installed recipe
+    package that has one decides: on a CPU ``<task>.cpu.yaml``, a cut that fits one, else ``<task>.yaml``, else
+    ``default.yaml``.
+    """
+    if recipe is not None and Path(recipe).suffix in (".yaml", ".yml"):
+        if not Path(recipe).is_file():
+            raise UserError(f"recipe '{recipe}' does not exist. Give the path of a YAML file or an installed name.")
+        return {**_read_recipe(Path(recipe).read_text(), recipe), "name": Path(recipe).stem}
     family = task.partition(":")[0]
-    for stem in (family, "default"):
-        for entry in sorted(entry_points(group=RECIPES), key=lambda e: e.name):
-            resource = files(entry.value).joinpath(f"{stem}.yaml")
+    stems = [recipe] if recipe is not None else [f"{family}.cpu"] * (device == "cpu") + [family, "default"]
+    packages = sorted({entry.value for entry in entry_points(group=RECIPES)})
+    for stem in stems:
+        for package in packages:
+            resource = files(package).joinpath(f"{stem}.yaml")
             if resource.is_file():
-                return _read_recipe(resource.read_text(), f"{entry.value}/{stem}.yaml")
+                return {**_read_recipe(resource.read_text(), f"{package}/{stem}.yaml"), "name": stem}
+    if recipe is not None:
+        known = [f.name.removesuffix(".yaml") for p in packages for f in files(p).iterdir() if f.name.endswith(".yaml")]
+        raise UserError(f"unknown recipe '{recipe}'.{did_you_mean(recipe, known)}")
     return {}
 
 
@@ -206,7 +216,9 @@ def build_config(
         section, key, value = _parse_override(override, sections)
         sections[section] = _merge(sections[section], {key: value}, f"override '{override}'")
     merged = {section: _to_object(node, f"section '{section}'") for section, node in sections.items()}
-    config = RunConfig(reference=str(recipe.get("reference", "serial_ce")), **merged)
+    config = RunConfig(
+        reference=str(recipe.get("reference", "serial_ce")), recipe_name=str(recipe.get("name", "")), **merged
+    )
     _check_ranges(config)
     return config
 

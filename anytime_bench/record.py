@@ -58,6 +58,7 @@ class TrainingEntry(Strict):
 
     seed: int
     epochs: int
+    recipe_name: str = ""
     recipe: dict[str, Any]
     recipe_sha256: str
     weights_sha256: str

@@ -61,7 +61,9 @@ class Registry:
             name, target=f"{getattr(target, '__module__', '?')}:{getattr(target, '__name__', '?')}"
         )
         taken = self._added.get(name)
-        if taken is not None and taken[0] is not target and taken[1] != origin:
+        # A plugin file that was edited and loaded again replaces its former self.
+        edited = taken is not None and bool(origin.file) and taken[1].file == origin.file
+        if taken is not None and taken[0] is not target and taken[1] != origin and not edited:
             raise UserError(f"{self.kind} '{name}' is offered twice: by {taken[1]} and by {origin}. Rename one.")
         installed = self._installed().get(name)
         if installed is not None and installed.value != origin.target:

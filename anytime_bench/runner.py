@@ -106,7 +106,7 @@ def skeleton(plan: Plan, status: str, reason: str = "") -> dict[str, Any]:
 def training_entry(plan: Plan, report: training.TrainingReport) -> TrainingEntry:
     config = plan.row.lender.config if plan.row.method.weights_from and plan.row.lender else plan.row.config
     return TrainingEntry(
-        seed=plan.seed, epochs=report.epochs, recipe=finite(config.recipe()), recipe_sha256=config.recipe_sha256(),
+        seed=plan.seed, epochs=report.epochs, recipe_name=config.recipe_name, recipe=finite(config.recipe()), recipe_sha256=config.recipe_sha256(),
         weights_sha256=report.weights_sha256, seconds=report.seconds,
         final_loss=report.losses[-1] if report.losses else None, final_losses=report.losses[-5:],
     )  # fmt: skip

@@ -40,7 +40,7 @@ def plan_of(
     return make_plan(
         record.method.name, task, seed=record.training.seed, overrides=overrides, device=device,
         out=out or path.parents[3],
-        resume=True, command=record.command,
+        resume=True, recipe_file=record.training.recipe_name or None, command=record.command,
     )  # fmt: skip
 
 

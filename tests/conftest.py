@@ -1,0 +1,34 @@
+"""Shared by all tests: threads, a small task that needs no file, and runs that are made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Parallel regions of two threads on busy cores cost more than they give on networks this small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def plugin_file() -> Path:
+    return Path(__file__).parent / "plugin_two_exits.py"
+
+
+@pytest.fixture(scope="session")
+def tiny_task():
+    """Three classes of 16x16 grey patterns with noise: learnable in a second, no file read."""
+    import numpy as np
+
+    from anytime_bench import Split, make_task
+
+    rng = np.random.default_rng(5)
+    patterns = rng.integers(0, 200, (3, 1, 16, 16))
+
+    def draw(count: int) -> Split:
+        labels = rng.integers(0, 3, count)
+        images = np.clip(patterns[labels] + rng.integers(0, 60, (count, 1, 16, 16)), 0, 255)
+        return Split(images.astype(np.uint8), labels.astype(np.int64))
+
+    return make_task("tiny", "Tiny patterns", ("a", "b", "c"), draw(96), draw(48), draw(64))
