@@ -103,6 +103,8 @@ def accuracy_over_ticks(
 
 
 def _panel(panel: Axes, summary: Mapping[str, Any], policy: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     clean = summary["clean"][policy]
     rows = [row for row in summary["rows"] if row["policy"] == policy]
     # A little beyond the last answer, which would otherwise have no width.
@@ -128,7 +130,7 @@ def _panel(panel: Axes, summary: Mapping[str, Any], policy: str) -> None:
     _step(panel, clean["cost"]["ticks"], clean["accuracy"], end, summary, MODE_COLOURS["clean"], 1.8, 1.0, "-", "clean")
     panel.set_title(policy, fontsize=10)
     panel.set_xlim(0, end)
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(0, 1.02)
     panel.grid(axis="y", linewidth=0.4, alpha=0.5)
     for side in ("top", "right"):
