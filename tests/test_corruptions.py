@@ -14,7 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anytime_bench.corruptions import KINDS, Corruption, conditions, corrupt, corrupt_frames, named, register
+from anytime_bench.corruptions import (
+    KINDS,
+    Corruption,
+    application,
+    conditions,
+    corrupt,
+    corrupt_frames,
+    named,
+    register,
+)
 from anytime_bench.corruptions import cifar10c as official
 from anytime_bench.corruptions.application import snap, to_normalised, to_pixels
 from anytime_bench.corruptions.draws import Draws, mix
@@ -56,6 +65,14 @@ def test_same_bits_for_any_batch_size_and_thread_count(kind: str, severity: int 
     assert torch.equal(whole[:70], sevens)
     assert torch.equal(whole[:20], ones)
     assert torch.equal(whole, two_threads)
+
+
+def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pixels(30, 1, 16)
+    whole = {condition: noisy(images, *condition) for condition in ALL}
+    monkeypatch.setattr(application, "CHUNK_VALUES", 7 * 256)
+    for condition, expected in whole.items():
+        assert torch.equal(noisy(images, *condition), expected), condition
 
 
 @pytest.mark.parametrize(("kind", "severity"), ALL)
