@@ -27,7 +27,6 @@ from cascade_literal import LiteralCascade  # noqa: E402
 from baselines.cascade import CascadedResNet  # noqa: E402
 from baselines.td import td_loss  # noqa: E402
 
-
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
