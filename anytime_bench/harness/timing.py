@@ -207,13 +207,13 @@ class _Session:
         run: Callable[[Clock], tuple[NDArray[np.float64], NDArray[np.float64]]],
         keep: bool = False,
     ) -> dict[str, NDArray[np.float64]]:
+        index, images = self._batch(size)
         if self.flush is None:
             # Warm must mean warmed by itself. Method tasks outnumber the reference, whose weights would otherwise be
             # the colder ones: two copies of one model then differed by 1 %.
             run(clock)
         else:
             self.flush()
-        index, images = self._batch(size)
         engine.load(images)
         seconds, queue = run(clock)
         if keep:
