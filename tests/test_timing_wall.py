@@ -32,10 +32,12 @@ class Spinner(AnytimeModel):
 
 def test_known_spins_are_timed_to_five_percent():
     images = torch.randn(4, 1, 8, 8)
-    summary = time_exits(Spinner(), Spinner(), images, device="cpu", rounds=30, budget_seconds=5).summary()
+    timing = time_exits(Spinner(), Spinner(), images, device="cpu", rounds=30, budget_seconds=5)
     expected = np.cumsum(Spinner.steps)
-    np.testing.assert_allclose([row["p50"] for row in summary["run_through"]], expected, rtol=0.05)
-    np.testing.assert_allclose([row["p50"] for row in summary["prefix"]], expected, rtol=0.05)
+    for kind in ("run_through", "prefix"):
+        # A spin that lost its core overruns, as it should; the tenth percentile is the spin that did not.
+        seen = np.percentile(timing.samples[f"batch1_latency_{kind}"], 10, axis=(0, 1))
+        np.testing.assert_allclose(seen, expected, rtol=0.05)
 
 
 def test_torch_timer_agrees():
