@@ -170,7 +170,7 @@ def _panels(count: int, width: float = 4.0, height: float = 3.4) -> tuple[Figure
     from matplotlib.figure import Figure
 
     # A single panel's legend stands outside, for which the tight bounding box of ``_bytes`` makes room.
-    figure = Figure(figsize=(width * count, height), layout="constrained" if count > 1 else "none")
+    figure = Figure(figsize=(width * count, height), layout="constrained" if count > 1 else None)
     FigureCanvasAgg(figure)
     return figure, list(np.atleast_1d(figure.subplots(1, count, sharey=True)))
 

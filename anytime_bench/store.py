@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,8 @@ def load(path: Path) -> Record:
     return record
 
 
-def load_arrays(path: Path, record: Record) -> dict[str, NDArray[np.generic]]:
-    """The arrays of the record at ``path``, after their hash was checked."""
+def load_arrays(path: Path, record: Record, names: Collection[str] | None = None) -> dict[str, NDArray[np.generic]]:
+    """The arrays of the record at ``path``, after their hash was checked; only ``names`` where given."""
     if "trace" not in record.artifacts:
         raise UserError(f"record '{path}' has status {record.status} and no trace.")
     artifact = record.artifacts["trace"]
@@ -126,7 +126,7 @@ def load_arrays(path: Path, record: Record) -> dict[str, NDArray[np.generic]]:
     if file_sha256(npz) != artifact.sha256:
         raise UserError(f"'{npz}' was altered: it does not have the SHA-256 that record '{path.name}' names.")
     with np.load(npz, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {name: archive[name] for name in archive.files if names is None or name in names}
 
 
 def find(root: Path) -> Iterator[Path]:

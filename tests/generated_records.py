@@ -56,7 +56,7 @@ def make_record(
     extra: Mapping[str, Any] | None = None,
     change: Mapping[str, Any] | None = None,
 ) -> tuple[Record, dict[str, Any]]:
-    """A record and the arrays of its ``.npz``; ``speed`` scales measured times, ``extra`` adds arrays, ``change`` replaces fields."""
+    """A record and its arrays; ``speed`` scales measured times, ``extra`` adds arrays, ``change`` replaces fields."""
     test, val = traces or (
         make_trace(skill, exits, images, seed),
         make_trace(skill, exits, images // 4 + 20, seed, split="val"),
@@ -85,7 +85,8 @@ def make_record(
             options=dict(options or {}),
             card={
                 "title": method.replace("_", " ").title(), "paper": "Made-up Methods", "year": 2026,
-                "ticks": "one block", "deviations": ["it does not exist"], "reported": {} if reported is None else {task: reported},
+                "ticks": "one block", "deviations": ["it does not exist"],
+                "reported": {} if reported is None else {task: reported},
             },
         ),
         "task": TaskEntry(

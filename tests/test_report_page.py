@@ -20,6 +20,10 @@ from anytime_bench.scores.robustness import NoiseRun, pack
 needs_browser = pytest.mark.skipif(browser.BINARY is None, reason="needs Chromium: apt-get install chromium")
 
 LINES = "[...document.querySelectorAll('#chart .mark-line path')]"
+CHOOSE = (
+    "(() => {{ const s = document.getElementById('{}'); s.value = '{}';"
+    " s.dispatchEvent(new Event('change', {{bubbles: true}})); }})()"
+)
 DRAWN = "Number(document.getElementById('chart').dataset.drawn || 0)"
 
 
@@ -119,16 +123,16 @@ def test_filtering_by_method_and_seed_changes_what_is_drawn(tab: browser.Browser
     assert paths_drawn(tab) == []
     assert "No method is chosen" in tab.run("document.getElementById('readout').textContent")
     tab.run(
-        "(() => { const f = document.getElementById('find'); f.value = 'method_0'; f.dispatchEvent(new Event('input')); })()"
+        "(() => { const f = document.getElementById('find'); f.value = 'method_0';"
+        " f.dispatchEvent(new Event('input')); })()"
     )
     assert tab.run("[...document.querySelectorAll('#rows li')].filter(li => !li.hidden).length") == 9
     after(tab, "document.getElementById('all').click()")
     mean = paths_drawn(tab)
     assert len(mean) == 9
-    seeds = "(v) => { const s = document.getElementById('seed'); s.value = v; s.dispatchEvent(new Event('change', {bubbles: true})); }"
-    after(tab, f"({seeds})('each')")
+    after(tab, CHOOSE.format("seed", "each"))
     assert len(paths_drawn(tab)) == 18
-    after(tab, f"({seeds})('1')")
+    after(tab, CHOOSE.format("seed", "1"))
     assert len(paths_drawn(tab)) == 9
     assert paths_drawn(tab) != mean
 
@@ -136,9 +140,8 @@ def test_filtering_by_method_and_seed_changes_what_is_drawn(tab: browser.Browser
 @needs_browser
 def test_stopping_curves_can_be_drawn(tab: browser.Browser) -> None:
     before = paths_drawn(tab)
-    choose = "(v) => { const s = document.getElementById('curve'); s.value = v; s.dispatchEvent(new Event('change', {bubbles: true})); }"
     for rule in ("confidence threshold", "budgeted batch", "patience"):
-        after(tab, f"({choose})('{rule}')")
+        after(tab, CHOOSE.format("curve", rule))
         assert paths_drawn(tab) != before
         assert tab.run("document.getElementById('chart').dataset.axis") == "macs"
         assert tab.run("[...document.querySelectorAll('input[name=axis]')].every(box => box.disabled)")
@@ -148,7 +151,8 @@ def test_stopping_curves_can_be_drawn(tab: browser.Browser) -> None:
 def test_hovering_tells_exit_cost_accuracy_and_interval(tab: browser.Browser) -> None:
     spot = tab.run(
         "(() => { const all = [...document.querySelectorAll('#chart .mark-symbol path')];"
-        "const box = all[all.length - 2].getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        "const box = all[all.length - 2].getBoundingClientRect();"
+        "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
     )
     tab.point(*spot)
     tab.wait("document.querySelector('#vg-tooltip-element.visible')")

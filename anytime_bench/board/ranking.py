@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 class Sample:
     """One score of one row: its mean over seeds per image ``(N,)``, its value, and the seeds' part of each resample.
 
-    ``draws (3, R)`` are the streams of ``paired_difference``: alone, as first and as second of a pair.
+    ``draws`` are the streams of ``scores.intervals``: alone ``(1, R)``, or also as first and second of a pair,
+    ``(3, R)``.
     """
 
     per_image: Floats
@@ -31,9 +32,9 @@ class Sample:
     draws: Floats
 
     @classmethod
-    def of(cls, table: Floats) -> Sample:
-        """From a score per seed and image, ``(S, N)``."""
-        draws = np.stack([seed_draws(table, RESAMPLES, 0, stream) for stream in range(3)])
+    def of(cls, table: Floats, *, paired: bool = True) -> Sample:
+        """From a score per seed and image, ``(S, N)``; only a ``paired`` one may be ranked."""
+        draws = np.stack([seed_draws(table, RESAMPLES, 0, stream) for stream in range(3 if paired else 1)])
         return cls(table.mean(axis=0), float(table.mean()), draws)
 
 

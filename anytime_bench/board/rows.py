@@ -73,14 +73,14 @@ def read_row(entries: Sequence[Entry]) -> Row:
         if len(found := [cost for cost in per_entry if cost is not None]) == len(entries)
     }
     stack = np.stack(correct)  # (S, E, N)
-    samples = {f"exit/{k}": Sample.of(stack[:, k].astype(np.float64)) for k in range(shape[0])}
+    samples = {f"exit/{k}": Sample.of(stack[:, k].astype(np.float64), paired=False) for k in range(shape[0])}
     samples["final"] = samples[f"exit/{shape[0] - 1}"]
     for axis, per_seed in cost_by_seed.items():
         for name, horizon in HORIZONS.items():
             tables = [
                 per_sample_auc(cost, right, horizon, chance) for cost, right in zip(per_seed, correct, strict=True)
             ]
-            samples[f"{axis}/{name}"] = Sample.of(np.stack(tables))
+            samples[f"{axis}/{name}"] = Sample.of(np.stack(tables), paired=name == "auc_1")
     verdicts = [comparable(entry.record) for entry in entries]
     by_seed = stack.mean(axis=2, dtype=np.float64)
     return Row(

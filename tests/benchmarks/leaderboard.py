@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -103,18 +102,14 @@ def main() -> None:
         if not store.exists():
             start = time.perf_counter()
             make_store(store, options.records, options.images)
-            print(
-                f"store made in {time.perf_counter() - start:.0f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
-            )
+            print(f"store made in {time.perf_counter() - start:.0f} s")
         count = sum(1 for _ in store.rglob("*.json"))
         out = root / "leaderboards"
         run = subprocess.run(
             [sys.executable, "-c", BUILD, str(store), str(out)], capture_output=True, text=True, check=True
         )
         seconds, peak, files = run.stdout.split()
-        print(
-            f"{count} records of {options.images} images: built in {float(seconds):.1f} s, peak {float(peak):.0f} MiB, {files} files"
-        )
+        print(f"{count} records: built in {float(seconds):.1f} s, peak {float(peak):.0f} MiB, {files} files")
         for page in sorted(out.rglob("*.html")):
             print(f"{page.relative_to(out)}: {page.stat().st_size / 1e6:.2f} MB")
 
