@@ -154,7 +154,12 @@ class Runner:
     def _start(self, job: Job) -> None:
         place = dataclasses.replace(self.slots[0], threads=0) if job.alone else self.free.popleft()
         log = log_path(self.grid.out, job)
-        self.running.append(Worker.start(job, place, log))
+        try:
+            self.running.append(Worker.start(job, place, log))
+        except OSError as error:
+            if not job.alone:
+                self.free.append(place)
+            self._settle(job, JobEnd("failed", f"cannot start with log '{log}': {error.strerror or error}"))
 
     def _end(self, worker: Worker) -> None:
         self.running.remove(worker)

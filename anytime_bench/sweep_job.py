@@ -107,7 +107,11 @@ def locked(job: Job) -> Iterator[bool]:
     held: list[int] = []
     try:
         for name in job.locks:
-            handle = take_lock(lock_folder(job.out) / f"{name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path = lock_folder(job.out) / f"{name}.lock"
+            try:
+                handle = take_lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"cannot lock '{path}': {error.strerror or error}. Choose another --out.") from error
             if handle is None:
                 yield False
                 return
