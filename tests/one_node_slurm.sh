@@ -10,12 +10,12 @@ home=${SLURM_TEST_HOME:-/tmp/anytime-bench-slurm}
 node=$(hostname -s)
 export SLURM_CONF=$home/slurm.conf
 
-running() { [[ -s $home/$1.pid ]] && kill -0 "$(cat "$home/$1.pid")" 2>/dev/null; }
+running() { [[ -s $home/$1.pid ]] && kill -0 "$(cat "$home/$1.pid" 2>/dev/null)" 2>/dev/null; }
 
 stop_daemons() {
   for daemon in slurmd slurmctld munged; do
     if running "$daemon"; then
-      kill "$(cat "$home/$daemon.pid")" || true
+      kill "$(cat "$home/$daemon.pid")" 2>/dev/null || true
       for _ in $(seq 50); do running "$daemon" || break; sleep 0.1; done
     fi
     rm -f "$home/$daemon.pid"
