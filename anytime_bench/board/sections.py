@@ -10,7 +10,7 @@ from typing import Any
 from anytime_bench.board.costs import MEASURED, TITLES
 from anytime_bench.board.costs import clock as clock_of
 from anytime_bench.board.entries import Group
-from anytime_bench.board.tables import NONE, legend
+from anytime_bench.board.tables import NONE, legend, shown_axes, time_to_95
 from anytime_bench.record import Record
 
 RECORD_FACTS = {"record": "Record", "created": "Made (UTC)", "command": "Command", "weights": "Weights, SHA-256"}
@@ -32,7 +32,7 @@ def chart(board: Mapping[str, Any], shown_first: int) -> str:
     picks = "".join(f'<option value="{value}">{text}</option>' for value, text in options)
     items = "".join(
         f'<li><label><input type="checkbox" name="row" value="{i}"{" checked" if i < shown_first else ""}>'
-        f"{KEY.format(i)}<span>{escape(row['label'])}</span></label></li>"
+        f"{KEY.format(i)}<span>{_breakable(row['label'])}</span></label></li>"
         for i, row in enumerate(rows)
     )
     return f"""<section aria-labelledby="curves"><h2 id="curves">Curves</h2>
@@ -60,7 +60,8 @@ def ranking(board: dict[str, Any]) -> str:
     """The main table, sortable, with the sentences that say what its columns mean."""
     ranked_on = board["ranking"]["axis"]
     header: list[tuple[str, str]] = [("Rank", "up"), ("Method", "name"), ("Final %", "")]
-    for axis in board["axes"]:
+    axes = shown_axes(board)
+    for axis in axes:
         header += [(f"AUC@1 {TITLES[axis]}", ""), (f"AUC@2 {TITLES[axis]}", "")]
     header += [
         (f"Time to 95 %, {TITLES[ranked_on]}", "up"),
@@ -71,14 +72,14 @@ def ranking(board: dict[str, Any]) -> str:
     lines = []
     for row in board["rows"]:
         cells = [_cell(row["rank"], str(row["rank"] or NONE)), _name(row["label"], row), _estimate(row["final"])]
-        for axis in board["axes"]:
+        for axis in axes:
             scores = row["axes"].get(axis)
             cells += [_estimate(scores["auc_1"]), _estimate(scores["auc_2"])] if scores else [_cell(None), _cell(None)]
         scores = row["axes"].get(ranked_on)
         reached = scores["time_to"]["95"] if scores else None
         regret = scores["regret"] if scores else None
         cells += [
-            _cell(reached, f"{reached:.2f}" if reached is not None else "never" if scores else NONE),
+            _cell(reached, time_to_95(board, row)),
             _cell(regret, f"{100 * regret:.2f}" if regret is not None else NONE),
             _percent(row["noise"].get("retention")),
             _cell(len(row["seeds"])),
@@ -276,10 +277,14 @@ def _cell(value: Any, text: str | None = None) -> str:
     return f"<td{held}>{shown}</td>"
 
 
+def _breakable(label: str) -> str:
+    """A label that may break after an underscore."""
+    return escape(label).replace("_", "_<wbr>")
+
+
 def _name(label: str, row: Mapping[str, Any]) -> str:
-    return (
-        f'<th scope="row" class="name" data-value="{escape(label)}" title="{escape(row["title"])}">{escape(label)}</th>'
-    )
+    head = f'<th scope="row" class="name" data-value="{escape(label)}" title="{escape(row["title"])}">'
+    return f"{head}{_breakable(label)}</th>"
 
 
 def _text(text: str) -> str:

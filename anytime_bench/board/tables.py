@@ -94,7 +94,8 @@ def markdown_columns(board: dict[str, Any]) -> tuple[list[str], list[str], list[
     """Header, alignment and cells of the main table; the HTML page shows the same ones."""
     ranking = board["ranking"]["axis"]
     header = ["Rank", "Method", "Final %"]
-    for axis in board["axes"]:
+    axes = shown_axes(board)
+    for axis in axes:
         header += [f"AUC@1 {TITLES[axis]}", f"AUC@2 {TITLES[axis]}"]
     header += [
         f"Time to 95 % ({TITLES[ranking]})",
@@ -107,16 +108,15 @@ def markdown_columns(board: dict[str, Any]) -> tuple[list[str], list[str], list[
     rows = []
     for row in board["rows"]:
         cells = [str(row["rank"] or NONE), row["label"], _estimate(row["final"])]
-        for axis in board["axes"]:
+        for axis in axes:
             scores = row["axes"].get(axis)
             if scores is None:
                 cells += [NONE, NONE]
             else:
                 cells += [_estimate(scores["auc_1"]), _percent(scores["auc_2"]["value"])]
         scores = row["axes"].get(ranking, {"time_to": {"95": None}, "regret": None})
-        reached = scores["time_to"]["95"]
         cells += [
-            NONE if ranking not in row["axes"] else f"{reached:.2f}" if reached is not None else "never",
+            time_to_95(board, row),
             NONE if scores["regret"] is None else f"{100 * scores['regret']:.2f}",
             _percent(row["noise"].get("retention")),
             str(len(row["seeds"])),
@@ -125,6 +125,20 @@ def markdown_columns(board: dict[str, Any]) -> tuple[list[str], list[str], list[
         ]
         rows.append([cell.replace("|", "\\|") for cell in cells])
     return header, ["--:", ":--", *["--:"] * (len(header) - 2)], rows
+
+
+def shown_axes(board: dict[str, Any]) -> list[str]:
+    """The axes in the order of the table's columns: the one that ranks comes first."""
+    return sorted(board["axes"], key=lambda axis: axis != board["ranking"]["axis"])
+
+
+def time_to_95(board: dict[str, Any], row: dict[str, Any]) -> str:
+    """The row's time to 95 % on the ranking axis: a number, "never", or a dash where it is not known."""
+    scores = row["axes"].get(board["ranking"]["axis"])
+    if scores is None or board["reference"]["accuracy"] is None:
+        return NONE
+    reached = scores["time_to"]["95"]
+    return "never" if reached is None else f"{reached:.2f}"
 
 
 def reference_sentence(board: dict[str, Any]) -> str:
