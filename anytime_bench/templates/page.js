@@ -107,6 +107,7 @@
       if (e.shape) e.shape.scale = { domain: series, range: lines.map((line) => SHAPES[line.index % SHAPES.length]) };
       if (state.curve !== "anytime" && layer.mark.interpolate) layer.mark.interpolate = "linear";
     });
+    if (state.curve !== "anytime") view.layer[3].mark.size = 9; // A hundred thresholds: dots, not beads.
     view.layer[4].mark.stroke = css("--text");
     view.layer[0].mark.stroke = css("--soft");
     // Many bands together are mud: they fade with the number of curves and come out under the pointer.
