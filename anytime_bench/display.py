@@ -128,6 +128,8 @@ class Display:
             self.console.print(exit_table(record))
             for line in score_lines(record):
                 self.console.print(line, soft_wrap=True)
+            for table in noise_tables(record).values():
+                self.console.print(table)
         self.console.print(f"record  {path}", soft_wrap=True, markup=False)
         self.console.print(f"next    {next_command}", soft_wrap=True, markup=False)
 
@@ -148,6 +150,34 @@ def exit_table(record: Record) -> Table:
             f"{100 * a.low:.2f} - {100 * a.high:.2f}",
         )  # fmt: skip
     return table
+
+
+def noise_tables(record: Record, modes: tuple[str, ...] = ("persistent", "transient_1")) -> dict[str, Table]:
+    """Per mode: policies down, clean and each kind across; final accuracy in % and, below it, the share kept."""
+    rows = record.robustness.get("rows") or []
+    tables = {}
+    for mode in modes:
+        chosen = [row for row in rows if row["mode"] == mode]
+        kinds = list(dict.fromkeys(row["kind"] for row in chosen))
+        # More columns than this do not fit 100 characters; the record and the report hold them all.
+        for start in range(0, len(kinds), 7):
+            part = kinds[start : start + 7]
+            table = Table(title=f"{mode.replace('_', ', period ')} noise: final accuracy in %, share of clean kept")
+            for name in ("policy", "clean", *part):
+                table.add_column(name.replace("_", " "), justify="left" if name == "policy" else "right")
+            for policy, clean in record.robustness["clean"].items():
+                cells = {row["kind"]: row for row in chosen if row["policy"] == policy}
+                shown = [f"{100 * cells[kind]['final_accuracy']['value']:.1f}\n{_kept(cells[kind])}" for kind in part]
+                table.add_row(policy.replace("_", " "), f"{100 * clean['final_accuracy']['value']:.1f}", *shown)
+            tables[f"{mode} {start}"] = table
+    return tables
+
+
+def _kept(cell: dict[str, Any]) -> str:
+    kept = cell.get("kept")
+    kept = kept.get("final_accuracy", kept) if isinstance(kept, dict) else kept
+    value = kept.get("value") if isinstance(kept, dict) else kept
+    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def latency_per_exit(record: Record) -> list[float]:

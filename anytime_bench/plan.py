@@ -81,6 +81,7 @@ class Plan:
     reference_costs: ExitCosts
     environment: dict[str, Any]
     command: str
+    data_root: Path | None = None
     skip: str | None = None
 
     @property
@@ -100,16 +101,24 @@ def weights_path(out: Path, device_name: str, row: Row, task: Task, seed: int) -
 
 
 def make_row(name: str, recipe: Mapping[str, Any], overrides: Iterable[str] = ()) -> Row:
-    """Resolve a method, merge its configuration, and do the same for the method it borrows weights from."""
+    """Resolve a method, merge its configuration, and do the same for the method it borrows weights from.
+
+    An override of an option that only the lender has (``lam=0.5`` for ``product_of_experts/cascaded_td``) is the
+    lender's.
+    """
     target, origin, variant = method_class(name)
     overrides = list(overrides)
-    lender_name = target.weights_from or target.starts_from
-    config = build_config(name, target, recipe, overrides, variant)
+    foreign = [o for o in overrides if _option_name(o) not in (None, *_options_of(target))]
+    own = [override for override in overrides if override not in foreign]
+    config = build_config(name, target, recipe, own, variant)
     method = configure(name, target, config)
     lender_name = method.weights_from or method.starts_from
+    lender_class = method_class(lender_name)[0] if lender_name else None
+    unknown = [o for o in foreign if lender_class is None or _option_name(o) not in _options_of(lender_class)]
+    if unknown:
+        build_config(name, target, recipe, unknown, variant)
     lender = None
-    if lender_name:
-        lender_class, _, _ = method_class(lender_name)
+    if lender_name and lender_class is not None:
         lender = make_row(lender_name, recipe, lendable(overrides, lender_class))
         method.lender = lender.method
     return Row(name, origin, method, config, lender)
@@ -125,20 +134,23 @@ def configure(name: str, target: type[Method], config: RunConfig) -> Method:
 
 def lendable(overrides: Iterable[str], lender: type[Method]) -> list[str]:
     """The overrides that concern the lender too: training and data, and the options it shares with the borrower."""
-    known = {field.name for field in dataclasses.fields(lender.Config)}
-    kept = []
-    for override in overrides:
-        key = override.partition("=")[0]
-        section, dot, name = key.rpartition(".")
-        if section in ("training", "augment", "evaluation") or name in known or (not dot and not _is_option(key)):
-            kept.append(override)
-    return kept
+    return [override for override in overrides if _option_name(override) in (None, *_options_of(lender))]
 
 
-def _is_option(key: str) -> bool:
-    """Whether a bare key belongs to no shared section, hence to a method's options."""
-    config = RunConfig()
-    return not any(hasattr(getattr(config, section), key) for section in ("training", "augment", "evaluation"))
+def _option_name(override: str) -> str | None:
+    """The option an override names, or None where it belongs to a section that all methods share."""
+    section, _, name = override.partition("=")[0].rpartition(".")
+    shared = RunConfig()
+    sections = ("training", "augment", "evaluation")
+    if section in sections or (not section and any(hasattr(getattr(shared, each), name) for each in sections)):
+        return None
+    return name
+
+
+def _options_of(method: type[Method]) -> list[str]:
+    if not dataclasses.is_dataclass(method.Config):
+        return []
+    return [field.name for field in dataclasses.fields(method.Config)]
 
 
 def build_model(row: Row, task: Task, seed: int, device: torch.device) -> AnytimeModel:
@@ -187,6 +199,7 @@ def make_plan(
     out: str | Path = "runs",
     resume: bool = False,
     recipe_file: str | None = None,
+    data_root: str | Path | None = None,
     command: str = "",
 ) -> Plan:
     """Check the whole input and count costs, before anything is trained or written."""
@@ -194,7 +207,9 @@ def make_plan(
     recipe = recipe_for(task.card.name, recipe_file, place.type)
     row = make_row(method, recipe, overrides)
     reference = make_row(str(recipe.get("reference", "serial_ce")), recipe)
-    named(row.config.evaluation.noise)
+    for part in row.config.evaluation.noise.split(","):
+        if part.strip() != "official":
+            named(part.strip())
     if place.type == "cpu" and row.config.evaluation.threads:
         torch.set_num_threads(row.config.evaluation.threads)
     environment = capture(place)
@@ -216,6 +231,7 @@ def make_plan(
         reference_costs=costs[1],
         environment=environment,
         command=command,
+        data_root=Path(data_root) if data_root is not None else None,
         skip=skip,
     )
     check_writable(plan.folder)

@@ -7,38 +7,30 @@ that diverges or whose method raises ends as a record with status ``failed`` and
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from anytime_bench import distributed, store, training
-from anytime_bench.corruptions.catalogue import named
 from anytime_bench.data import DeviceSplit
 from anytime_bench.derivation import derive
 from anytime_bench.display import Display
 from anytime_bench.errors import UserError
-from anytime_bench.harness.noise import evaluate_noise
-from anytime_bench.harness.policies import ExitCosts as NoiseCosts
-from anytime_bench.harness.predict import predict
-from anytime_bench.harness.timing import time_exits
+from anytime_bench.measure import Arrays, noise_stage, predict_stage, timing_stage
 from anytime_bench.method import AnytimeModel, Method
+from anytime_bench.noise_figures import accuracy_over_ticks
 from anytime_bench.plan import Plan, Row, build_model, make_plan, weights_folder
 from anytime_bench.plots import speed_accuracy
 from anytime_bench.prepared import prepared_path, read_prepared, write_prepared
 from anytime_bench.record import MethodEntry, Record, TaskEntry, TrainingEntry, finite
 from anytime_bench.registry import last_line, methods, snake_case
 from anytime_bench.tasks import Task, load_task
-from anytime_bench.trace import Trace, TraceError
+from anytime_bench.trace import TraceError
 
-Arrays = dict[str, NDArray[Any]]
 #: How far ``execute`` goes: only the weights; traces and noise too, kept for later; or all of it, with a record.
 Until = Literal["trained", "prepared", "record"]
 
@@ -106,7 +98,8 @@ def skeleton(plan: Plan, status: str, reason: str = "") -> dict[str, Any]:
 def training_entry(plan: Plan, report: training.TrainingReport) -> TrainingEntry:
     config = plan.row.lender.config if plan.row.method.weights_from and plan.row.lender else plan.row.config
     return TrainingEntry(
-        seed=plan.seed, epochs=report.epochs, recipe_name=config.recipe_name, recipe=finite(config.recipe()), recipe_sha256=config.recipe_sha256(),
+        seed=plan.seed, epochs=report.epochs, recipe_name=config.recipe_name,
+        recipe=finite(config.recipe()), recipe_sha256=config.recipe_sha256(),
         weights_sha256=report.weights_sha256, seconds=report.seconds,
         final_loss=report.losses[-1] if report.losses else None, final_losses=report.losses[-5:],
     )  # fmt: skip
@@ -127,72 +120,12 @@ class Measured:
     timing_meta: dict[str, Any] | None = None
 
 
-def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
-    """The traces of the validation and the test split."""
-    arrays: Arrays = {}
-    card = plan.task.card
-    with display.bar("predict", card.sizes["val"] + card.sizes["test"]) as advance:
-        for key in ("val", "test"):
-            split = DeviceSplit.place(plan.task.splits[key], card, plan.device)
-            logits = predict(model, split, plan.row.config.evaluation.prediction_batch, advance)
-            arrays.update(Trace.from_logits(logits, plan.task.splits[key].labels).to_arrays(key))
-    return arrays
-
-
-def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, dict[str, Any] | None]:
-    """Raw timing samples against the reference, an untrained twin of the same architecture: speed needs no training."""
-    settings = plan.row.config.evaluation
-    if settings.timing_rounds == 0:
-        return {}, None
-    reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
-    split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).first(512)
-    with display.bar("time", 1000) as advance:
-        done = 0
-
-        def report(share: float, what: str) -> None:
-            nonlocal done
-            advance(int(1000 * share) - done, what)
-            done = int(1000 * share)
-
-        timing = time_exits(
-            model, reference, split.normalised(), device=plan.device, engine=settings.engine,
-            batch_sizes=settings.timing_batches, rounds=settings.timing_rounds,
-            budget_seconds=settings.timing_budget, seed=plan.seed, precision=settings.timing_precision,
-            threads=settings.threads or None, cache=settings.cache, progress=report,
-        )  # fmt: skip
-    return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, timing.meta
-
-
-def noise_stage(plan: Plan, model: AnytimeModel, kinds: Sequence[str], display: Display) -> Arrays:
-    """Correctness of every answer under the named kinds of noise, on the test split."""
-    if not kinds:
-        return {}
-    card, settings = plan.task.card, plan.row.config.evaluation
-    split = DeviceSplit.place(plan.task.splits["test"], card, plan.device).first(settings.noise_images)
-    costs = NoiseCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
-    with display.bar("noise", 1.0) as advance:
-        done = 0.0
-
-        def report(count: int, total: int) -> None:
-            nonlocal done
-            advance(count / total - done)
-            done = count / total
-
-        # As many frames as the reference is deep, so that every method is shown the same ones.
-        frames = math.ceil(max(plan.reference_costs.ticks[-1], plan.costs.ticks[-1]))
-        result = evaluate_noise(
-            model, split.normalised(), split.labels, task=card, kinds=kinds, num_frames=frames, costs=costs,
-            batch_size=settings.prediction_batch, progress=report,
-        )  # fmt: skip
-    return dict(result.arrays())
-
-
 def untimed_stages(plan: Plan, model: AnytimeModel, weights_sha256: str, display: Display, keep: bool) -> Arrays:
     """Traces and noise, which no clock takes part in: found in the run's folder, or made now and kept if asked."""
     arrays = read_prepared(plan, weights_sha256) if plan.resume else None
     if arrays is None:
         arrays = predict_stage(plan, model, display)
-        arrays |= noise_stage(plan, model, named(plan.row.config.evaluation.noise), display)
+        arrays |= noise_stage(plan, model, plan.row.config.evaluation.noise, display)
         if keep:
             write_prepared(plan, arrays, weights_sha256)
     return arrays
@@ -262,6 +195,8 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
     path = store.save(plan.out, record, measured.arrays)
     with training.storage_errors(path.parent):
         speed_accuracy(store.load(path), measured.arrays, path.with_suffix(".png"))
+        if record.robustness:
+            accuracy_over_ticks(record.robustness, path.with_suffix(".noise.png"), title=plan.row.name)
     prepared_path(plan).unlink(missing_ok=True)
     return path
 
@@ -296,6 +231,7 @@ def run(
     overrides = list(overrides)
     plan = make_plan(
         method, loaded, seed=seed, overrides=overrides, device=device, out=out, resume=resume, recipe_file=recipe,
+        data_root=data_root,
         command=command or f"anytime_bench.run({method!r}, {loaded.card.name!r}, seed={seed}, overrides={overrides!r})",
     )  # fmt: skip
     if distributed.processes() > 1:

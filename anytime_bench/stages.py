@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anytime_bench import store, training
-from anytime_bench.corruptions.catalogue import named
 from anytime_bench.derivation import derive
 from anytime_bench.display import Display
 from anytime_bench.errors import UserError
+from anytime_bench.measure import noise_choice, noise_stage
 from anytime_bench.method import AnytimeModel
 from anytime_bench.plan import Plan, build_model, make_plan, weights_folder
 from anytime_bench.record import Record
-from anytime_bench.runner import noise_stage
 from anytime_bench.tasks import load_task
 
 
@@ -40,7 +39,7 @@ def plan_of(
     return make_plan(
         record.method.name, task, seed=record.training.seed, overrides=overrides, device=device,
         out=out or path.parents[3],
-        resume=True, recipe_file=record.training.recipe_name or None, command=record.command,
+        resume=True, recipe_file=record.training.recipe_name or None, data_root=data_root, command=record.command,
     )  # fmt: skip
 
 
@@ -71,13 +70,12 @@ def noise_on_record(
     path: Path, kinds: str, *, data_root: Path | None = None, device: str = "auto", command: str = "", display: Display
 ) -> Record:
     """Examine the record's weights under noise; returns the new, stored record."""
-    names = named(kinds)
-    if not names:
+    if noise_choice(kinds) == ((), False):
         raise UserError("--kinds none leaves nothing to do. Give paper, common, all or names of kinds.")
     record = store.load(path)
     arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("noise_")}
     plan = plan_of(record, path, data_root=data_root, device=device)
-    arrays |= noise_stage(plan, weights_of(plan, record), names, display)
+    arrays |= noise_stage(plan, weights_of(plan, record), kinds, display)
     derived = derive(
         arrays, ticks=[e.ticks for e in record.exits], macs=[e.macs for e in record.exits],
         macs_prefix=[e.macs_prefix for e in record.exits], reference=record.reference,

@@ -1,0 +1,97 @@
+"""The stages of a run that look at a trained model: its answers, its times, its answers under noise.
+
+Each returns arrays as the record's ``.npz`` keeps them; nothing is scored here.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.corruptions.catalogue import named
+from anytime_bench.corruptions.cifar10c import OfficialFiles
+from anytime_bench.data import DeviceSplit
+from anytime_bench.display import Display
+from anytime_bench.harness.noise import evaluate_noise
+from anytime_bench.harness.policies import ExitCosts as NoiseCosts
+from anytime_bench.harness.predict import predict
+from anytime_bench.harness.timing import time_exits
+from anytime_bench.method import AnytimeModel
+from anytime_bench.plan import Plan, build_model
+from anytime_bench.trace import Trace
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def noise_choice(choice: str) -> tuple[tuple[str, ...], bool]:
+    """Kinds behind ``none``, ``paper``, ``common``, ``all`` or names separated by commas, and whether ``official``,
+    the CIFAR-10-C files below the data root, is among them. Unknown names raise ``UserError`` with the nearest ones."""
+    parts = [part.strip() for part in choice.split(",")]
+    rest = [part for part in parts if part != "official"]
+    return (named(",".join(rest)) if rest else ()), "official" in parts
+
+
+def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
+    """The traces of the validation and the test split."""
+    arrays: Arrays = {}
+    card = plan.task.card
+    with display.bar("predict", card.sizes["val"] + card.sizes["test"]) as advance:
+        for key in ("val", "test"):
+            split = DeviceSplit.place(plan.task.splits[key], card, plan.device)
+            logits = predict(model, split, plan.row.config.evaluation.prediction_batch, advance)
+            arrays.update(Trace.from_logits(logits, plan.task.splits[key].labels).to_arrays(key))
+    return arrays
+
+
+def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, dict[str, Any] | None]:
+    """Raw timing samples against the reference, an untrained twin of the same architecture: speed needs no training."""
+    settings = plan.row.config.evaluation
+    if settings.timing_rounds == 0:
+        return {}, None
+    reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
+    split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).first(512)
+    with display.bar("time", 1000) as advance:
+        done = 0
+
+        def report(share: float, what: str) -> None:
+            nonlocal done
+            advance(int(1000 * share) - done, what)
+            done = int(1000 * share)
+
+        timing = time_exits(
+            model, reference, split.normalised(), device=plan.device, engine=settings.engine,
+            batch_sizes=settings.timing_batches, rounds=settings.timing_rounds,
+            budget_seconds=settings.timing_budget, seed=plan.seed, precision=settings.timing_precision,
+            threads=settings.threads or None, cache=settings.cache, progress=report,
+        )  # fmt: skip
+    return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, timing.meta
+
+
+def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) -> Arrays:
+    """Correctness of every answer under the chosen noise (see ``noise_choice``), on the test split."""
+    kinds, with_official = noise_choice(choice)
+    if not kinds and not with_official:
+        return {}
+    official = OfficialFiles(plan.data_root or Path("data")) if with_official else None
+    card, settings = plan.task.card, plan.row.config.evaluation
+    split = DeviceSplit.place(plan.task.splits["test"], card, plan.device).first(settings.noise_images)
+    costs = NoiseCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
+    with display.bar("noise", 1.0) as advance:
+        done = 0.0
+
+        def report(count: int, total: int) -> None:
+            nonlocal done
+            advance(count / total - done)
+            done = count / total
+
+        # As many frames as the reference is deep, so that every method is shown the same ones.
+        frames = math.ceil(max(plan.reference_costs.ticks[-1], plan.costs.ticks[-1]))
+        result = evaluate_noise(
+            model, split.normalised(), split.labels, task=card, kinds=kinds, num_frames=frames, costs=costs,
+            batch_size=settings.prediction_batch, official=official, progress=report,
+        )  # fmt: skip
+    return dict(result.arrays())
