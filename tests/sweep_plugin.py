@@ -109,7 +109,7 @@ class Hogs(Faulty):
     card = MethodCard("Hogs")
 
     def fault(self):
-        self.hoard = [torch.ones(2**28) for _ in range(64)]  # 64 GiB
+        self.hoard = [torch.ones(2**26) for _ in range(256)]  # 64 GiB
 
 
 class Kills(Faulty):

@@ -93,7 +93,7 @@ def test_one_runs_fault_is_its_own(grid, console, tmp_path, monkeypatch):
     faults.mkdir()
     monkeypatch.setenv("SWEEP_FAULTS", str(faults))
     names = ["faulty", "exits", "hangs", "hogs", "kills", "plain", "not_here"]
-    asked = dataclasses.replace(grid, methods=names, time_limit=45, memory_limit=20)
+    asked = dataclasses.replace(grid, methods=names, time_limit=45, memory_limit=7)
     outcomes = sweep(asked, console)
     reasons = {each.method: each.reason for each in outcomes}
     assert statuses(outcomes) == {
