@@ -6,6 +6,7 @@ Each returns arrays as the record's ``.npz`` keeps them; nothing is scored here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from anytime_bench.corruptions.catalogue import named
 from anytime_bench.corruptions.cifar10c import OfficialFiles
 from anytime_bench.data import DeviceSplit
 from anytime_bench.display import Display
+from anytime_bench.harness.early_stop import confident, stop_early
 from anytime_bench.harness.noise import evaluate_noise
 from anytime_bench.harness.policies import ExitCosts as NoiseCosts
 from anytime_bench.harness.predict import predict
@@ -23,6 +25,10 @@ from anytime_bench.harness.timing import time_exits
 from anytime_bench.method import AnytimeModel
 from anytime_bench.plan import Plan, build_model
 from anytime_bench.trace import Trace
+
+#: Images and threshold of the early-stop measurement: what a policy's decisions cost, not which threshold is best.
+EARLY_STOP_IMAGES = 256
+CONFIDENCE = 0.9
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,7 +74,29 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
             budget_seconds=settings.timing_budget, seed=plan.seed, precision=settings.timing_precision,
             threads=settings.threads or None, cache=settings.cache, progress=report,
         )  # fmt: skip
-    return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, timing.meta
+    meta = {**timing.meta, "early_stop": early_stop(model, split, settings.timing_batches, display)}
+    return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, meta
+
+
+def early_stop(model: AnytimeModel, split: DeviceSplit, batch_sizes: Sequence[int], display: Display) -> list[Any]:
+    """Stopping for real, per batch size: the host decides after each exit by the confidence of its answer."""
+    found = []
+    split = split.first(EARLY_STOP_IMAGES)
+    images = split.normalised()
+    with display.bar("stop early", len(batch_sizes) * len(split)) as advance:
+        for size in batch_sizes:
+            done = 0
+
+            def report(count: int) -> None:
+                nonlocal done
+                advance(count - done)
+                done = count
+
+            stopped = stop_early(
+                model, images, split.labels, confident(CONFIDENCE), batch_size=size, progress=report
+            ).summary()
+            found.append({"policy": f"confidence >= {CONFIDENCE}", **stopped})
+    return found
 
 
 def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) -> Arrays:

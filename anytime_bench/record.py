@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,12 +148,17 @@ class Record(Strict):
 
     def content_hash(self) -> str:
         """SHA-256 of the canonical JSON of every field but ``record_id``."""
-        payload = self.model_dump(mode="json", exclude={"record_id"})
-        return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
+        return content_hash(self.model_dump(mode="json"))
 
     def sealed(self) -> Record:
         """The same record with its id filled in."""
         return self.model_copy(update={"record_id": self.content_hash()})
+
+
+def content_hash(stored: Mapping[str, Any]) -> str:
+    """The record id of JSON as it is stored: a field that a later suite adds does not change an older record's id."""
+    payload = {key: value for key, value in stored.items() if key != "record_id"}
+    return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anytime_bench.errors import UserError
-from anytime_bench.record import SCHEMA_VERSION, Artifact, Record
+from anytime_bench.record import SCHEMA_VERSION, Artifact, Record, content_hash
 
 
 def file_sha256(path: Path) -> str:
@@ -107,7 +107,7 @@ def load(path: Path) -> Record:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UserError(f"record '{path}' breaks the schema at '{field}': {first['msg']}.") from error
-    if record.record_id != record.content_hash():
+    if record.record_id != content_hash(data):
         raise UserError(f"record '{path}' was altered: its content does not hash to its record id.")
     if path.stem != record.record_id:
         raise UserError(f"record '{path}' is not named by its record id {record.record_id}.")

@@ -26,7 +26,7 @@ sequence ``(n * B, C, H, W)``, step by step, the last step standing for all late
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -226,16 +226,35 @@ class CascadedResNet(AnytimeModel):
         return self._answers((frames[k] for k in range(self.num_exits)), frames)
 
     def answer(self, images: Tensor, k: int) -> Tensor:
-        """Logits ``(B, C)`` of exit ``k`` with no other head: for the serial schedule's last exit, one plain pass."""
+        """Logits ``(B, C)`` of exit ``k`` with no other head.
+
+        A deadline of full depth or more, known in advance, takes one plain pass, of either schedule: by then the
+        parallel cascade is the plain ResNet too, and its earlier steps need not be run.
+        """
         if not 0 <= k < self.num_exits:
             raise IndexError(f"exit {k} was asked for, but this model has exits 0 to {self.num_exits - 1}")
-        if self.schedule == "serial" and self.delay == "osd" and not self.stem_delay:
-            return self.plain(images, k)
         self._check(images)
+        settled = self.schedule == "serial" or k >= self.depth
+        if settled and self.delay == "osd" and not self.stem_delay:
+            return self.plain(images, k)
         run = self._run(images)
         for step in range(k + 1):
             features = run.advance(images if step == 0 else None)
         return self.head(features[-1], k)
+
+    def executions(self) -> dict[str, Callable[[Tensor], Iterator[Tensor]]]:
+        """Other ways to run the parallel cascade: ``dense`` computes every block at every step, as published, and
+        ``one_lane``, on a GPU, runs the residuals of a step one after the other instead of side by side."""
+        if self.schedule == "serial":
+            return {}
+        others: dict[str, Callable[[Tensor], Iterator[Tensor]]] = {
+            "dense": lambda images: self._answers([images] * self.num_exits, images)
+        }
+        if self.delay == "osd" and next(self.parameters()).is_cuda:
+            others["one_lane"] = lambda images: self._answers(
+                [images] + [None] * (self.num_exits - 1), images, LazySteps(self)
+            )
+        return others
 
     def activations(self, images: Tensor) -> Iterator[list[Tensor]]:
         """Per step, the features of the stem and of blocks 1..L, for inspection."""
@@ -261,8 +280,10 @@ class CascadedResNet(AnytimeModel):
         forks = self.schedule == "parallel" and self.delay == "osd"
         return LazySteps(self, lanes_for(images, self.depth, forks))
 
-    def _answers(self, inputs: Iterable[Tensor | None], images: Tensor) -> Generator[Tensor, Tensor | None, None]:
-        run, pooled_from, logits = self._run(images), None, torch.empty(0)
+    def _answers(
+        self, inputs: Iterable[Tensor | None], images: Tensor, run: LazySteps | None = None
+    ) -> Generator[Tensor, Tensor | None, None]:
+        run, pooled_from, logits = run or self._run(images), None, torch.empty(0)
         for k, image in enumerate(inputs):
             features = run.advance(image)[-1]
             if features is not pooled_from or len(self.heads) > 1:
