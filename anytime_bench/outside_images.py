@@ -19,7 +19,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.harness.predict import predict
 from anytime_bench.record import Record
 from anytime_bench.stages import plan_of, weights_of
-from anytime_bench.tasks import Split, load_task
+from anytime_bench.tasks import Split, load_task, remove_empty_folders
 from anytime_bench.trace import Trace
 
 Images = NDArray[np.uint8]
@@ -75,7 +75,12 @@ class OutsideImages:
         Raises ``UserError`` where the record's weights are not beside it in the store.
         """
         plan = plan_of(record, path, data_root=self.data_root, device=self.device)
-        model = weights_of(plan, record)
+        try:
+            model = weights_of(plan, record)
+        except UserError:
+            # A plan makes its folder; where no weights are in it, reading leaves none behind.
+            remove_empty_folders(plan.folder)
+            raise
         card = plan.task.card
         if card.shape not in self.converted:
             self.converted[card.shape] = as_images_of(self.task.splits["test"].images, card.shape)

@@ -70,8 +70,8 @@ def _typicality(panel: Axes, reading: Reading, axis: str) -> None:
     told = f"mean; Spearman {rho['value']:+.2f} [{rho['low']:+.2f}, {rho['high']:+.2f}]"
     panel.plot(x, [float(time[group].mean()) for group in groups], "o-", color="C0", ms=4, lw=1.5, label=told)
     panel.set_xlim(0, 100)
-    panel.set_ylim(0, None)
-    panel.legend(loc="lower left", frameon=False)
+    panel.set_ylim(0, 1.05 * float(time.max()))
+    panel.legend(loc="best", frameon=False)
 
 
 def _stopping(panel: Axes, reading: Reading, axis: str) -> None:
@@ -85,4 +85,4 @@ def _stopping(panel: Axes, reading: Reading, axis: str) -> None:
             cost, accuracy = reading.values["curves"][name]
             panel.plot(cost, accuracy, dash, color=color, lw=1.5, label=label)
     panel.set_xlim(0, None)
-    panel.legend(loc="lower right", frameon=False)
+    panel.legend(loc="best", frameon=False)

@@ -31,7 +31,8 @@ def show(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]], axis: 
     for table, lines in blocks:
         if table is not None and table.row_count:
             console.print(table)
-        for line in lines:
+        for line in "\n".join(lines).splitlines():
+            # A command is not broken, so that it can be copied.
             console.print(line, markup=False, soft_wrap=line.startswith("  "))
         console.print()
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from anytime_bench import store
 from anytime_bench.board.costs import COUNTED, exit_costs
 from anytime_bench.board.entries import row_key
-from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.errors import UserError
 from anytime_bench.record import Record
 from anytime_bench.scores import stopping
 from anytime_bench.scores.compare import MARGIN
@@ -84,7 +84,7 @@ class Reading:
 def load_answers(given: Sequence[Path], axis: str = "macs") -> list[Answers]:
     """The records among files and folders, without failed and superseded ones, by method and seed."""
     if axis not in COUNTED:
-        raise UserError(f"--axis '{axis}': expected {' or '.join(COUNTED)}.{did_you_mean(axis, COUNTED)}")
+        raise UserError(f"--axis '{axis}': expected {' or '.join(COUNTED)}.")
     loaded = {path.resolve(): (path, store.load(path)) for path in record_paths(given)}
     superseded = {record.supersedes for _, record in loaded.values()}
     kept = [
@@ -115,19 +115,32 @@ def find_references(answers: Answers, given: Sequence[Path] = ()) -> list[tuple[
     """Records of other seeds on the same images: those ``given``, else the serial nets in the record's own store.
 
     The net that is studied must not judge itself, so its own seed never counts; of several records of one seed the
-    latest does.
+    latest does. Where ``given`` holds serial nets, they alone count: a folder may hold a whole store.
     """
     if given:
         paths = record_paths(given)
     else:
         paths = sorted(p for p in (answers.path.resolve().parents[1] / SERIAL).glob("*.json") if len(p.stem) == 64)
-    found: dict[int, tuple[Path, Record]] = {}
-    for path, record in sorted(((path, store.load(path)) for path in paths), key=lambda each: each[1].created):
-        if record.status != "ok" or record.training is None or record.training.seed == answers.seed:
-            continue
-        if record.task.sha256 == answers.record.task.sha256:
-            found[record.training.seed] = (path, record)
-    return [found[seed] for seed in sorted(found)]
+    usable = [
+        (path, record)
+        for path, record in ((path, store.load(path)) for path in paths)
+        if record.training is not None
+        and record.status == "ok"
+        and record.training.seed != answers.seed
+        and record.task.sha256 == answers.record.task.sha256
+    ]
+    if given and not usable:
+        raise UserError(
+            f"--reference: none of the {len(paths)} records is of another seed than {answers.seed} and of the images "
+            f"of '{answers.path}'. Make one: {reference_command(answers)}"
+        )
+    serial = [each for each in usable if each[1].method.name == SERIAL]
+    latest = {
+        record.training.seed: (path, record)
+        for path, record in sorted(serial or usable, key=lambda each: each[1].created)
+        if record.training is not None
+    }
+    return [latest[seed] for seed in sorted(latest)]
 
 
 def read_typicality(
@@ -138,7 +151,7 @@ def read_typicality(
     Returns the result, or why there is none, and the two vectors ``(N,)``.
     """
     if not references:
-        return f"typicality needs {SERIAL} nets of other seeds. Make one: {reference_command(answers)}", {}
+        return f"typicality needs {SERIAL} nets of other seeds. Make one:\n  {reference_command(answers)}", {}
     others = []
     for path, record in references:
         with _named(path):
@@ -165,13 +178,12 @@ def read_typicality(
 
 def reference_command(answers: Answers) -> str:
     """The command that trains a serial net of another seed where ``find_references`` looks for it."""
-    record, resolved = answers.record, answers.path.resolve()
+    record, folder = answers.record, answers.path.resolve().parent
     seed = 1 if answers.seed == 0 else 0
     command = ["anytime-bench", "run", "--method", SERIAL, "--task", record.task.name, "--seed", str(seed)]
-    inside = store.record_folder(resolved.parents[3], record) == resolved.parent if len(resolved.parts) > 4 else False
-    if inside:
-        return shlex.join([*command, "--out", str(answers.path.parent.parent.parent.parent)])
-    return f"{shlex.join(command)} (then give its record with --reference)"
+    if len(folder.parents) > 3 and store.record_folder(folder.parents[2], record) == folder:
+        return shlex.join([*command, "--out", str(folder.parents[2])])
+    return f"{shlex.join(command)}  (then give its record with --reference)"
 
 
 # --- learned stopping -------------------------------------------------------------------------------------------------
@@ -228,7 +240,10 @@ def _difference(gru: Floats, confidence: Floats) -> dict[str, Any]:
 
     Both rules stop the same nets, so seeds are paired here and not only images.
     """
-    found = bootstrap_mean(gru - confidence)
+    gap = gru - confidence
+    # Equal mixtures differ by rounding, which must not become a verdict.
+    gap[np.abs(gap) < 1e-12] = 0.0
+    found = bootstrap_mean(gap)
     told = {"value": found.value, "low": found.low, "high": found.high}
     return {
         "gru": float(gru.mean()),
