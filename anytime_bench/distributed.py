@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -97,11 +98,14 @@ def loss_over_processes(
         return method.training_loss
     module = _Loss(method, model)
     device = next(model.parameters()).device
-    parallel = DistributedDataParallel(
-        module, device_ids=[device.index] if device.type == "cuda" else None,
-        # Statistics are equal everywhere already; a loss may leave out parameters, such as those of a later exit.
-        broadcast_buffers=False, find_unused_parameters=True,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # The successor of broadcast_buffers is younger than the oldest torch supported here.
+        warnings.simplefilter("ignore", FutureWarning)
+        parallel = DistributedDataParallel(
+            module, device_ids=[device.index] if device.type == "cuda" else None,
+            # Statistics are equal everywhere already; a loss may leave out parameters, such as those of a later exit.
+            broadcast_buffers=False, find_unused_parameters=True,
+        )  # fmt: skip
 
     def loss(model: AnytimeModel, images: Tensor, targets: Tensor, progress: Progress) -> Tensor:
         first, last = (len(images) * (rank() + i) // count for i in (0, 1))
