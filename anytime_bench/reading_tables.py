@@ -176,7 +176,7 @@ def _who(reading: Reading) -> tuple[str, str]:
 def _mean(mean: Mapping[str, Any]) -> tuple[str, str]:
     from rich.markup import escape
 
-    return escape(mean["method"]), f"mean of {len(mean['seeds'])}"
+    return escape(mean["method"]), "mean"
 
 
 def _why(reading: Reading, reason: object) -> list[str]:

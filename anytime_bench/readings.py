@@ -41,6 +41,8 @@ SERIAL = "serial_ce"
 RULES = ("gru", "confidence")
 #: Fields that hold one entry per image in their last dimension.
 PER_IMAGE = tuple(each.name for each in fields(Trace) if each.name != "num_classes")
+#: The arrays of a record's file that are read.
+TRACES = [f"{split}_{each.name}" for split in ("test", "val") for each in fields(Trace)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def load_answers(given: Sequence[Path], axis: str = "macs") -> list[Answers]:
 
 
 def _answers(path: Path, record: Record, axis: str) -> Answers:
-    arrays = store.load_arrays(path, record, {f"{s}_{f.name}" for s in ("test", "val") for f in fields(Trace)})
+    arrays = store.load_arrays(path, record, TRACES)
     costs = exit_costs(record, axis)
     if costs is None:
         raise UserError(f"record '{path}' has no cost of its reference in {axis}.")
@@ -155,7 +157,7 @@ def read_typicality(
     others = []
     for path, record in references:
         with _named(path):
-            others.append(Trace.from_arrays(store.load_arrays(path, record), "test"))
+            others.append(Trace.from_arrays(store.load_arrays(path, record, TRACES), "test"))
     with _named(answers.path):
         found = response_against_typicality(answers.test, others, resamples=resamples)
     typical, time = typicality(others), response_time(answers.test, answers.cost)
