@@ -137,7 +137,7 @@ class _Maker:
         cell.expected = identity(row, task, seed, self.device_name)
         stored = self._records(task.card.name, method)
         found = next((each for each in stored if each.is_run(cell.expected)), None)
-        cell.seconds = expected_seconds(row, cell.expected, stored)
+        cell.seconds = expected_seconds(row, stored)
         if found is not None and grid.existing != "rerun":
             cell.state, cell.record = ("refused" if grid.existing == "error" else "cached"), str(found.path)
             return cell
@@ -259,11 +259,15 @@ def identity(row: Row, task: Task, seed: int, device: str) -> dict[str, Any]:
     }
 
 
-def expected_seconds(row: Row, expected: dict[str, Any], stored: list[Stored]) -> float | None:
-    """Training time to expect from earlier records of this method, task and device, by epochs; None without any."""
-    trained = row.lender.config if row.method.weights_from and row.lender is not None else row.config
+def expected_seconds(row: Row, stored: list[Stored]) -> float | None:
+    """Training time to expect from earlier records of this method, task and device, by epochs; None without any.
+
+    A row that trains nothing of its own takes none.
+    """
+    if row.method.weights_from:
+        return 0.0
     rates = sorted(each.seconds_per_epoch for each in stored if each.seconds_per_epoch)
-    return rates[len(rates) // 2] * trained.training.epochs if rates else None
+    return rates[len(rates) // 2] * row.config.training.epochs if rates else None
 
 
 def digest(*parts: object) -> str:

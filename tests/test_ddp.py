@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from anytime_bench import distributed
+from anytime_bench import distributed, store
 from anytime_bench.errors import UserError
 
 SCRIPT = Path(__file__).parent / "ddp_training.py"
@@ -85,3 +85,20 @@ def test_evaluation_is_left_alone():
     with distributed.GlobalBatchNorm():
         inside = F.batch_norm(x, mean, var)
     assert torch.equal(inside, F.batch_norm(x, mean, var))
+
+
+@pytest.mark.slow
+def test_torchrun_of_the_whole_command_writes_one_record(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("reference: plain\n")
+    plugin, out = Path(__file__).parent / "sweep_plugin.py", tmp_path / "runs"
+    command = ["run", "--plugin", str(plugin), "--method", "plain", "--task", "specks", "--recipe", str(recipe)]
+    command += ["--out", str(out), "--device", "cpu", "epochs=3", "batch_size=30", "timing_rounds=0", "resamples=20"]
+    group = ["--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *group, "-m", "anytime_bench.cli", *command],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = store.find(out)
+    assert store.load(path).environment["training_processes"] == 2

@@ -1,6 +1,7 @@
 """What a sweep decides before it starts: runs, jobs and what they share; grids and plan files; what exists."""
 
 import dataclasses
+import fcntl
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from anytime_bench.cluster import levels
 from anytime_bench.errors import UserError
 from anytime_bench.sweep import Outcome, gather, repeat_command
 from anytime_bench.sweep_grid import Grid, make_grid, parse_seeds, read_plan_file
-from anytime_bench.sweep_job import Job, do
+from anytime_bench.sweep_job import Job, do, locked, machine, machine_lock, take_lock
 from anytime_bench.sweep_plan import SweepPlan, plan_apart, plan_sweep
 from anytime_bench.sweep_workers import places
 
@@ -154,6 +155,23 @@ def test_no_source_file_loads_pickles():
         for file in (Path(__file__).parents[1] / package).rglob("*.py"):
             for line in file.read_text().splitlines():
                 assert "torch.load(" not in line or "weights_only=True" in line, f"{file}: {line}"
+
+
+def test_a_run_in_other_hands_is_left_alone(grid):
+    (job,) = plan_sweep(grid).jobs.values()
+    with locked(job) as free:
+        assert free
+        assert do(job)["status"] == "busy"
+    assert do(job)["status"] == "ok"
+
+
+def test_a_timing_has_the_machine_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    shared, alone = fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB
+    with machine(alone=False), machine(alone=False):
+        assert take_lock(machine_lock(), alone) is None
+    with machine(alone=True):
+        assert take_lock(machine_lock(), shared) is None
 
 
 def test_planning_in_another_process_gives_the_same_plan(grid):
