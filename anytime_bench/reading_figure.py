@@ -71,7 +71,7 @@ def _typicality(panel: Axes, reading: Reading, axis: str) -> None:
     panel.plot(x, [float(time[group].mean()) for group in groups], "o-", color="C0", ms=4, lw=1.5, label=told)
     panel.set_xlim(0, 100)
     panel.set_ylim(0, 1.05 * float(time.max()))
-    panel.legend(loc="best", frameon=False)
+    panel.legend(loc="lower left", frameon=False)
 
 
 def _stopping(panel: Axes, reading: Reading, axis: str) -> None:
