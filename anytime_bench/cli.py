@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from anytime_bench import cli_board
+from anytime_bench import cli_board, cli_read, cli_sweep
 from anytime_bench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+INTERRUPTED = 130
 
 Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="A .py file or module that defines a Method.")]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Where the task's files lie.")]
@@ -78,6 +80,9 @@ def run(
 def list_names(
     what: Annotated[str, typer.Argument(help="methods, tasks or corruptions")] = "methods",
     plugin: Plugin = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Draw the corruptions into this PNG.")] = None,
+    task: Annotated[str, typer.Option("--task", "-t", help="Whose images --sheet shows.")] = "digits",
+    data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
     """List methods, tasks or corruptions with where they come from."""
@@ -89,6 +94,11 @@ def list_names(
         from anytime_bench.corruptions.catalogue import KINDS
 
         rows = [(kind.name, str(kind.family), kind.summary) for kind in KINDS.values()]
+        if sheet is not None:
+            from anytime_bench.noise_figures import sheets_of_task
+
+            for path in sheets_of_task(task, data_root, sheet):
+                print(path, file=sys.stderr)
     else:
         from anytime_bench import registry
 
@@ -197,6 +207,8 @@ def new(
 
 
 cli_board.mount(app)
+cli_read.mount(app)
+app.command()(cli_sweep.sweep)
 
 
 def _load_plugins(plugins: list[str] | None) -> None:
@@ -220,24 +232,25 @@ def _command() -> str:
 def main() -> NoReturn:
     """Entry point of the console script."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except UserError as error:
         # One line, whatever a library put into its message.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        status = 2
     except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        # A usage error of the command-line library itself.
+        print(f"error: {error.format_message()} See anytime-bench --help.", file=sys.stderr)
+        status = 2
+    if status == INTERRUPTED:
         again = _command() if "--resume" in sys.argv else f"{_command()} --resume"
         hint = f" Resume with:\n  {again}" if len(sys.argv) > 1 and sys.argv[1] == "run" else ""
         print(f"\ninterrupted; the last finished epoch is kept.{hint}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # Click's usage errors
-            print(f"error: {error.format_message()} See anytime-bench --help.", file=sys.stderr)
-            sys.exit(2)
-        raise
-    sys.exit(0)
+    # Outside its standalone mode typer returns the status of typer.Exit instead of raising it.
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class DeviceSplit:
         per_channel = [
             torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (card.mean, card.std)
         ]
-        return cls(torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device), *per_channel)
+        return cls(torch.tensor(split.images).to(device), torch.tensor(split.labels).to(device), *per_channel)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,7 +64,7 @@ class DeviceSplit:
         """
         order = torch.randperm(len(self), generator=generator)
         starts = list(range(0, len(self), batch_size))
-        if len(starts) > 1 and len(self) - starts[-1] == 1:
+        if batch_size > 1 and len(starts) > 1 and len(self) - starts[-1] == 1:
             starts.pop()
         for i, start in enumerate(starts):
             stop = starts[i + 1] if i + 1 < len(starts) else len(self)
@@ -74,7 +74,7 @@ class DeviceSplit:
 
     def steps_per_epoch(self, batch_size: int) -> int:
         full, rest = divmod(len(self), batch_size)
-        return max(1, full + (rest > 1 or (rest == 1 and full == 0)))
+        return full + (rest > 1 or (rest == 1 and full == 0))
 
 
 def apply_augmentation(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

@@ -47,6 +47,17 @@ def contact_sheet(
     return _sheet(rows, chosen, columns, f"{task.title}: {note}", path)
 
 
+def sheets_of_task(task: str, data_root: Path | None, path: Path) -> list[Path]:
+    """Both sheets on test images of ``task``: kinds and severities at ``path``, transient frames beside it."""
+    from anytime_bench.data import DeviceSplit
+    from anytime_bench.tasks import load_task
+
+    loaded = load_task(task, data_root)
+    images = DeviceSplit.place(loaded.splits["test"], loaded.card, "cpu").first(8).normalised()
+    frames = path.with_name(f"{path.stem}-frames{path.suffix}")
+    return [contact_sheet(images, loaded.card, path), frame_sheet(images, loaded.card, frames)]
+
+
 def frame_sheet(
     images: Tensor,
     task: TaskCard,

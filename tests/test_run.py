@@ -105,7 +105,7 @@ def test_a_run_killed_in_any_epoch_and_resumed_ends_with_the_same_weights(plugin
         logs = list((tmp_path / "cut").glob("*/*/*/*/log.jsonl"))
         if logs and len(logs[0].read_text().splitlines()) >= kill_after:
             break
-        time.sleep(0.001)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     resumed = json.loads(cli(*common, "--out", "cut", "--resume", cwd=tmp_path).stdout)

@@ -69,9 +69,10 @@ def read_image_folder(data_root: Path | None, argument: str) -> Task:
     if len(classes) < 2:
         raise UserError(f"image_folder:{argument}: '{base}' holds {len(classes)} class folders; expected two or more.")
     listed = {key: _list_files(folder, classes) for key, folder in (parts if split_ready else {"train": root}).items()}
-    first = {Image.open(path).size for path, _ in listed["train"][:50]}
+    looked_at = [_opened(path) for path, _ in listed["train"][:50]]
+    first = {image.size for image in looked_at}
     pixels = int(size) if size else (0 if len(first) == 1 and len(set(*first)) == 1 else DEFAULT_SIZE)
-    rgb = any(Image.open(path).mode not in ("L", "1", "I;16") for path, _ in listed["train"][:50])
+    rgb = any(image.mode not in ("L", "1", "I;16") for image in looked_at)
     pixels = pixels or first.pop()[0]
     splits = {key: _decode(files, pixels, rgb) for key, files in listed.items()}
     if not split_ready:
@@ -107,11 +108,7 @@ def _decode(files: list[tuple[Path, int]], size: int, rgb: bool) -> Split:
 
 
 def _pixels(path: Path, size: int, rgb: bool) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB" if rgb else "L")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"image '{path}' is truncated or no image ({error}). Replace or remove it.") from error
+    image = _opened(path).convert("RGB" if rgb else "L")
     if image.size != (size, size):
         scale = size / min(image.size)
         image = image.resize(
@@ -121,3 +118,12 @@ def _pixels(path: Path, size: int, rgb: bool) -> NDArray[np.uint8]:
         image = image.crop((left, top, left + size, top + size))
     array = np.asarray(image)
     return np.moveaxis(array, 2, 0) if rgb else array[None]
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return opened
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"image '{path}' is truncated or no image ({error}). Replace or remove it.") from error
