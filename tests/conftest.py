@@ -11,6 +11,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Scripts and fixtures, not tests: doctest collection would import, and so run, them.
+collect_ignore_glob = ["benchmarks/*", "sweep_*.py", "ddp_training.py", "plugin_*.py"]
+
+
 @pytest.fixture(scope="session")
 def plugin_file() -> Path:
     return Path(__file__).parent / "plugin_two_exits.py"

@@ -63,9 +63,7 @@ def test_load_method_checks_its_options():
         load_method("cascaded_td", lamda=0.25)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("TwoExits", "two_exits"), ("SDNLike", "sdn_like"), ("Net", "net")]
-)
+@pytest.mark.parametrize(("name", "expected"), [("TwoExits", "two_exits"), ("SDNLike", "sdn_like"), ("Net", "net")])
 def test_class_names_become_method_names(name, expected):
     assert snake_case(name) == expected
 
