@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
     """``75`` -> ``1m15s``.
 
     >>> duration(4.2), duration(75), duration(7300)
-    ('4s', '1m15s', '2h02m')
+    ('4s', '1m15s', '2h01m')
     """
     whole = round(seconds)
     if whole < 60:
