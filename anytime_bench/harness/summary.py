@@ -190,7 +190,9 @@ def reference_drift(reference: Floats) -> float:
     return float(abs(last / first - 1))
 
 
-def ratios_of(samples: Mapping[str, Floats], size: int = 1, clock: str = "latency") -> NDArray[np.float64]:
-    """Per-round ratios of the run-through times to the reference, ``(R, E)``."""
-    run = _round_medians(samples, size, clock, "run_through")
+def ratios_of(
+    samples: Mapping[str, Floats], size: int = 1, clock: str = "latency", what: str = "run_through"
+) -> NDArray[np.float64]:
+    """Per-round ratios of the run-through (or ``prefix``) times to the reference, ``(R, E)``."""
+    run = _round_medians(samples, size, clock, what)
     return run / _round_medians(samples, size, clock, "reference")
