@@ -152,6 +152,18 @@ def compare(
         table.add_row(escape(row.score), f"{row.a:.4f}", f"{row.b:.4f}", f"{gap.value:+.4f}", interval, gap.verdict)
     console = Console(highlight=False)
     console.print(table)
+    if result.noise:
+        title = "Transient noise, a fresh frame per tick: A stateful minus B pipelined with a running mean"
+        noise = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for name in ("policy of A", "moment", "kind", "A - B", "95 % interval", "A is"):
+            noise.add_column(name, justify="right" if name in ("A - B", "95 % interval") else "left", no_wrap=True)
+        for row in result.noise:
+            interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+            moment = row["moment"].replace("_", " ")
+            noise.add_row(
+                row["policy"].replace("_", " "), moment, row["kind"], f"{row['value']:+.4f}", interval, row["verdict"]
+            )
+        console.print(noise)
     for note in result.notes:
         console.print(note, markup=False)
 

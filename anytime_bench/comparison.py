@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from anytime_bench.board.entries import group_key, row_key
 from anytime_bench.errors import UserError
 from anytime_bench.record import Record
 from anytime_bench.scores.compare import Row, compare, score_matrices
+from anytime_bench.scores.robustness import fair_comparison
 from anytime_bench.trace import Trace, TraceError
 from anytime_bench.verify import record_paths
 
@@ -27,6 +29,8 @@ class Comparison:
     b: str
     rows: list[Row]
     notes: list[str]
+    #: Under transient noise: A's stateful policies against B pipelined and averaged, the same parallel hardware.
+    noise: list[dict[str, Any]] = field(default_factory=list)
 
 
 def compare_records(a: Path, b: Path) -> Comparison:
@@ -47,7 +51,24 @@ def compare_records(a: Path, b: Path) -> Comparison:
     except TraceError as error:
         raise UserError(f"'{a}' and '{b}' cannot be compared: {error}.") from error
     names = [f"{side[0][1].method.name}, {len(side)} seed{'s' if len(side) > 1 else ''}" for side in sides]
-    return Comparison(names[0], names[1], rows, notes)
+    return Comparison(names[0], names[1], rows, notes, _under_noise(*sides))
+
+
+def _under_noise(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
+    """Fair comparisons under a fresh frame per tick, where one record on each side was examined under noise."""
+    if len(a) > 1 or len(b) > 1 or not all(record.robustness for _, record in (*a, *b)):
+        return []
+    ours, theirs = (store.load_arrays(*side[0]) for side in (a, b))
+    followed = set(ours["noise_policy"].tolist())
+    modes = set(ours["noise_mode"].tolist()) & set(theirs["noise_mode"].tolist())
+    if "transient_1" not in modes:
+        return []
+    return [
+        row
+        for policy in ("watch", "watch_mean")
+        if policy in followed
+        for row in fair_comparison(ours, theirs, policy=policy)
+    ]
 
 
 def _side(path: Path) -> list[tuple[Path, Record]]:

@@ -16,6 +16,7 @@ import pytest
 
 import anytime_bench
 from anytime_bench import store
+from anytime_bench.comparison import compare_records
 from anytime_bench.derivation import derive
 from anytime_bench.display import Display
 from anytime_bench.method import AnytimeModel, Method, MethodCard
@@ -172,7 +173,7 @@ def test_a_skipped_method_leaves_a_record_that_says_why(tiny_task, tmp_path):
 
 
 def test_borrowed_weights_give_the_lenders_last_answers(tmp_path):
-    fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128"]
+    fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise=focus", "noise_images=40"]
     lender = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
     borrower = anytime_bench.run("cascaded_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
     assert lender.training is not None
@@ -180,6 +181,14 @@ def test_borrowed_weights_give_the_lenders_last_answers(tmp_path):
     assert borrower.training.weights_sha256 == lender.training.weights_sha256
     traces = [store.load_arrays(r.path, r) for r in (lender, borrower) if r.path is not None]
     assert np.array_equal(traces[0]["test_predictions"][-1], traces[1]["test_predictions"][-1])
+
+    # Both were examined under noise, so that the stateful one is compared fairly with the pipelined one.
+    rows = compare_records(borrower.path, lender.path).noise
+    assert {(row["policy"], row["moment"]) for row in rows} == {
+        (policy, moment) for policy in ("watch", "watch_mean") for moment in ("same_tick", "all_frames")
+    }
+    assert {row["kind"] for row in rows} == {"focus", "all"}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
 
 
 def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin_file):
