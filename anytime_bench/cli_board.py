@@ -157,11 +157,16 @@ def compare(
         noise = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for name in ("policy of A", "moment", "kind", "A - B", "95 % interval", "A is"):
             noise.add_column(name, justify="right" if name in ("A - B", "95 % interval") else "left", no_wrap=True)
-        for row in result.noise:
-            interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-            moment = row["moment"].replace("_", " ")
+        for entry in result.noise:
+            interval = f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
+            moment = entry["moment"].replace("_", " ")
             noise.add_row(
-                row["policy"].replace("_", " "), moment, row["kind"], f"{row['value']:+.4f}", interval, row["verdict"]
+                entry["policy"].replace("_", " "),
+                moment,
+                entry["kind"],
+                f"{entry['value']:+.4f}",
+                interval,
+                entry["verdict"],
             )
         console.print(noise)
     for note in result.notes:
