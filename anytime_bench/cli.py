@@ -184,9 +184,12 @@ def check(
         for name, result in results:
             why = f"  {result.why}" if result.why else ""
             print(f"{result.status:<5} {name}: {result.name}{why}")
-    failures = sum(result.status == "fail" for _, result in results)
+    counts = {status: sum(result.status == status for _, result in results) for status in ("pass", "fail", "skip")}
+    failures = counts["fail"]
     if not as_json:
-        print(f"{len(results) - failures} of {len(results)} checks hold" + (f", {failures} do not" if failures else ""))
+        told = [f"{counts['pass']} checks hold"]
+        told += [f"{failures} fail"] * (failures > 0) + [f"{counts['skip']} do not apply"] * (counts["skip"] > 0)
+        print(", ".join(told))
     if failures:
         raise typer.Exit(1)
 
