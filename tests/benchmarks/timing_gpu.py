@@ -1,6 +1,6 @@
 """Everything about timing that needs a GPU, in one command and one table, in under ten minutes.
 
-    python tests/benchmarks/timing_gpu.py [--seconds 20] [--output timing_gpu.md]
+    python tests/benchmarks/timing_gpu.py [--seconds 20] [--out timing_gpu.md]
 
 Checks: the A/A self-test on both clocks and each engine (interval contains 1, narrower than 1 %), known busy kernels
 (equal shares to 5 %), prefix graphs against triton.testing.do_bench (5 %), answers in graphs against the accuracy pass,
@@ -121,7 +121,7 @@ def exit_line(summary: dict[str, Any], k: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="budget of each block; fifteen blocks at the most")
-    parser.add_argument("--output", type=Path, default=Path("timing_gpu.md"))
+    parser.add_argument("--out", type=Path, default=Path("timing_gpu.md"))
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("needs a CUDA device: nothing was measured")
@@ -141,7 +141,7 @@ def main() -> int:
     table = [head, "", "| what | measured | expected | verdict |", "|---|---|---|---|"]
     table += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
     table += ["", f"{time.perf_counter() - begun:.0f} s in all. Medians; intervals are 95 % block bootstrap."]
-    options.output.write_text("\n".join(table) + "\n")
+    options.out.write_text("\n".join(table) + "\n")
     print("\n".join(table))
     return int(any(row[3] == "FAILS" for row in rows))
 
