@@ -29,7 +29,7 @@ def sweep(
     plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A .py file or module with methods.")] = None,
     data_root: Annotated[Path | None, typer.Option("--data-root", help="Where the tasks' files lie.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for checkpoints and records.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe file instead of the tasks' shared ones.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the tasks' own.")] = None,
     existing: Annotated[str | None, typer.Option(help="Runs that exist: skip, rerun or error.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Just this run: method@task@seed.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which a job is stopped; 0: never.")] = None,
@@ -56,7 +56,7 @@ def sweep(
     options = {
         "methods": methods, "tasks": tasks, "seeds": seeds, "jobs": jobs, "gpus": gpus, "device": device,
         "plugins": plugin, "data_root": data_root and str(data_root), "out": out and str(out),
-        "recipe": recipe and str(recipe), "existing": existing, "only": only, "time_limit": time_limit,
+        "recipe": recipe, "existing": existing, "only": only, "time_limit": time_limit,
         "memory_limit": memory_limit,
     }  # fmt: skip
     values.update({key: value for key, value in options.items() if value is not None})

@@ -132,7 +132,8 @@ def placed(job: Job, grid: Grid) -> Job:
     threads = 0 if grid.slurm.get("gpus_per_node") else int(grid.slurm.get("cpus_per_task", 1))
     plugins = tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in job.plugins)
     data_root = str(Path(job.data_root).absolute()) if job.data_root else None
-    recipe = str(Path(job.recipe).absolute()) if job.recipe else None
+    # A recipe is a file or the name of an installed one, as on the command line of ``run``.
+    recipe = str(Path(job.recipe).absolute()) if job.recipe and Path(job.recipe).is_file() else job.recipe
     return dataclasses.replace(
         job, out=str(Path(job.out).absolute()), threads=threads, plugins=plugins, data_root=data_root, recipe=recipe
     )

@@ -149,9 +149,15 @@ def recipe_for(task: str, recipe: str | None = None, device: str = "") -> dict[s
             if resource.is_file():
                 return {**_read_recipe(resource.read_text(), f"{package}/{stem}.yaml"), "name": stem}
     if recipe is not None:
-        known = [f.name.removesuffix(".yaml") for p in packages for f in files(p).iterdir() if f.name.endswith(".yaml")]
-        raise UserError(f"unknown recipe '{recipe}'.{did_you_mean(recipe, known)}")
+        raise UserError(f"unknown recipe '{recipe}'.{did_you_mean(recipe, installed_recipes())}")
     return {}
+
+
+def installed_recipes() -> list[str]:
+    """Names of the recipes of all installed recipe packages."""
+    packages = {entry.value for entry in entry_points(group=RECIPES)}
+    found = {resource.name for package in packages for resource in files(package).iterdir()}
+    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
 
 
 def _read_recipe(text: str, source: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anytime_bench import store, training
+from anytime_bench.config import installed_recipes
 from anytime_bench.derivation import derive
 from anytime_bench.display import Display
 from anytime_bench.errors import UserError
@@ -36,10 +37,12 @@ def plan_of(
         )
     sections = {**record.training.recipe, "options": record.method.options, "evaluation": record.evaluation}
     overrides = [f"{name}.{key}={_yaml(value)}" for name, section in sections.items() for key, value in section.items()]
+    # A recipe file of the user's own may be gone; all its values stand in the record and were turned into overrides.
+    recipe = record.training.recipe_name if record.training.recipe_name in installed_recipes() else None
     return make_plan(
         record.method.name, task, seed=record.training.seed, overrides=overrides, device=device,
         out=out or path.parents[3],
-        resume=True, recipe_file=record.training.recipe_name or None, data_root=data_root, command=record.command,
+        resume=True, recipe_file=recipe, data_root=data_root, command=record.command,
     )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ class _Maker:
         if task_name not in self._tasks:
             self._tasks[task_name] = load_task(task_name, grid.data_root)
         task = self._tasks[task_name]
-        recipe = recipe_for(task.card.name, grid.recipe)
+        recipe = recipe_for(task.card.name, grid.recipe, self.device.type)
         row = make_row(method, recipe, grid.overrides)
         cell = Cell(method, task_name, seed, "new", command=self._command(method, task_name, seed))
         reason = row.method.skip(task.card)

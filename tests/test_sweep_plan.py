@@ -246,3 +246,21 @@ def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
 
 def test_json_of_an_outcome_is_plain():
     assert json.loads(json.dumps(dataclasses.asdict(Outcome("a", "t", 0, "ok"))))["status"] == "ok"
+
+
+def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
+    """On a CPU that is the cut one: the identity of the planned run holds the cut recipe's hash."""
+    from anytime_bench.config import recipe_for
+    from anytime_bench.plan import make_row
+
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    plan = plan_sweep(
+        make_grid(
+            {"methods": "serial_ce", "tasks": "fashion_mnist", "seeds": "0", "device": "cpu", "out": str(tmp_path)}
+        )
+    )
+    cut = make_row("serial_ce", recipe_for("fashion_mnist", None, "cpu")).config
+    full = make_row("serial_ce", recipe_for("fashion_mnist", "fashion_mnist")).config
+    assert cut.recipe_sha256() != full.recipe_sha256()
+    assert plan.cells[0].expected["recipe_sha256"] == cut.recipe_sha256()
