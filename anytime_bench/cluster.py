@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from anytime_bench.errors import UserError
-from anytime_bench.store import write_atomically
+from anytime_bench.files import write_atomically
 from anytime_bench.sweep import JobEnd, Outcome, gather, show_plan, show_summary
 from anytime_bench.sweep_display import Overview
 from anytime_bench.sweep_grid import Grid

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anytime_bench.errors import UserError, did_you_mean
-from anytime_bench.record import canonical_json
+from anytime_bench.files import canonical_json
 
 RECIPES = "anytime_bench.recipes"
 

@@ -19,8 +19,8 @@ from anytime_bench.board.costs import TITLES
 from anytime_bench.board.entries import Group, groups, read_entries
 from anytime_bench.board.stamp import read_stamp
 from anytime_bench.board.tables import BUILD, to_csv, to_json, to_markdown
+from anytime_bench.files import write_atomically
 from anytime_bench.plots import Line, board_figure
-from anytime_bench.store import write_atomically
 
 Progress = Callable[[str, int, int], None]
 

@@ -41,7 +41,9 @@ class Row:
 
     @property
     def options(self) -> dict[str, Any]:
-        return finite(dataclasses.asdict(self.config.options))
+        """Every option that decides what this row is: its own, and those that only its lender has."""
+        lent = self.lender.options if self.lender is not None else {}
+        return finite({**lent, **dataclasses.asdict(self.config.options)})
 
     def key(self, task: Task, seed: int) -> str:
         """Names the folder of the trained weights; a borrower without training of its own shares the lender's."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from anytime_bench.board.costs import AXES, TITLES, exit_costs
 from anytime_bench.board.stamp import stamp
+from anytime_bench.files import write_atomically
 from anytime_bench.record import Record
-from anytime_bench.store import write_atomically
 from anytime_bench.trace import Trace
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.files import npz_bytes, write_atomically
 from anytime_bench.plan import Plan
 from anytime_bench.record import PROTOCOL_VERSION
-from anytime_bench.store import npz_bytes, write_atomically
 from anytime_bench.training import run_key, storage_errors
 
 Arrays = dict[str, NDArray[Any]]

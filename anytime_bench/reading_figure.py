@@ -14,9 +14,9 @@ import numpy as np
 
 from anytime_bench.board.costs import TITLES
 from anytime_bench.board.stamp import stamp
+from anytime_bench.files import write_atomically
 from anytime_bench.plots import STYLE
 from anytime_bench.readings import Reading
-from anytime_bench.store import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

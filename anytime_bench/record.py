@@ -8,13 +8,14 @@ seed and device live in ``exits`` and ``scores``; whatever a clock had a part in
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from anytime_bench.files import canonical_json
 
 SCHEMA_VERSION = 1
 #: Changes whenever a score or a measurement would come out differently for the same weights.
@@ -159,11 +160,6 @@ def content_hash(stored: Mapping[str, Any]) -> str:
     """The record id of JSON as it is stored: a field that a later suite adds does not change an older record's id."""
     payload = {key: value for key, value in stored.items() if key != "record_id"}
     return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """Sorted keys, no spaces, shortest round-trip floats; NaN and infinity are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def finite(value: Any) -> Any:

@@ -23,7 +23,8 @@ from anytime_bench.board.entries import Entry, groups
 from anytime_bench.board.stamp import stamp
 from anytime_bench.board.tables import reference_sentence
 from anytime_bench.errors import UserError
-from anytime_bench.store import load, write_atomically
+from anytime_bench.files import write_atomically
+from anytime_bench.store import load
 
 #: The curves that are drawn when the page opens; the others are one click away.
 SHOWN_FIRST = 10

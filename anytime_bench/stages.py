@@ -5,8 +5,11 @@ The result is a new record that supersedes the old one; nothing is edited in pla
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+
+from torch import Tensor
 
 from anytime_bench import store, training
 from anytime_bench.config import installed_recipes
@@ -15,7 +18,7 @@ from anytime_bench.display import Display
 from anytime_bench.errors import UserError
 from anytime_bench.measure import noise_choice, noise_stage
 from anytime_bench.method import AnytimeModel
-from anytime_bench.plan import Plan, build_model, make_plan, weights_folder
+from anytime_bench.plan import Plan, Row, build_model, make_plan, weights_folder
 from anytime_bench.record import Record
 from anytime_bench.tasks import load_task
 
@@ -48,25 +51,22 @@ def plan_of(
 
 def weights_of(plan: Plan, record: Record) -> AnytimeModel:
     """The model with the record's own weights, refused if their hash is not the one in the record."""
-    model = build_model(plan.row, plan.task, plan.seed, plan.device)
-    folder = weights_folder(plan, plan.row)
-    finished = training.load_weights(folder)
+    path = weights_folder(plan, plan.row) / "weights.safetensors"
+    training.verify_weights(record, path)
+    finished = training.load_weights(path.parent)
     if finished is None:
-        raise UserError(
-            f"'{folder / 'weights.safetensors'}' is missing or damaged: run {record.command!r} again first."
-        )
-    weights, report = finished
-    assert record.training is not None
-    if report.weights_sha256 != record.training.weights_sha256:
-        raise UserError(
-            f"'{folder / 'weights.safetensors'}' does not belong to the record: expected SHA-256 "
-            f"{record.training.weights_sha256[:16]}..., got {report.weights_sha256[:16]}...."
-        )
-    if plan.row.method.weights_from:
-        plan.row.method.adopt(model, weights)
+        raise UserError(f"'{path}' is damaged: run {record.command!r} again first.")
+    return _filled(plan, plan.row, finished[0]).eval()
+
+
+def _filled(plan: Plan, row: Row, weights: Mapping[str, Tensor]) -> AnytimeModel:
+    """``row``'s model with trained ``weights``, handed on from lender to borrower as in the run itself."""
+    model = build_model(row, plan.task, plan.seed, plan.device)
+    if row.lender is not None and row.method.weights_from:
+        row.method.adopt(model, _filled(plan, row.lender, weights).state_dict())
     else:
         model.load_state_dict(weights)
-    return model.eval()
+    return model
 
 
 def noise_on_record(

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from anytime_bench.errors import UserError
+from anytime_bench.files import file_sha256
 from anytime_bench.record import Record
-from anytime_bench.store import file_sha256, load
+from anytime_bench.store import load
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from anytime_bench import distributed
 from anytime_bench.config import RunConfig, TrainingConfig
 from anytime_bench.data import DeviceSplit, seeded
 from anytime_bench.errors import UserError
+from anytime_bench.files import file_sha256, write_atomically
 from anytime_bench.method import AnytimeModel, Method, Progress
 from anytime_bench.record import Record
-from anytime_bench.store import file_sha256, write_atomically
 
 VALIDATION_IMAGES = 1000
 

@@ -20,6 +20,7 @@ from anytime_bench.comparison import compare_records
 from anytime_bench.derivation import derive
 from anytime_bench.display import Display
 from anytime_bench.method import AnytimeModel, Method, MethodCard
+from anytime_bench.stages import noise_on_record
 
 QUIET = Display(quiet=True)
 FAST = ["epochs=2", "timing_rounds=2", "timing_budget=0.2", "timing_batches=[1]", "resamples=200"]
@@ -200,6 +201,18 @@ def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin
     assert {row["kind"] for row in made["robustness"]["rows"]} == {"focus"}
     for field in ("exits", "scores", "stopping", "timing"):
         assert made[field] == record[field], field
+
+
+def test_noise_on_a_wrapper_finds_the_weights_behind_two_lenders(tmp_path):
+    """The option ``width`` is the lender's alone, and cascaded_ce itself borrows from serial_ce."""
+    fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise_images=40"]
+    record = anytime_bench.run(
+        "product_of_experts/cascaded_ce", "digits", overrides=[*fast, "noise=focus"], out=tmp_path, display=QUIET
+    )
+    assert record.method.options["width"] == 4, "the record says what the lender was"
+    assert record.path is not None
+    again = noise_on_record(record.path, "focus", display=QUIET)
+    assert again.robustness == record.robustness
 
 
 def test_ctrl_c_says_how_to_resume(plugin_file, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from scipy import special
 from sklearn.metrics import roc_auc_score
 
-from anytime_bench.record import ExitEntry, canonical_json
+from anytime_bench.files import canonical_json
+from anytime_bench.record import ExitEntry
 from anytime_bench.scores import compare, curve, per_sample, summary
 from anytime_bench.scores.intervals import bootstrap_mean
 from anytime_bench.trace import Trace, TraceError

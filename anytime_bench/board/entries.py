@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from anytime_bench import store
 from anytime_bench.errors import UserError
-from anytime_bench.record import Record, canonical_json
+from anytime_bench.files import canonical_json
+from anytime_bench.record import Record
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import re
 from importlib.metadata import version
 from typing import Any
 
-from anytime_bench.record import canonical_json, finite
+from anytime_bench.files import canonical_json
+from anytime_bench.record import finite
 
 _STAMP = re.compile(rb"\[anytime_bench data ([0-9a-f]{64}) drawn by ([^\]]{1,200})\]")
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from anytime_bench.errors import UserError
-from anytime_bench.store import npz_bytes, write_atomically
+from anytime_bench.files import npz_bytes, write_atomically
 from anytime_bench.tasks import Split, Task, make_task, split_validation
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
