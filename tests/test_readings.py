@@ -232,7 +232,7 @@ def test_outside_refuses_the_records_own_images_and_missing_weights(trained, tmp
     arrays = store.load_arrays(trained[1], record)
     copy = store.save(tmp_path, record, arrays)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="missing or damaged"):
+    with pytest.raises(UserError, match="do not exist; train again with run"):
         readings.read_records([copy], outside=f"image_folder:{trained[0] / 'away'}", device="cpu")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -293,6 +293,7 @@ def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
+from anytime_bench.files import write_atomically
 path, size = Path(sys.argv[1]), int(sys.argv[2])
 n = 0
 while True:
