@@ -49,6 +49,18 @@ class DeviceSplit:
             return self
         return DeviceSplit(self.images[:count], self.labels[:count], self.mean, self.std)
 
+    def sample(self, count: int) -> DeviceSplit:
+        """``count`` images, the same ones in every run, or all of them where ``count`` is 0 or larger than the split.
+
+        Evenly spaced and then shuffled: a task may store one class after the other, and its first images would then
+        be of one class.
+        """
+        if count <= 0 or count >= len(self):
+            return self
+        spaced = torch.arange(count) * len(self) // count
+        index = spaced[torch.randperm(count, generator=torch.Generator().manual_seed(0))].to(self.images.device)
+        return DeviceSplit(self.images[index], self.labels[index], self.mean, self.std)
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):

@@ -19,6 +19,8 @@ from anytime_bench.trace import Trace
 
 #: Axes a clock reads. Their scores use multiples of the reference's time in the same rounds, with horizon 1.
 TIMED = ("latency", "device_time")
+#: A record holds thousands of numbers on noise, each a mean over a few hundred images.
+ROBUSTNESS_DECIMALS = 8
 
 
 def derive(
@@ -58,5 +60,14 @@ def derive(
         ratios = {axis: [row["value"] for row in b["ratio_to_reference"]] for axis, b in blocks.items() if b}
         result["timed_scores"] = score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples)
     if "noise_correct" in arrays:
-        result["robustness"] = summary_from_arrays(arrays, horizons)
+        result["robustness"] = _rounded(summary_from_arrays(arrays, horizons), ROBUSTNESS_DECIMALS)
     return {key: finite(value) for key, value in result.items()}
+
+
+def _rounded(value: Any, decimals: int) -> Any:
+    """``value`` with every float in it rounded."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item, decimals) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item, decimals) for item in value]
+    return round(value, decimals) if isinstance(value, float) else value

@@ -63,7 +63,7 @@ class Display:
             table.add_row("model", f"{len(plan.costs.ticks)} exits, {size} ({ratio:.2f} x {plan.reference.name})")
             if not plan.row.method.weights_from:
                 t = config.training
-                cut = f"first {t.train_images:,} images, " if t.train_images else ""
+                cut = f"{t.train_images:,} of the images, " if t.train_images else ""
                 recipe = f" (recipe {config.recipe_name})" if config.recipe_name else ""
                 told = f"{t.epochs} epochs, {cut}batch {t.batch_size}, lr {t.lr:g} {t.schedule}{recipe}"
                 table.add_row("training", told)

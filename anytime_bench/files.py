@@ -40,17 +40,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def npz_bytes(arrays: Mapping[str, NDArray[Any]], level: int = 9) -> bytes:
-    """A compressed ``.npz`` with fixed time stamps and sorted names, so equal arrays give equal bytes."""
+def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, quick: bool = False) -> bytes:
+    """A compressed ``.npz`` with fixed time stamps and sorted names, so equal arrays give equal bytes.
+
+    LZMA makes a trace about a seventh smaller than deflate does; ``quick`` is the latter at its fastest, for what is
+    not kept for long. ``numpy.load`` reads both.
+    """
+    method, level = (zipfile.ZIP_DEFLATED, 1) if quick else (zipfile.ZIP_LZMA, None)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+    with zipfile.ZipFile(buffer, "w", method, compresslevel=level) as archive:
         for name in sorted(arrays):
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asanyarray(arrays[name]), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            archive.writestr(info, member.getvalue())
+            archive.writestr(info, member.getvalue(), method, level)
     return buffer.getvalue()
 
 

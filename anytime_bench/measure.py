@@ -59,7 +59,7 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
     if settings.timing_rounds == 0:
         return {}, None
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
-    split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).first(512)
+    split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).sample(512)
     with display.bar("time", 1000) as advance:
         done = 0
 
@@ -81,7 +81,7 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
 def early_stop(model: AnytimeModel, split: DeviceSplit, batch_sizes: Sequence[int], display: Display) -> list[Any]:
     """Stopping for real, per batch size: the host decides after each exit by the confidence of its answer."""
     found = []
-    split = split.first(EARLY_STOP_IMAGES)
+    split = split.sample(EARLY_STOP_IMAGES)
     images = split.normalised()
     with display.bar("stop early", len(batch_sizes) * len(split)) as advance:
         for size in batch_sizes:
@@ -106,7 +106,9 @@ def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) 
         return {}
     official = OfficialFiles(plan.data_root or Path("data")) if with_official else None
     card, settings = plan.task.card, plan.row.config.evaluation
-    split = DeviceSplit.place(plan.task.splits["test"], card, plan.device).first(settings.noise_images)
+    split = DeviceSplit.place(plan.task.splits["test"], card, plan.device)
+    # The official files are in the order of CIFAR-10's test split, which is not sorted.
+    split = split.first(settings.noise_images) if official else split.sample(settings.noise_images)
     costs = NoiseCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
     with display.bar("noise", 1.0) as advance:
         done = 0.0

@@ -53,7 +53,7 @@ def sheets_of_task(task: str, data_root: Path | None, path: Path) -> list[Path]:
     from anytime_bench.tasks import load_task
 
     loaded = load_task(task, data_root)
-    images = DeviceSplit.place(loaded.splits["test"], loaded.card, "cpu").first(8).normalised()
+    images = DeviceSplit.place(loaded.splits["test"], loaded.card, "cpu").sample(8).normalised()
     frames = path.with_name(f"{path.stem}-frames{path.suffix}")
     return [contact_sheet(images, loaded.card, path), frame_sheet(images, loaded.card, frames)]
 

@@ -35,7 +35,7 @@ def prepared_path(plan: Plan) -> Path:
 def write_prepared(plan: Plan, arrays: Arrays, weights_sha256: str) -> None:
     """Keep ``arrays``, made with the weights of this hash. Raises ``UserError`` where the disk is full."""
     with storage_errors(plan.folder):
-        write_atomically(prepared_path(plan), npz_bytes({**arrays, WEIGHTS: np.array(weights_sha256)}, level=1))
+        write_atomically(prepared_path(plan), npz_bytes({**arrays, WEIGHTS: np.array(weights_sha256)}, quick=True))
 
 
 def read_prepared(plan: Plan, weights_sha256: str) -> Arrays | None:

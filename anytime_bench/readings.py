@@ -31,7 +31,7 @@ from anytime_bench.scores.intervals import RESAMPLES, bootstrap_mean, verdict
 from anytime_bench.scores.learned_stopping import learned_stopping, stop_probabilities
 from anytime_bench.scores.outside import outside_auroc
 from anytime_bench.scores.typicality import response_against_typicality, response_time, typicality
-from anytime_bench.trace import Trace, TraceError
+from anytime_bench.trace import STORED, Trace, TraceError
 from anytime_bench.verify import record_paths
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ RULES = ("gru", "confidence")
 #: Fields that hold one entry per image in their last dimension.
 PER_IMAGE = tuple(each.name for each in fields(Trace) if each.name != "num_classes")
 #: The arrays of a record's file that are read.
-TRACES = [f"{split}_{each.name}" for split in ("test", "val") for each in fields(Trace)]
+TRACES = [f"{split}_{name}" for split in ("test", "val") for name in STORED]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The Trace: what every exit said about every image, in the form in which it is stored. NumPy only.
+"""The Trace: what every exit said about every image, in the precision in which it is stored. NumPy only.
 
 A trace is the narrow waist of the suite: the harness turns logits into it, every score is computed from it and
 from nothing else, and it is what the ``.npz`` beside a record holds. Scores are always computed from the stored
@@ -16,12 +16,16 @@ true_rank                (E, N)   classes that scored above the true one; 0 mean
 confusion                (N,)     summed L1 distance of the earlier answers to the last one (SDN), float16;
                                   None in traces stored without it
 ======================== ======== ==========================================================
+
+Published records hold many traces, so a file says nothing twice. Where an answer is right, ``confidence`` is
+exp(true_log_probability) and stored as 0. ``squared_norm`` is stored as ``spread``: how the probability that the
+predicted class left over is spread over the others, from 0 (evenly) to 255 (on a single one); see ``squared_norms``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +35,45 @@ Array = NDArray[np.generic]
 
 class TraceError(ValueError):
     """A trace that no score may be computed from; the message names the field."""
+
+
+#: What a file holds of a trace, each name behind the split's: ``test_labels``, ...
+STORED = (
+    "num_classes", "labels", "predictions", "confidence", "true_log_probability", "spread", "true_rank", "confusion",
+)  # fmt: skip
+RANGES = {"confidence": (0.0, 1.0), "true_log_probability": (-65504.0, 0.0), "squared_norm": (0.0, 1.01)}
+#: Steps of the stored ``spread``. One step moves a squared norm by at most 1/255 of (1 - confidence)^2.
+SPREADS = 255
+
+
+def squared_norms(confidence: Array, spread: Array, num_classes: int) -> NDArray[np.float16]:
+    """Sum of squared probabilities between its least and its greatest value at this confidence, float16.
+
+    Least: c^2 + (1-c)^2 / (C-1), the rest evenly on the other classes; greatest: c^2 + (1-c)^2, all of it on one.
+
+    >>> squared_norms(np.float16([0.5, 0.5]), np.uint8([0, 255]), num_classes=3).tolist()
+    [0.375, 0.5]
+    """
+    certain = np.asarray(confidence, dtype=np.float64)
+    least = 1.0 / max(num_classes - 1, 1)
+    share = least + (1.0 - least) * np.asarray(spread, dtype=np.float64) / SPREADS
+    return (certain**2 + (1.0 - certain) ** 2 * share).astype(np.float16)
+
+
+def spreads(confidence: Array, squared_norm: Array, num_classes: int) -> NDArray[np.uint8]:
+    """The nearest stored ``spread`` of each squared norm; 0 where nothing is left to spread."""
+    certain = np.asarray(confidence, dtype=np.float64)
+    least, rest = 1.0 / max(num_classes - 1, 1), (1.0 - certain) ** 2
+    width = rest * (1.0 - least)
+    above = np.asarray(squared_norm, dtype=np.float64) - certain**2 - rest * least
+    share = np.divide(above, width, out=np.zeros_like(above), where=width > 0)
+    return np.rint(np.clip(share, 0.0, 1.0) * SPREADS).astype(np.uint8)
+
+
+def _confidences(stored: Array, true_log_probability: Array, correct: NDArray[np.bool_]) -> NDArray[np.float16]:
+    """Stored confidence, with exp(log p of the true class) where the true class was the answer."""
+    certain = np.exp(np.asarray(true_log_probability, dtype=np.float64))
+    return np.where(correct, certain, np.asarray(stored, dtype=np.float64)).astype(np.float16)
 
 
 @dataclass(frozen=True)
@@ -91,16 +134,17 @@ class Trace:
         lower = np.arange(classes)[None, None] < index
         rank = ((logits > true_logit) | ((logits == true_logit) & lower)).sum(axis=2)
         small = np.uint8 if classes <= 256 else np.uint16
+        # float16 ends at 65504; a true class less likely than e^-60000 is stored as e^-60000.
+        truth = np.maximum(np.take_along_axis(log_probability, index, axis=2)[..., 0], -60000.0).astype(np.float16)
+        # By way of its logarithm for every image, so that no rounding tells right answers from wrong ones.
+        confidence = np.exp(log_probability.max(axis=2).astype(np.float16).astype(np.float64)).astype(np.float16)
         return cls(
             num_classes=classes,
             labels=labels.astype(small),
             predictions=predictions.astype(small),
-            confidence=probability.max(axis=2).astype(np.float16),
-            # float16 ends at 65504; a true class less likely than e^-60000 is stored as e^-60000.
-            true_log_probability=np.maximum(
-                np.take_along_axis(log_probability, index, axis=2)[..., 0], -60000.0
-            ).astype(np.float16),
-            squared_norm=(probability**2).sum(axis=2).astype(np.float16),
+            confidence=confidence,
+            true_log_probability=truth,
+            squared_norm=squared_norms(confidence, spreads(confidence, (probability**2).sum(axis=2), classes), classes),
             true_rank=rank.astype(small),
             confusion=sum(
                 (np.abs(row - probability[-1]).sum(axis=1) for row in probability[:-1]), np.zeros(samples)
@@ -108,57 +152,76 @@ class Trace:
         )
 
     def to_arrays(self, prefix: str) -> dict[str, Array]:
-        """Arrays for ``np.savez``, named ``<prefix>_<field>`` (``test_labels``, ...)."""
-        arrays: dict[str, Array] = {
-            f"{prefix}_{field.name}": getattr(self, field.name) for field in fields(self) if field.name != "num_classes"
+        """Arrays for ``np.savez``: ``<prefix>_<field>`` (``test_labels``, ...), ``spread`` for ``squared_norm``."""
+        stored: dict[str, Array | None] = {
+            "num_classes": np.array(self.num_classes),
+            "labels": self.labels,
+            "predictions": self.predictions,
+            "confidence": np.where(self.correct, np.float16(0), self.confidence),
+            "true_log_probability": self.true_log_probability,
+            "spread": spreads(self.confidence, self.squared_norm, self.num_classes),
+            "true_rank": self.true_rank,
+            "confusion": self.confusion,
         }
-        if self.confusion is None:
-            del arrays[f"{prefix}_confusion"]
-        arrays[f"{prefix}_num_classes"] = np.array(self.num_classes)
-        return arrays
+        return {f"{prefix}_{name}": values for name, values in stored.items() if values is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], prefix: str) -> Trace:
         """Read back what ``to_arrays`` wrote, refusing anything that cannot be scored."""
-        names = [field.name for field in fields(cls) if field.name != "confusion" or f"{prefix}_confusion" in arrays]
-        missing = [f"{prefix}_{name}" for name in names if f"{prefix}_{name}" not in arrays]
+        values = {name: np.asarray(arrays[f"{prefix}_{name}"]) for name in STORED if f"{prefix}_{name}" in arrays}
+        missing = [f"{prefix}_{name}" for name in STORED[:-1] if name not in values]
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
-        values = {name: np.asarray(arrays[f"{prefix}_{name}"]) for name in names}
-        num_classes = int(values.pop("num_classes"))
-        trace = cls(num_classes, **values)
+        confusion = values.pop("confusion", None)
+        num_classes, spread = int(values.pop("num_classes")), values.pop("spread")
+        tables = {name: array for name, array in {**values, "spread": spread}.items() if name != "labels"}
+        _check_shapes(prefix, values["labels"], num_classes, tables)
+        for name in ("confidence", "true_log_probability"):
+            _check_range(prefix, name, values[name], *RANGES[name])
+        correct = values["predictions"] == values["labels"][None]
+        values["confidence"] = _confidences(values["confidence"], values["true_log_probability"], correct)
+        norms = squared_norms(values["confidence"], spread, num_classes)
+        trace = cls(num_classes, squared_norm=norms, confusion=confusion, **values)
         trace.validate(prefix)
         return trace
 
     def validate(self, prefix: str = "trace") -> None:
         """Raise ``TraceError`` naming the first field that is out of shape or range."""
-        if self.labels.ndim != 1 or len(self.labels) == 0:
-            raise TraceError(f"{prefix}_labels: expected a non-empty vector, got shape {self.labels.shape}")
-        if self.labels.max() >= self.num_classes or self.labels.min() < 0:
-            raise TraceError(f"{prefix}_labels: expected 0..{self.num_classes - 1}, got up to {self.labels.max()}")
-        shape = self.predictions.shape
-        if len(shape) != 2 or shape[0] == 0 or shape[1] != len(self.labels):
-            raise TraceError(f"{prefix}_predictions: expected (exits, {len(self.labels)}), got {shape}")
+        ranges = {**RANGES, "true_rank": (0.0, self.num_classes - 1.0)}
+        tables = {name: np.asarray(getattr(self, name)) for name in ("predictions", *ranges)}
+        _check_shapes(prefix, self.labels, self.num_classes, tables)
         if self.predictions.max() >= self.num_classes:
             raise TraceError(f"{prefix}_predictions: expected classes below {self.num_classes}")
-        ranges = {
-            "confidence": (0.0, 1.0),
-            "true_log_probability": (-65504.0, 0.0),
-            "squared_norm": (0.0, 1.01),
-            "true_rank": (0, self.num_classes - 1),
-        }
         for name, (low, high) in ranges.items():
-            values = np.asarray(getattr(self, name), dtype=np.float64)
-            if values.shape != shape:
-                raise TraceError(f"{prefix}_{name}: expected shape {shape}, got {values.shape}")
-            if not np.isfinite(values).all():
-                raise TraceError(f"{prefix}_{name}: holds NaN or infinity")
-            if values.min() < low or values.max() > high:
-                raise TraceError(f"{prefix}_{name}: expected [{low}, {high}], got {values.min()}..{values.max()}")
+            _check_range(prefix, name, tables[name], low, high)
         if not np.array_equal(np.asarray(self.true_rank) == 0, self.correct):
             raise TraceError(f"{prefix}_true_rank: disagrees with predictions and labels")
         if self.confusion is not None:
             values = np.asarray(self.confusion, dtype=np.float64)
             # Two answers are at most 2 apart; float16 may round that up.
-            if values.shape != self.labels.shape or not (values >= 0).all() or values.max() > 2.01 * shape[0]:
-                raise TraceError(f"{prefix}_confusion: expected {len(self.labels)} numbers in [0, {2 * shape[0] - 2}]")
+            if values.shape != self.labels.shape or not (values >= 0).all() or values.max() > 2.01 * self.num_exits:
+                raise TraceError(
+                    f"{prefix}_confusion: expected {len(self.labels)} numbers in [0, {2 * self.num_exits - 2}]"
+                )
+
+
+def _check_shapes(prefix: str, labels: Array, num_classes: int, tables: Mapping[str, Array]) -> None:
+    """Labels in range, and every table with one row per exit and one column per label; the first fault is told."""
+    if labels.ndim != 1 or len(labels) == 0:
+        raise TraceError(f"{prefix}_labels: expected a non-empty vector, got shape {labels.shape}")
+    if labels.max() >= num_classes or labels.min() < 0:
+        raise TraceError(f"{prefix}_labels: expected 0..{num_classes - 1}, got up to {labels.max()}")
+    shape = tables["predictions"].shape
+    if len(shape) != 2 or shape[0] == 0 or shape[1] != len(labels):
+        raise TraceError(f"{prefix}_predictions: expected (exits, {len(labels)}), got {shape}")
+    for name, table in tables.items():
+        if table.shape != shape:
+            raise TraceError(f"{prefix}_{name}: expected shape {shape}, got {table.shape}")
+
+
+def _check_range(prefix: str, name: str, table: Array, low: float, high: float) -> None:
+    values = table.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise TraceError(f"{prefix}_{name}: holds NaN or infinity")
+    if values.min() < low or values.max() > high:
+        raise TraceError(f"{prefix}_{name}: expected [{low}, {high}], got {values.min()}..{values.max()}")

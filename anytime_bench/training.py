@@ -96,7 +96,7 @@ def train(
     )  # fmt: skip
     device = train_split.images.device
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
-    train_split = train_split.first(settings.train_images)
+    train_split = train_split.sample(settings.train_images)
     steps = train_split.steps_per_epoch(settings.batch_size)
     distributed.check_batches(len(train_split), settings.batch_size)
     loss_of = distributed.loss_over_processes(method, model)
@@ -148,7 +148,7 @@ def train(
         if not first_process:
             continue
         if epoch % validate_every == 0 or epoch == settings.epochs:
-            accuracies = validation_accuracy(model, val_split.first(VALIDATION_IMAGES))
+            accuracies = validation_accuracy(model, val_split.sample(VALIDATION_IMAGES))
         seconds = before + time.perf_counter() - started
         with storage_errors(folder):
             _append_log(folder / "log.jsonl", epoch, mean_loss, learning_rate(settings, epoch), accuracies, seconds)

@@ -1,9 +1,9 @@
 """Trust without asking anyone: is a record what its raw data give?
 
 ``verify_paths`` checks schema, hashes, names and places, and derives every score anew from the ``.npz`` by the
-functions that made it (``derivation.derive``). Published numbers are rounded to 10 decimals; a re-derived one may
-differ by one unit in the last, for another processor adds in another order. ``reproduce`` goes further and needs the
-task's data.
+functions that made it (``derivation.derive``). Published numbers are rounded to 10 decimals, those on noise to 8; a
+re-derived one may differ by one unit in the last, for another processor adds in another order. ``reproduce`` goes
+further and needs the task's data.
 
 Faults are one line each: which record, which field, what it says, what it should say.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from anytime_bench import store
 from anytime_bench.board.entries import Entry, duplicates, wrong_supersessions
-from anytime_bench.derivation import derive
+from anytime_bench.derivation import ROBUSTNESS_DECIMALS, derive
 from anytime_bench.errors import UserError
 from anytime_bench.record import PROTOCOL_VERSION, Record, finite
 from anytime_bench.trace import Trace, TraceError
@@ -100,27 +100,28 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
     if not record.timing and any(name.startswith("timing_") for name in arrays):
         problems.append("its trace holds timing samples, but the record tells no times")
     for field in DERIVED:
-        problems += differences(stored[field], finite(derived[field]), field)
+        unit = 1.5 * 10**-ROBUSTNESS_DECIMALS if field == "robustness" else ABSOLUTE
+        problems += differences(stored[field], finite(derived[field]), field, unit)
     if len(problems) > MOST:
         problems = [*problems[:MOST], f"and {len(problems) - MOST} more numbers that its raw data do not give"]
     return problems
 
 
-def differences(stored: Any, derived: Any, where: str) -> list[str]:
-    """One line per leaf at which two JSON values differ."""
+def differences(stored: Any, derived: Any, where: str, unit: float = ABSOLUTE) -> list[str]:
+    """One line per leaf at which two JSON values differ; numbers by more than ``unit``."""
     if isinstance(stored, Mapping) and isinstance(derived, Mapping):
         keys = sorted({*stored, *derived}, key=str)
         return [
             line
             for key in keys
-            for line in differences(stored.get(key, _MISSING), derived.get(key, _MISSING), f"{where}.{key}")
+            for line in differences(stored.get(key, _MISSING), derived.get(key, _MISSING), f"{where}.{key}", unit)
         ]
     if isinstance(stored, list | tuple) and isinstance(derived, list | tuple):
         if len(stored) != len(derived):
             return [f"{where} has {len(stored)} entries, its raw data give {len(derived)}"]
         pairs = zip(stored, derived, strict=True)
-        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{i}]")]
-    if _equal(stored, derived):
+        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{i}]", unit)]
+    if _equal(stored, derived, unit):
         return []
     return [f"{where} is {_told(stored)}, its raw data give {_told(derived)}"]
 
@@ -134,11 +135,11 @@ def _told(value: Any) -> str:
     return repr(value) if isinstance(value, int | float | str | bool) or value is None else f"a {type(value).__name__}"
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: Any, b: Any, unit: float) -> bool:
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, int | float) and isinstance(b, int | float):
-        return abs(a - b) <= max(ABSOLUTE, RELATIVE * abs(b))
+        return abs(a - b) <= max(unit, RELATIVE * abs(b))
     if _MISSING in (a, b):
         # A field that is absent and one that is empty say the same.
         return (None if a is _MISSING else a) == (None if b is _MISSING else b)

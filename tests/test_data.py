@@ -33,6 +33,24 @@ def test_images_and_labels_stay_together():
         assert torch.equal(images[:, 0, 0, 0].round().long(), labels)
 
 
+def test_a_sample_of_a_sorted_split_holds_every_class_and_is_always_the_same():
+    images = torch.zeros(1000, 1, 2, 2, dtype=torch.uint8)
+    split = DeviceSplit(images, torch.arange(1000) // 100, *torch.ones(2, 1, 1, 1, 1))
+    chosen = split.sample(40)
+    assert chosen.labels.bincount().tolist() == [4] * 10
+    assert chosen.labels.tolist() != sorted(chosen.labels.tolist())
+    assert torch.equal(chosen.labels, split.sample(40).labels)
+    assert split.sample(0) is split
+    assert split.sample(1000) is split
+
+
+@given(count=st.integers(1, 80), size=st.integers(1, 80))
+@settings(deadline=None, max_examples=60)
+def test_a_sample_holds_no_image_twice(count, size):
+    chosen = split_of(size).sample(count)
+    assert len(set(chosen.labels.tolist())) == len(chosen) == min(count, size)
+
+
 def test_order_follows_from_the_seed_alone():
     orders = [
         torch.cat([labels for _, labels in split_of(50).shuffled(8, AugmentConfig(), seeded(seed, 1))])

@@ -249,7 +249,7 @@ def test_another_drawing_library_is_told_but_no_fault_unless_the_data_differ(bui
 
 def test_a_bad_record_stops_the_build_by_name(tmp_path: Path) -> None:
     path = generated.save(tmp_path, "plain")
-    path.write_text(path.read_text().replace('"parameters": 12345', '"parameters": 12346'))
+    path.write_text(path.read_text().replace('"parameters":12345', '"parameters":12346'))
     with pytest.raises(UserError, match=f"{path.stem}.*altered"):
         build(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

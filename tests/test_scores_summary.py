@@ -161,6 +161,18 @@ def test_confusion_is_stored_and_predicts_errors(runs):
     assert summary.trace_scores(older, val, COSTS["macs"], 80.0)["images"]["confusion"] is None
 
 
+def test_a_stored_trace_is_the_one_that_was_scored_and_close_to_the_logits():
+    logits, labels = logits_and_labels(3)
+    trace = Trace.from_logits(logits, labels)
+    back = Trace.from_arrays(trace.to_arrays("test"), "test")
+    for name in Trace.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(back, name), getattr(trace, name))
+    probability = special.softmax(logits, axis=2)
+    np.testing.assert_allclose(trace.confidence, probability.max(axis=2), atol=5e-4)
+    np.testing.assert_allclose(trace.squared_norm, (probability**2).sum(axis=2), atol=2.5e-3)
+    assert abs(trace.squared_norm.mean(dtype=float) - (probability**2).sum(axis=2).mean()) < 1e-4
+
+
 BROKEN = {
     "NaN logits": (lambda a: a["logits"].__setitem__((1, 3, 2), np.nan), "logits: exit 1 holds NaN"),
     "label out of range": (lambda a: a["labels"].__setitem__(0, CLASSES), r"labels: expected 0\.\.9, got"),
@@ -183,7 +195,7 @@ STORED = {
     "val_confidence": (lambda v: np.where(np.arange(len(v.T)) == 3, np.nan, v), "val_confidence: holds NaN"),
     "val_true_log_probability": (lambda v: -v + np.float16(1), "val_true_log_probability: expected"),
     "val_labels": (lambda v: v + np.uint8(200), "val_labels: expected 0"),
-    "val_squared_norm": (lambda v: v[:, :-1], "val_squared_norm: expected shape"),
+    "val_spread": (lambda v: v[:, :-1], "val_spread: expected shape"),
     "val_predictions": (lambda v: v[:, :-1], "val_predictions: expected"),
     "val_confusion": (lambda v: v * np.float16(np.nan), "val_confusion: expected"),
     "val_true_rank": (lambda v: v * 0 + 1, "val_true_rank: disagrees"),
@@ -202,6 +214,7 @@ def test_bad_stored_traces_are_refused_with_the_field_named(runs, field):
 def test_an_empty_validation_split_is_refused(runs):
     arrays = runs[1].to_arrays("val")
     empty = {name: value[..., :0] if value.ndim else value for name, value in arrays.items()}
+    empty["val_squared_norm"] = empty["val_spread"]
     with pytest.raises(TraceError, match="val_labels: expected a non-empty vector"):
         Trace.from_arrays(empty, "val")
     unchecked = Trace(CLASSES, *(empty[f"val_{name}"] for name in list(Trace.__dataclass_fields__)[1:7]))

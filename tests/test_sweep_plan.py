@@ -89,7 +89,7 @@ def test_a_damaged_record_is_set_aside_and_its_run_repeated(grid, damage):
     if damage == "truncated record":
         path.write_bytes(path.read_bytes()[:500])
     elif damage == "altered record":
-        path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+        path.write_text(path.read_text().replace('"seed":0', '"seed":1'))
     elif damage == "truncated trace":
         trace.write_bytes(trace.read_bytes()[:-40])
     else:

@@ -67,7 +67,9 @@ def _from_archive(archive: Path) -> dict[str, Split]:
     splits = _splits(blobs, archive)
     try:
         stored = {f"{key}_images": split.images for key, split in splits.items()}
-        write_atomically(cached, npz_bytes({**stored, **{f"{k}_labels": s.labels for k, s in splits.items()}}, level=1))
+        write_atomically(
+            cached, npz_bytes({**stored, **{f"{k}_labels": s.labels for k, s in splits.items()}}, quick=True)
+        )
     except OSError:
         pass  # A read-only or full cache costs the next run a few seconds, nothing more.
     return splits
