@@ -1,9 +1,10 @@
 """The leaderboard: a pure function from a store of records to files, and the check that the files are its image.
 
-``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}`` and one figure per axis (PNG and SVG); ``check`` rebuilds
-them in memory and compares bytes. Nothing but the records decides the bytes: no clock, no host, no file order. Pictures
-and pages also depend on the libraries that draw them, whose versions they name; where those differ from the ones at
-hand, ``check`` compares the digest of the drawn data, which every such file carries.
+``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, one figure per axis (PNG and SVG), and a page
+``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``; ``check`` rebuilds them in memory and compares bytes.
+Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and pages also depend on the
+libraries that draw them, whose versions they name; where those differ from the ones at hand, ``check`` compares the
+digest of the drawn data, which every such file carries.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from anytime_bench.board.stamp import read_stamp
 from anytime_bench.board.tables import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.files import write_atomically
 from anytime_bench.plots import Line, board_figure
+
+PAGES = "anytime_bench.pages"
 
 Progress = Callable[[str, int, int], None]
 
@@ -68,6 +72,22 @@ def render(board: Board) -> Iterator[tuple[Path, bytes]]:
     yield _named(stem, "html"), board_page(data).encode()
 
 
+def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
+    """Pages across boards, such as REPRODUCTION.md: each entry point is a function of a store's path and progress that
+    returns Markdown, or None where the store has nothing for it."""
+    for entry in sorted(entry_points(group=PAGES), key=lambda entry: entry.name):
+        text = entry.load()(results, on_progress)
+        if text is not None:
+            yield Path(f"{entry.name}.md"), text.encode()
+
+
+def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
+    """Every generated file, relative to the leaderboards' folder, with its bytes."""
+    for board in boards(results, on_progress):
+        yield from render(board)
+    yield from pages(results, on_progress)
+
+
 def figure(data: dict[str, Any], axis: str, most: int = 12) -> dict[str, bytes]:
     """The best ``most`` rows of a board on one axis, by file format."""
     shown = [row for row in data["rows"] if axis in row["axes"]][:most]
@@ -93,12 +113,11 @@ def figure(data: dict[str, Any], axis: str, most: int = 12) -> dict[str, bytes]:
 def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:
     """Write all leaderboards below ``out`` and remove generated files that no record gives any more."""
     written = []
-    for board in boards(results, on_progress):
-        for name, data in render(board):
-            path = out / name
-            if not path.is_file() or path.read_bytes() != data:
-                write_atomically(path, data)
-            written.append(path)
+    for name, data in files(results, on_progress):
+        path = out / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, data)
+        written.append(path)
     for path in _stale(out, set(written)):
         path.unlink()
     return written
@@ -121,14 +140,13 @@ def check(results: Path, out: Path, on_progress: Progress | None = None) -> list
     """Rebuild in memory and compare; no faults means that ``out`` is exactly what ``results`` gives."""
     findings = []
     expected = set()
-    for board in boards(results, on_progress):
-        for name, data in render(board):
-            path = out / name
-            expected.add(path)
-            if not path.is_file():
-                findings.append(Finding(path, "is missing"))
-            elif (stored := path.read_bytes()) != data:
-                findings.append(_difference(path, stored, data))
+    for name, data in files(results, on_progress):
+        path = out / name
+        expected.add(path)
+        if not path.is_file():
+            findings.append(Finding(path, "is missing"))
+        elif (stored := path.read_bytes()) != data:
+            findings.append(_difference(path, stored, data))
     findings += [Finding(path, "is given by no record") for path in _stale(out, expected)]
     return findings
 
@@ -146,9 +164,10 @@ def _difference(path: Path, stored: bytes, rebuilt: bytes) -> Finding:
 
 
 def _stale(out: Path, expected: set[Path]) -> list[Path]:
+    named = [out / f"{entry.name}.md" for entry in entry_points(group=PAGES)]
     return sorted(
         path
-        for path in out.glob("*/*")
+        for path in [*out.glob("*/*"), *(path for path in named if path.is_file())]
         if path.suffix in (".md", ".csv", ".json", ".html", ".png", ".svg")
         and path not in expected
         and path.name != "README.md"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from anytime_bench.record import Record
 from anytime_bench.scores import stopping
 from anytime_bench.scores.compare import MARGIN
 from anytime_bench.scores.intervals import RESAMPLES, bootstrap_mean, verdict
-from anytime_bench.scores.learned_stopping import learned_stopping, stop_probabilities
+from anytime_bench.scores.learned_stopping import learn, learned_stopping
 from anytime_bench.scores.outside import outside_auroc
 from anytime_bench.scores.typicality import response_against_typicality, response_time, typicality
 from anytime_bench.trace import STORED, Trace, TraceError
@@ -40,7 +40,6 @@ Floats = NDArray[np.float64]
 SERIAL = "serial_ce"
 RULES = ("gru", "confidence")
 #: Fields that hold one entry per image in their last dimension.
-PER_IMAGE = tuple(each.name for each in fields(Trace) if each.name != "num_classes")
 #: The arrays of a record's file that are read.
 TRACES = [f"{split}_{name}" for split in ("test", "val") for name in STORED]
 
@@ -201,15 +200,12 @@ def read_stopping(answers: Answers, seed: int = 0) -> tuple[dict[str, Any] | str
     """
     test, val, cost = answers.test, answers.val, answers.cost
     try:
-        result = learned_stopping(test, val, cost, 1.0, seed=seed)
+        learned = learn(test, val, seed)
     except TraceError as error:
         return f"no stopping rule can be learned: {error}", {}
-    # The same halves and the same fit as above, once more for the correctness of single images, which pairs the rules.
-    order = np.random.default_rng([seed, 0x4A1F]).permutation(val.num_samples)
-    half = val.num_samples // 2
-    fit = subset(val, order[half:])
-    on_fit, on_test = stop_probabilities(subset(val, order[:half]), fit, test, seed=seed)
-    fitted = stopping.sweep(on_fit, fit.correct, cost)
+    result = learned_stopping(test, val, cost, 1.0, learned=learned)
+    on_test = learned.on_test
+    fitted = stopping.sweep(learned.on_fit, learned.fit.correct, cost)
     swept = {
         "gru": stopping.sweep(on_test, test.correct, cost),
         "confidence": stopping.sweep(test.confidence, test.correct, cost),
@@ -226,18 +222,12 @@ def read_stopping(answers: Answers, seed: int = 0) -> tuple[dict[str, Any] | str
         assert same is not None
         bare, as_much = stopping.apply_mixture(same, test.confidence, test.correct, cost)
         expected[budget] = {"gru": gru, "confidence": bare}
-        result["equal_cost"][budget] = {"cost": {"gru": spent, "confidence": as_much}, **_difference(gru, bare)}
+        result["equal_cost"][budget] = {"cost": {"gru": spent, "confidence": as_much}, **rule_difference(gru, bare)}
     curves = {name: (each.cost, each.accuracy) for name, each in swept.items()}
     return result, {"expected": expected, "curves": curves}
 
 
-def subset(trace: Trace, chosen: NDArray[np.intp]) -> Trace:
-    """The trace of the ``chosen`` images."""
-    kept = {name: getattr(trace, name) for name in PER_IMAGE if getattr(trace, name) is not None}
-    return replace(trace, **{name: values[..., chosen] for name, values in kept.items()})
-
-
-def _difference(gru: Floats, confidence: Floats) -> dict[str, Any]:
+def rule_difference(gru: Floats, confidence: Floats) -> dict[str, Any]:
     """Accuracies of both rules and their difference from expected correctness ``(S, N)``, verdict about the GRU.
 
     Both rules stop the same nets, so seeds are paired here and not only images.
@@ -329,7 +319,7 @@ def _mean(seeds: Sequence[Reading]) -> dict[str, Any]:
     if all(isinstance(each.stopping, dict) for each in seeds):
         tables = [each.values["expected"] for each in seeds]
         found["stopping"] = {
-            budget: _difference(*(np.stack([table[budget][rule] for table in tables]) for rule in RULES))
+            budget: rule_difference(*(np.stack([table[budget][rule] for table in tables]) for rule in RULES))
             for budget in tables[0]
             if all(budget in table for table in tables)
         }

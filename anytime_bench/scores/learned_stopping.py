@@ -9,6 +9,7 @@ Source: Iuzzolino et al., NeurIPS 2021 (metacognition of stopping).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,12 @@ LEARNING_RATE = 0.02
 BUDGETS = (25, 50, 75, 100)
 
 
-def stopping_features(trace: Trace) -> NDArray[np.float32]:
+def stopping_features(trace: Trace) -> Floats:
     """What the GRU reads, ``(E, N, 3)``: log-odds of confidence, squared norm, 1 where the answer has just changed."""
     confidence = np.clip(trace.confidence.astype(np.float64), 1e-3, 1 - 1e-3)
     changed = np.zeros(trace.predictions.shape)
     changed[1:] = trace.predictions[1:] != trace.predictions[:-1]
-    return np.stack([special.logit(confidence), trace.squared_norm.astype(np.float64), changed], axis=2).astype(
-        np.float32
-    )
+    return np.stack([special.logit(confidence), trace.squared_norm.astype(np.float64), changed], axis=2)
 
 
 def answer_is_final(trace: Trace) -> NDArray[np.bool_]:
@@ -59,7 +58,7 @@ def stop_probabilities(train: Trace, *others: Trace, seed: int = 0) -> list[Floa
             return self.head(self.gru(features)[0])[..., 0]
 
     features = torch.from_numpy(stopping_features(train))
-    targets = torch.from_numpy(answer_is_final(train)).float()
+    targets = torch.from_numpy(answer_is_final(train)).double()
     mean, spread = features.mean(dim=(0, 1)), features.std(dim=(0, 1)) + 1e-3
     batches = np.random.default_rng([seed, 0x6E0])
     threads = torch.get_num_threads()
@@ -68,7 +67,8 @@ def stop_probabilities(train: Trace, *others: Trace, seed: int = 0) -> list[Floa
         # One thread: sums in one order, hence the same bits whatever the machine is set to.
         torch.set_num_threads(1)
         try:
-            reader = Reader()
+            # In float64, so that another processor's rounding does not move an image across a threshold.
+            reader = Reader().double()
             optimiser = torch.optim.Adam(reader.parameters(), lr=LEARNING_RATE)
             for _ in range(STEPS):
                 chosen = torch.from_numpy(batches.integers(0, train.num_samples, min(BATCH, train.num_samples)))
@@ -80,34 +80,56 @@ def stop_probabilities(train: Trace, *others: Trace, seed: int = 0) -> list[Floa
                 optimiser.step()
             with torch.inference_mode():
                 return [
-                    reader((torch.from_numpy(stopping_features(other)) - mean) / spread).sigmoid().double().numpy()
+                    reader((torch.from_numpy(stopping_features(other)) - mean) / spread).sigmoid().numpy()
                     for other in others
                 ]
         finally:
             torch.set_num_threads(threads)
 
 
-def learned_stopping(
-    test: Trace, val: Trace, cost: ArrayLike, reference_cost: float, *, seed: int = 0
-) -> dict[str, Any]:
-    """Accuracy at 25/50/75/100 % of ``reference_cost`` when the GRU decides, beside the confidence rule's.
+@dataclass(frozen=True)
+class Learned:
+    """The half of the validation split that thresholds are fitted on, and the GRU's probabilities ``(E, N)`` on it and
+    on the test split; the GRU has learned from the other half."""
 
-    Both rules get their thresholds from the same half of ``val``. ``auroc`` says, per exit but the last, how well the
-    GRU's probability and the bare confidence tell final answers from others on ``test`` (None where all are alike).
-    """
+    fit: Trace
+    on_fit: Floats
+    on_test: Floats
+
+
+def learn(test: Trace, val: Trace, seed: int = 0) -> Learned:
+    """Fit the GRU on one half of ``val``. Raises ``TraceError`` where there is nothing to fit or to decide."""
     if val.num_samples < 4:
         raise TraceError(f"val_labels: expected at least 4 validation images to fit on, got {val.num_samples}")
     if test.num_exits != val.num_exits:
         raise TraceError(f"val_predictions: expected {test.num_exits} exits as on the test split, got {val.num_exits}")
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
-    costs = check_cost(cost) / reference_cost
     half = val.num_samples // 2
     order = np.random.default_rng([seed, 0x4A1F]).permutation(val.num_samples)
-    learn, fit = _subset(val, order[:half]), _subset(val, order[half:])
-    on_fit, on_test = stop_probabilities(learn, fit, test, seed=seed)
+    fit = subset(val, order[half:])
+    return Learned(fit, *stop_probabilities(subset(val, order[:half]), fit, test, seed=seed))
+
+
+def learned_stopping(
+    test: Trace,
+    val: Trace,
+    cost: ArrayLike,
+    reference_cost: float,
+    *,
+    seed: int = 0,
+    learned: Learned | None = None,
+) -> dict[str, Any]:
+    """Accuracy at 25/50/75/100 % of ``reference_cost`` when the GRU decides, beside the confidence rule's.
+
+    Both rules get their thresholds from the same half of ``val``. ``auroc`` says, per exit but the last, how well the
+    GRU's probability and the bare confidence tell final answers from others on ``test`` (None where all are alike).
+    ``learned`` is what ``learn`` gave for these traces, if it was called before.
+    """
+    learned = learned or learn(test, val, seed)
+    fit, costs = learned.fit, check_cost(cost) / reference_cost
     rules = {
-        "gru": (on_fit, on_test),
+        "gru": (learned.on_fit, learned.on_test),
         "confidence": (fit.confidence.astype(np.float64), test.confidence.astype(np.float64)),
     }
     final = answer_is_final(test)[:-1]
@@ -130,14 +152,7 @@ def learned_stopping(
     return results
 
 
-def _subset(trace: Trace, chosen: NDArray[np.intp]) -> Trace:
-    # Confusion is not read here, so it is left out.
-    return Trace(
-        trace.num_classes,
-        trace.labels[chosen],
-        trace.predictions[:, chosen],
-        trace.confidence[:, chosen],
-        trace.true_log_probability[:, chosen],
-        trace.squared_norm[:, chosen],
-        trace.true_rank[:, chosen],
-    )
+def subset(trace: Trace, chosen: NDArray[np.intp]) -> Trace:
+    """The trace of the ``chosen`` images."""
+    kept = {each.name: getattr(trace, each.name) for each in fields(Trace) if each.name != "num_classes"}
+    return replace(trace, **{name: values[..., chosen] for name, values in kept.items() if values is not None})

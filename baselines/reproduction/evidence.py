@@ -1,0 +1,186 @@
+"""What the published records say, in the form in which claims are judged: per image, per seed, with intervals.
+
+``Row`` is one method with one set of options over its seeds; ``Evidence`` the rows of one task on one device. Costs are
+multiples of the reference model's full answer (``serial_ce``), so that a deadline of 1 is the moment at which a plain
+ResNet has answered. Correctness is ``(seeds, images)`` in [0, 1]; the same images in the same order in every row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench import store
+from anytime_bench.board.costs import AXES, COUNTED, comparable, exit_costs
+from anytime_bench.board.entries import Entry, Group, groups, read_entries
+from anytime_bench.record import Record
+from anytime_bench.scores.curve import per_sample_auc, settle
+from anytime_bench.scores.robustness import NoiseRun, unpack
+
+Floats = NDArray[np.float64]
+#: Only the suite's own rows are evidence about the papers; a plugin may be called ``cascaded_td`` too.
+DISTRIBUTION = "anytime_bench"
+#: Of the published figures: parallel models were trained with lambda = 0, serial ones with lambda = 1.
+PUBLISHED_LAMBDA = {"cascaded": 0.0, "serial": 1.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one set of options; ``entries`` are its seeds."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def record(self) -> Record:
+        return self.entries[0].record
+
+    @property
+    def name(self) -> str:
+        return self.record.method.name
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.record.task.classes
+
+    @property
+    def seeds(self) -> int:
+        return len(self.entries)
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether exit k of seed s is right about image n, ``(S, E, N)``."""
+        return np.stack([entry.correct() for entry in self.entries])
+
+    @property
+    def timed(self) -> bool:
+        """Whether every seed's times may be compared."""
+        return all(comparable(entry.record)[0] for entry in self.entries)
+
+    def costs(self, axis: str) -> Floats | None:
+        """Relative cost of each exit, ``(S, E)``; None where a seed has no comparable measurement."""
+        found = [exit_costs(entry.record, axis) for entry in self.entries]
+        if axis not in COUNTED and not self.timed:
+            return None
+        known = [cost.relative for cost in found if cost is not None]
+        if len(known) < len(found):
+            return None
+        return np.stack([np.asarray(cost) if axis in COUNTED else settle(cost) for cost in known])
+
+    def exit(self, k: int) -> Floats:
+        """Correctness of exit k, ``(S, N)``."""
+        return self.correct[:, k].astype(np.float64)
+
+    def owned(self, axis: str, deadline: float) -> Floats | None:
+        """Expected correctness of the answer owned at ``deadline``, ``(S, N)``; chance before the first answer."""
+        costs = self.costs(axis)
+        if costs is None:
+            return None
+        owned = [int(np.searchsorted(cost, deadline * (1 + 1e-9), side="right")) - 1 for cost in costs]
+        blind = np.full(self.correct.shape[2], self.chance)
+        return np.stack(
+            [seed[k].astype(np.float64) if k >= 0 else blind for seed, k in zip(self.correct, owned, strict=True)]
+        )
+
+    def area(self, axis: str, horizon: float) -> Floats | None:
+        """AUC up to ``horizon`` per image, ``(S, N)``."""
+        costs = self.costs(axis)
+        if costs is None:
+            return None
+        return np.stack(
+            [per_sample_auc(c, right, horizon, self.chance) for c, right in zip(costs, self.correct, strict=True)]
+        )
+
+    @cached_property
+    def noise(self) -> list[list[NoiseRun]]:
+        """What was evaluated under noise, per seed; empty where a seed was not."""
+        if not all(entry.record.robustness for entry in self.entries):
+            return []
+        return [unpack(store.load_arrays(entry.path, entry.record)) for entry in self.entries]
+
+    def under_noise(self, mode: str, policy: str, *, axis: str = "", budget: float = np.inf) -> Floats | None:
+        """Correctness ``(S, N)`` under noise, the mean over kinds and severities, None where it was not evaluated.
+
+        Of the last answer, or of the one owned once ``budget`` (in ticks or MACs) is spent on ``axis``.
+        """
+        tables = []
+        for runs in self.noise:
+            chosen = [run for run in runs if run.mode == mode and run.policy == policy]
+            kinds: dict[str, list[Floats]] = {}
+            for run in chosen:
+                right = run.at(axis, budget, self.chance) if axis else run.final.astype(np.float64)
+                kinds.setdefault(run.kind, []).append(right)
+            if not kinds:
+                return None
+            tables.append(np.mean([np.mean(severities, axis=0) for severities in kinds.values()], axis=0))
+        return np.stack(tables) if tables else None
+
+    def spent_under_noise(self, mode: str, policy: str, axis: str) -> float | None:
+        """What ``policy`` has spent on ``axis`` when it is done."""
+        for runs in self.noise[:1]:
+            for run in runs:
+                if run.mode == mode and run.policy == policy:
+                    return float(run.costs[axis][-1])
+        return None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The rows of one task on one device."""
+
+    group: Group
+
+    @property
+    def task(self) -> str:
+        return self.group.task
+
+    @property
+    def device(self) -> str:
+        return self.group.device
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        rows = [Row(tuple(entries)) for entries in self.group.rows.values()]
+        return [row for row in rows if row.record.method.origin.get("distribution") == DISTRIBUTION]
+
+    @property
+    def records(self) -> int:
+        return sum(row.seeds for row in self.rows)
+
+    @property
+    def axes(self) -> list[str]:
+        return [axis for axis in AXES if any(row.costs(axis) is not None for row in self.rows)]
+
+    def row(self, method: str) -> Row | None:
+        """The row of ``method`` at its published lambda, if it has one; of several such rows that with most seeds."""
+        lam = PUBLISHED_LAMBDA.get(method.partition("_")[0])
+        found = [
+            row for row in self.rows if row.name == method and row.record.method.options.get("lam", lam) in (lam, None)
+        ]
+        return max(found, key=lambda row: row.seeds) if found else None
+
+    def lambdas(self, method: str) -> dict[float, Row]:
+        """Rows of ``method`` that differ in lambda alone, by lambda; the usual options are those of ``row``."""
+        usual = self.row(method)
+        if usual is None:
+            return {}
+        fixed = {key: value for key, value in usual.record.method.options.items() if key != "lam"}
+        found = {}
+        for row in self.rows:
+            options = dict(row.record.method.options)
+            lam = options.pop("lam", None)
+            if row.name == method and lam is not None and options == fixed:
+                found[float(lam)] = row
+        return dict(sorted(found.items()))
+
+
+def read_evidence(results: Path) -> list[Evidence]:
+    """The current group of every task and device, those with rows of this suite's own distribution."""
+    current: dict[tuple[str, str], Group] = {}
+    for group in groups(read_entries(results)):
+        current[group.task, group.device] = group  # The last one of a task and device is the current one.
+    found = [Evidence(group) for group in current.values()]
+    return [evidence for evidence in found if evidence.rows]
