@@ -157,9 +157,9 @@ class Evidence:
     def row(self, method: str) -> Row | None:
         """The row of ``method`` at its published lambda, if it has one; of several such rows that with most seeds."""
         lam = PUBLISHED_LAMBDA.get(method.partition("_")[0])
-        found = [
-            row for row in self.rows if row.name == method and row.record.method.options.get("lam", lam) in (lam, None)
-        ]
+        found = [row for row in self.rows if row.name == method]
+        usual = [row for row in found if row.record.method.options.get("lam", lam) == lam]
+        found = usual if lam is not None else found
         return max(found, key=lambda row: row.seeds) if found else None
 
     def lambdas(self, method: str) -> dict[float, Row]:

@@ -198,22 +198,20 @@ def _charged(found: Sequence[Evidence]) -> str:
             accuracy = f"{100 * final.value:.1f} [{100 * final.low:.1f}, {100 * final.high:.1f}]"
             cells = [evidence.task, name, accuracy]
             record = row.record
-            full = record.reference.get("macs")
             for axis in ("ticks", "macs", "latency"):
                 costs = row.costs(axis)
                 cells.append(NONE if costs is None else f"{costs[:, -1].mean():.2f}")
-            for key in ("macs_dense", "macs_reused"):
-                counted = record.costs.get(key)
-                cells.append(f"{counted[-1] / full:.2f}" if counted and full else NONE)
+            dense, full = record.costs.get("macs_dense"), record.reference.get("macs")
+            cells.append(f"{dense[-1] / full:.2f}" if dense and full else NONE)
             rows.append([*cells, str(row.seeds)])
     text = (
         "Cost of the last exit with every answer emitted on the way, in multiples of serial_ce's full answer (means "
-        "over seeds; latency at batch size 1 is the median of interleaved rounds). Dense MACs repeat every block at "
-        "every tick, reused MACs skip what cannot have changed on a still image; a tick charges for neither. Final "
-        "accuracy in %."
+        "over seeds; latency at batch size 1 is the median of interleaved rounds). MACs of a cascade leave out what "
+        "cannot have changed on a still image; dense MACs repeat every block at every tick. A tick charges for "
+        "neither. Final accuracy in %."
     )
-    header = ("Task", "Row", "Final", "Ticks", "MACs", "Latency", "Dense MACs", "Reused MACs", "Seeds")
-    return "\n".join(["## What it costs", "", text, "", table(header, rows, right=range(2, 9))])
+    header = ("Task", "Row", "Final", "Ticks", "MACs", "Latency", "Dense MACs", "Seeds")
+    return "\n".join(["## What it costs", "", text, "", table(header, rows, right=range(2, 8))])
 
 
 def _lambdas(found: Sequence[Evidence]) -> str:
