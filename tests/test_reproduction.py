@@ -15,7 +15,8 @@ from anytime_bench.scores.robustness import NoiseRun, pack
 from baselines.reproduction import claims, dynamics
 from baselines.reproduction.claims import side
 from baselines.reproduction.evidence import Evidence, read_evidence
-from baselines.reproduction.page import CLAIMS, estimate, page
+from baselines.reproduction.page import CLAIMS, page
+from baselines.reproduction.tables import estimate
 
 IMAGES = 600
 #: Skill per method: TD beats cross-entropy, the cascade beats SDN, several heads help the serial net.
@@ -159,6 +160,7 @@ def test_the_page_says_everything_once_and_is_the_same_twice(results: Path, text
         assert text.count(f"\n## {number}. {claim.title}\n") == 1
     assert "cascaded_ce and serial_ce, the same weights, answer differently" in text
     assert "Not measured" not in text
+    assert "| digits | lam 0.5 |" in text
     assert "nan" not in text.lower().replace("fina", "")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,20 @@ class Row:
     @property
     def seeds(self) -> int:
         return len(self.entries)
+
+    @property
+    def recipe(self) -> str:
+        """SHA-256 of the training recipe."""
+        return self.record.training.recipe_sha256 if self.record.training else ""
+
+    def changed(self, usual: Row) -> dict[str, Any]:
+        """Options, and the number of epochs, in which this row differs from ``usual``."""
+        mine, theirs = ({**row.record.method.options, "epochs": row.epochs} for row in (self, usual))
+        return {key: value for key, value in mine.items() if theirs.get(key) != value}
+
+    @property
+    def epochs(self) -> int:
+        return self.record.training.epochs if self.record.training else 0
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -163,18 +178,33 @@ class Evidence:
         return max(found, key=lambda row: row.seeds) if found else None
 
     def lambdas(self, method: str) -> dict[float, Row]:
-        """Rows of ``method`` that differ in lambda alone, by lambda; the usual options are those of ``row``."""
+        """Rows of ``method`` that differ from the usual one in lambda alone, and that one, by lambda."""
         usual = self.row(method)
+        found: dict[float, Row] = {}
         if usual is None:
-            return {}
-        fixed = {key: value for key, value in usual.record.method.options.items() if key != "lam"}
-        found = {}
+            return found
         for row in self.rows:
-            options = dict(row.record.method.options)
-            lam = options.pop("lam", None)
-            if row.name == method and lam is not None and options == fixed:
-                found[float(lam)] = row
+            if row.name == method and row.recipe == usual.recipe and not set(row.changed(usual)) - {"lam"}:
+                found[float(row.record.method.options.get("lam", 0.0))] = row
         return dict(sorted(found.items()))
+
+    def variations(self, method: str) -> list[tuple[Row, Row | None]]:
+        """Rows of ``method`` beside the usual one, each with serial_ce of the same recipe and width if there is one."""
+        usual = self.row(method)
+        pairs = []
+        for row in self.rows:
+            if usual is None or row.name != method or row is usual:
+                continue
+            width = row.record.method.options.get("width")
+            serial = [
+                other
+                for other in self.rows
+                if other.name == "serial_ce"
+                and other.recipe == row.recipe
+                and other.record.method.options.get("width") == width
+            ]
+            pairs.append((row, serial[0] if serial else None))
+        return sorted(pairs, key=lambda pair: str(pair[0].changed(usual)) if usual else "")
 
 
 def read_evidence(results: Path) -> list[Evidence]:

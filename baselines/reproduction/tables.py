@@ -1,0 +1,195 @@
+"""The tables beside the claims: where the cascade wins, what it costs, other ways to train it, and sanity.
+
+Differences are in points, rounded to one decimal; costs are multiples of the serial net's full answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from anytime_bench import store
+from anytime_bench.board.costs import TITLES
+from anytime_bench.scores.intervals import bootstrap_mean, paired_difference
+from baselines.reproduction.evidence import Evidence, Row
+
+RIVALS = ("serial_ce", "serial_td_multihead", "sdn", "msdnet")
+#: The order of rows in tables.
+METHODS = (
+    "cascaded_td", "cascaded_td_multihead", "cascaded_ce", "serial_td", "serial_td_multihead", "serial_ce",
+    "sdn", "sdn_ic_only", "msdnet", "product_of_experts", "most_confident",
+)  # fmt: skip
+WATCHING = ("watch", "watch_mean")
+#: Sanity bound of the suite: the final exits of cascaded_td and serial_ce.
+SANE = 0.03
+NONE = "–"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """A Markdown table; columns in ``right`` are aligned to the right."""
+    marks = ["--:" if column in right else ":--" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *rows])
+
+
+def estimate(value: float, low: float, high: float, unit: str = "points") -> str:
+    """``+1.2 [+0.4, +2.0]``; correlations get two decimals."""
+    digits = 2 if unit == "correlation" else 1
+
+    def told(number: float) -> str:
+        # A rounded zero has no sign.
+        return f"{number:+.{digits}f}" if round(number, digits) else f"{0:.{digits}f}"
+
+    return f"{told(value)} [{told(low)}, {told(high)}]"
+
+
+def wins(found: Sequence[Evidence]) -> str:
+    """Differences in AUC@1 and AUC@2 between the cascade and its rivals, per axis."""
+    rows = []
+    for evidence in found:
+        cascade = evidence.row("cascaded_td")
+        for rival in RIVALS:
+            other = evidence.row(rival)
+            if cascade is None or other is None:
+                continue
+            for axis in evidence.axes:
+                cells = [evidence.task, rival, TITLES[axis]]
+                for horizon in (1.0, 2.0):
+                    a, b = cascade.area(axis, horizon), other.area(axis, horizon)
+                    if a is None or b is None:
+                        cells += [NONE]
+                        continue
+                    d = paired_difference(a, b)
+                    word = {"BETTER": "wins", "WORSE": "loses", "SAME": "same"}.get(d.verdict, "undecided")
+                    cells.append(f"{estimate(100 * d.value, 100 * d.low, 100 * d.high)} {word}")
+                rows.append(cells)
+    if not rows:
+        return ""
+    text = (
+        "AUC@h is the mean accuracy when the deadline is uniform between 0 and h times the serial net's full answer. "
+        "cascaded_td minus the rival, in points:"
+    )
+    header = ("Task", "Rival", "Axis", "AUC@1", "AUC@2")
+    return "\n".join(["## Where the cascade wins and where it loses", "", text, "", table(header, rows, right=(3, 4))])
+
+
+def charged(found: Sequence[Evidence]) -> str:
+    """What the rows' full answers cost: the extra computation that a tick does not charge."""
+    rows = []
+    for evidence in found:
+        for name in METHODS:
+            row = evidence.row(name)
+            if row is None:
+                continue
+            final = bootstrap_mean(row.exit(-1))
+            accuracy = f"{100 * final.value:.1f} [{100 * final.low:.1f}, {100 * final.high:.1f}]"
+            cells = [evidence.task, name, accuracy]
+            record = row.record
+            for axis in ("ticks", "macs", "latency"):
+                costs = row.costs(axis)
+                cells.append(NONE if costs is None else f"{costs[:, -1].mean():.2f}")
+            dense, full = record.costs.get("macs_dense"), record.reference.get("macs")
+            cells.append(f"{dense[-1] / full:.2f}" if dense and full else NONE)
+            rows.append([*cells, str(row.seeds)])
+    text = (
+        "Cost of the last exit with every answer emitted on the way, in multiples of serial_ce's full answer (means "
+        "over seeds; latency at batch size 1 is the median of interleaved rounds). MACs of a cascade leave out what "
+        "cannot have changed on a still image; dense MACs repeat every block at every tick. A tick charges for "
+        "neither. Final accuracy in %."
+    )
+    header = ("Task", "Row", "Final", "Ticks", "MACs", "Latency", "Dense MACs", "Seeds")
+    return "\n".join(["## What it costs", "", text, "", table(header, rows, right=range(2, 8))])
+
+
+def lambdas(found: Sequence[Evidence]) -> str:
+    rows = []
+    for evidence in found:
+        swept = evidence.lambdas("cascaded_td")
+        for lam, row in swept.items() if len(swept) > 2 else ():
+            cells = [evidence.task, f"{lam:g}"]
+            for values in (row.exit(-1), row.exit(1), row.area("ticks", 1.0)):
+                if values is None:
+                    cells.append(NONE)
+                    continue
+                told = bootstrap_mean(values)
+                cells.append(f"{100 * told.value:.1f} [{100 * told.low:.1f}, {100 * told.high:.1f}]")
+            rows.append([*cells, str(row.seeds), f"{row.correct.shape[2]:,}"])
+    if not rows:
+        return ""
+    header = ("Task", "lambda", "Final %", "Second exit %", "AUC@1 ticks %", "Seeds", "n")
+    return "\n".join(["## The sweep over lambda, cascaded_td", "", table(header, rows, right=range(1, 7))])
+
+
+def variations(found: Sequence[Evidence]) -> str:
+    """The comparisons of claims 4, 6 and 7 once more, for every other way in which the cascade was trained."""
+    rows = []
+    for evidence in found:
+        usual = evidence.row("cascaded_td")
+        pairs = evidence.variations("cascaded_td")
+        if usual is None or not pairs:
+            continue
+        for row, serial in [(usual, evidence.row("serial_ce")), *pairs]:
+            changed = ", ".join(f"{key} {value:g}" for key, value in row.changed(usual).items()) or "as above"
+            cells = [evidence.task, changed]
+            if serial is None:
+                cells += [NONE] * 4
+            else:
+                mode = "transient_1"
+                compared = (
+                    (row.exit(-1), serial.exit(-1)),
+                    (row.under_noise("persistent", "onset"), serial.under_noise("persistent", "onset")),
+                    *((row.under_noise(mode, p), serial.under_noise(mode, "pipelined_mean")) for p in WATCHING),
+                )
+                for a, b in compared:
+                    if a is None or b is None:
+                        cells.append(NONE)
+                        continue
+                    d = paired_difference(a, b)
+                    cells.append(estimate(100 * d.value, 100 * d.low, 100 * d.high))
+            rows.append([*cells, str(row.seeds)])
+    if not rows:
+        return ""
+    text = (
+        "cascaded_td minus serial_ce of the same recipe, in points. Persistent: one noisy frame. The last two: a new "
+        "noisy frame every tick, both on the same frames until both are done, the serial net pipelined and averaged."
+    )
+    header = ("Task", "Trained with", "Last exit", "Persistent noise", "watch", "watch_mean", "Seeds")
+    lines = ["## Trained otherwise", "", text, "", table(header, rows, right=range(2, 7))]
+    return "\n".join(lines)
+
+
+def sanity(found: Sequence[Evidence]) -> str:
+    lines = []
+    for evidence in found:
+        td, serial, cascade = (evidence.row(name) for name in ("cascaded_td", "serial_ce", "cascaded_ce"))
+        if td and serial:
+            gap = 100 * float(td.exit(-1).mean() - serial.exit(-1).mean())
+            word = "within" if abs(gap) < 100 * SANE else "NOT within"
+            lines.append(
+                f"- {evidence.task}: the last exits of cascaded_td and serial_ce differ by {gap:+.1f} points, {word} "
+                f"{100 * SANE:.0f}."
+            )
+        if cascade and serial:
+            differ, images, seeds = _disagreements(cascade, serial)
+            lines.append(
+                f"- {evidence.task}: cascaded_ce and serial_ce, the same weights, answer differently at the last "
+                f"exit on {differ:,} of {images:,} images ({seeds} seeds)."
+            )
+    return "\n".join(["## Sanity", "", *lines]) if lines else ""
+
+
+def _disagreements(a: Row, b: Row) -> tuple[int, int, int]:
+    """Images on which the last answers of equal seeds differ, of how many, over how many seeds."""
+    others = {entry.seed: entry for entry in b.entries}
+    differ = images = seeds = 0
+    for entry in a.entries:
+        if entry.seed not in others:
+            continue
+        answers = [
+            np.asarray(store.load_arrays(each.path, each.record, ("test_predictions",))["test_predictions"][-1])
+            for each in (entry, others[entry.seed])
+        ]
+        differ += int((answers[0] != answers[1]).sum())
+        images += len(answers[0])
+        seeds += 1
+    return differ, images, seeds
