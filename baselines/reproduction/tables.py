@@ -21,6 +21,7 @@ METHODS = (
     "sdn", "sdn_ic_only", "msdnet", "product_of_experts", "most_confident",
 )  # fmt: skip
 WATCHING = ("watch", "watch_mean")
+PLAIN = {"wins": "wins against", "loses": "loses to", "same": "equals", "undecided": "cannot be told from"}
 #: Sanity bound of the suite: the final exits of cascaded_td and serial_ce.
 SANE = 0.03
 NONE = "–"
@@ -46,6 +47,7 @@ def estimate(value: float, low: float, high: float, unit: str = "points") -> str
 def wins(found: Sequence[Evidence]) -> str:
     """Differences in AUC@1 and AUC@2 between the cascade and its rivals, per axis."""
     rows = []
+    words: dict[tuple[str, str], list[str]] = {}
     for evidence in found:
         cascade = evidence.row("cascaded_td")
         for rival in RIVALS:
@@ -62,15 +64,20 @@ def wins(found: Sequence[Evidence]) -> str:
                     d = paired_difference(a, b)
                     word = {"BETTER": "wins", "WORSE": "loses", "SAME": "same"}.get(d.verdict, "undecided")
                     cells.append(f"{estimate(100 * d.value, 100 * d.low, 100 * d.high)} {word}")
+                    if horizon == 1.0:
+                        words.setdefault((TITLES[axis], word), []).append(f"{rival} on {evidence.task}")
                 rows.append(cells)
     if not rows:
         return ""
+    plain = [f"- On {axis} it {PLAIN[word]} {', '.join(names)}." for (axis, word), names in sorted(words.items())]
     text = (
         "AUC@h is the mean accuracy when the deadline is uniform between 0 and h times the serial net's full answer. "
-        "cascaded_td minus the rival, in points:"
+        "cascaded_td minus the rival, in points. In short, by AUC@1:"
     )
     header = ("Task", "Rival", "Axis", "AUC@1", "AUC@2")
-    return "\n".join(["## Where the cascade wins and where it loses", "", text, "", table(header, rows, right=(3, 4))])
+    return "\n".join(
+        ["## Where the cascade wins and where it loses", "", text, "", *plain, "", table(header, rows, right=(3, 4))]
+    )
 
 
 def charged(found: Sequence[Evidence]) -> str:
