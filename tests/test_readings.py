@@ -125,7 +125,9 @@ def test_both_rules_spend_the_same_and_the_gru_is_the_one_of_the_scores(everythi
 def test_a_rule_does_not_differ_from_itself(quick, monkeypatch):
     """With the confidence in the GRU's place both rules are one, at every budget and for every image."""
     monkeypatch.setattr(
-        readings, "stop_probabilities", lambda train, *others, seed: [o.confidence.astype(float) for o in others]
+        learned_stopping,
+        "stop_probabilities",
+        lambda train, *others, seed: [o.confidence.astype(float) for o in others],
     )
     found, values = readings.read_stopping(quick[0])
     for budget, pair in values["expected"].items():
