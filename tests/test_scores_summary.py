@@ -11,7 +11,7 @@ from anytime_bench.files import canonical_json
 from anytime_bench.record import ExitEntry
 from anytime_bench.scores import compare, curve, per_sample, summary
 from anytime_bench.scores.intervals import bootstrap_mean
-from anytime_bench.trace import Trace, TraceError
+from anytime_bench.trace import MANY, Trace, TraceError
 
 EXITS, CLASSES = 4, 10
 COSTS = {"ticks": [1, 2, 3, 4], "macs": [10, 25, 60, 100], "latency": [0.01, 0.03, 0.025, 0.04]}
@@ -161,16 +161,27 @@ def test_confusion_is_stored_and_predicts_errors(runs):
     assert summary.trace_scores(older, val, COSTS["macs"], 80.0)["images"]["confusion"] is None
 
 
-def test_a_stored_trace_is_the_one_that_was_scored_and_close_to_the_logits():
-    logits, labels = logits_and_labels(3)
+@pytest.mark.parametrize("repeats", [1, 8])
+def test_a_stored_trace_is_the_one_that_was_scored_and_close_to_the_logits(repeats):
+    """Also in the fewer bits of a large split."""
+    parts = [logits_and_labels(seed) for seed in range(repeats)]
+    logits = np.concatenate([part[0] for part in parts], axis=1)
+    labels = np.concatenate([part[1] for part in parts])
+    assert (len(labels) > MANY) == (repeats > 1)
     trace = Trace.from_logits(logits, labels)
     back = Trace.from_arrays(trace.to_arrays("test"), "test")
     for name in Trace.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(back, name), getattr(trace, name))
     probability = special.softmax(logits, axis=2)
-    np.testing.assert_allclose(trace.confidence, probability.max(axis=2), atol=5e-4)
-    np.testing.assert_allclose(trace.squared_norm, (probability**2).sum(axis=2), atol=2.5e-3)
-    assert abs(trace.squared_norm.mean(dtype=float) - (probability**2).sum(axis=2).mean()) < 1e-4
+    coarse = 4 if repeats > 1 else 1
+    np.testing.assert_allclose(trace.confidence, probability.max(axis=2), atol=5e-4 * coarse)
+    np.testing.assert_allclose(trace.squared_norm, (probability**2).sum(axis=2), atol=2.5e-3 * coarse)
+    assert abs(trace.squared_norm.mean(dtype=float) - (probability**2).sum(axis=2).mean()) < 2e-4
+    log_truth = special.log_softmax(logits, axis=2)[:, np.arange(len(labels)), labels]
+    np.testing.assert_allclose(
+        trace.true_log_probability, log_truth, rtol=1.2 * 2.0 ** (-8 if repeats > 1 else -11), atol=1e-7
+    )
+    assert abs(trace.true_log_probability.mean(dtype=float) - log_truth.mean()) < 2e-4
 
 
 BROKEN = {
