@@ -147,20 +147,26 @@ def _repeat(found: Sequence[Evidence]) -> str:
         "```sh",
     ]
     for evidence in found:
-        seeds = max(row.seeds for row in evidence.rows)
-        noise = " noise=paper" if any(row.noise for row in evidence.rows) else ""
         root = " --data-root DATA" if evidence.task.startswith("cifar") else ""
-        lines.append(f"anytime-bench sweep --methods {','.join(tables.METHODS)} \\")
-        lines.append(f"    --tasks {evidence.task} --seeds 0-{seeds - 1} --jobs 2{root}{noise}")
+        alike: dict[tuple[int, str], list[str]] = {}
+        for name in tables.METHODS:
+            row = evidence.row(name)
+            if row is not None:
+                alike.setdefault((row.seeds, " noise=paper" if row.noise else ""), []).append(name)
+        for (seeds, noise), names in alike.items():
+            lines += [f"anytime-bench sweep --tasks {evidence.task} --seeds 0-{seeds - 1} --jobs 2{root}{noise} \\"]
+            lines += [f"    --methods {','.join(names)}"]
         usual = evidence.row("cascaded_td")
         if usual is None:
             continue
         for row, _ in evidence.variations("cascaded_td"):
-            changed = " ".join(f"{key}={value:g}" for key, value in row.changed(usual).items())
+            changed = " ".join(f"{key}={value}" for key, value in row.changed(usual).items())
+            noise, methods = (" noise=paper", "serial_ce,cascaded_td") if row.noise else ("", "cascaded_td")
             lines.append(
-                f"anytime-bench sweep --methods serial_ce,cascaded_td --tasks {evidence.task} "
-                f"--seeds 0-{row.seeds - 1}{root}{noise} timing_rounds=0 {changed}"
+                f"anytime-bench sweep --tasks {evidence.task} --seeds 0-{row.seeds - 1} --jobs 2{root}{noise} "
+                f"timing_rounds=0 {changed} \\"
             )
+            lines += [f"    --methods {methods}"]
     return "\n".join(
         [
             *lines,

@@ -136,7 +136,7 @@ def variations(found: Sequence[Evidence]) -> str:
         if usual is None or not pairs:
             continue
         for row, serial in [(usual, evidence.row("serial_ce")), *pairs]:
-            changed = ", ".join(f"{key} {value:g}" for key, value in row.changed(usual).items()) or "as above"
+            changed = ", ".join(f"{key} {value}" for key, value in row.changed(usual).items()) or "as above"
             cells = [evidence.task, changed]
             if serial is None:
                 cells += [NONE] * 4
