@@ -57,6 +57,24 @@ def test_a_plugin_file_is_trained_measured_and_scored_like_any_method(plugin_run
     assert "next" in done.stderr
 
 
+def test_a_record_is_trained_again_and_a_lie_about_its_training_is_found(tmp_path):
+    fast = ["epochs=6", "width=8", "timing_rounds=0", "resamples=50"]
+    record = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path / "a", display=QUIET)
+    done = cli("verify", "--retrain", str(record.path), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 records hold" in done.stdout
+    # The same answers, said to come from almost no training: every score still follows from the raw data.
+    changed = json.loads(record.path.read_text())
+    changed["training"]["recipe"]["training"]["lr"] *= 1e-6
+    lie = store.save(
+        tmp_path / "b", record.model_validate({**changed, "record_id": ""}), store.load_arrays(record.path, record)
+    )
+    assert cli("verify", str(lie), cwd=tmp_path).returncode == 0
+    done = cli("verify", "--retrain", str(lie), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "0 of 1 records hold" in done.stdout
+
+
 def test_every_score_is_recomputed_from_the_npz_alone(plugin_run):
     folder, shown, _ = plugin_run
     path = folder / shown["path"]
