@@ -81,7 +81,8 @@ def test_the_published_lambda_is_the_row_and_the_others_are_the_sweep(evidence: 
     assert row is not None
     assert row.record.method.options["lam"] == 0.0
     assert row.seeds == 2
-    assert {lam: row.seeds for lam, row in evidence.lambdas("cascaded_td").items()} == {0.0: 2, 0.5: 1, 1.0: 1}
+    (sweep,) = evidence.lambdas("cascaded_td")
+    assert {lam: row.seeds for lam, row in sweep.items()} == {0.0: 2, 0.5: 1, 1.0: 1}
 
 
 def test_what_is_owned_at_a_deadline_is_the_last_answer_before_it(evidence: Evidence) -> None:

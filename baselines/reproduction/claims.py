@@ -184,18 +184,26 @@ def cascade_keeps_accuracy(evidence: Evidence) -> list[Finding]:
 
 
 def lambda_costs(evidence: Evidence) -> list[Finding]:
-    rows = evidence.lambdas("cascaded_td")
-    if 0.0 not in rows or 1.0 not in rows:
-        return []
+    usual = evidence.row("cascaded_td")
+    found: list[Finding] = []
+    for rows in evidence.lambdas("cascaded_td"):
+        if usual is not None and 0.0 in rows and 1.0 in rows:
+            changed = ", ".join(f"{key} {value}" for key, value in rows[0.0].changed(usual).items())
+            found += _lambda_costs(evidence, rows, f" ({changed})" if changed else "")
+    return found
+
+
+def _lambda_costs(evidence: Evidence, rows: dict[float, Row], recipe: str) -> list[Finding]:
+    """The findings of one sweep; ``recipe`` says in what its recipe differs from the usual one."""
     one, zero = rows[1.0], rows[0.0]
     lost = paired_difference(one.exit(-1), zero.exit(-1))
     least, most = LAMBDA_COST
     outside = lost.low > -least or lost.high < -most
     verdict: Verdict = "fails" if outside else "holds" if lost.high < 0 else "undecided"
-    told = "lambda 1 - lambda 0, last exit"
+    told = f"lambda 1 - lambda 0, last exit{recipe}"
     found = [finding(evidence, "final", told, (one, zero), lost, verdict, "reported: -5 to -7")]
     small = [rows[lam] for lam in SMALL_LAMBDAS if lam in rows]
-    what = f"lambda {', '.join(f'{lam:g}' for lam in SMALL_LAMBDAS if lam in rows)} (mean) - lambda 1"
+    what = f"lambda {', '.join(f'{lam:g}' for lam in SMALL_LAMBDAS if lam in rows)} (mean) - lambda 1{recipe}"
     scores: tuple[tuple[str, str, Callable[[Row], Floats | None]], ...] = (
         ("final", "last exit", lambda row: row.exit(-1)),
         ("ticks", "AUC@1", lambda row: row.area("ticks", 1.0)),

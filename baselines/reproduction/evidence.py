@@ -56,14 +56,21 @@ class Row:
         """SHA-256 of the training recipe."""
         return self.record.training.recipe_sha256 if self.record.training else ""
 
-    def changed(self, usual: Row) -> dict[str, Any]:
-        """Options, and the number of epochs, in which this row differs from ``usual``."""
-        mine, theirs = ({**row.record.method.options, "epochs": row.epochs} for row in (self, usual))
-        return {key: value for key, value in mine.items() if theirs.get(key) != value}
+    def options_changed(self, usual: Row) -> dict[str, Any]:
+        """Options in which this row differs from ``usual``."""
+        theirs = usual.record.method.options
+        return {key: value for key, value in self.record.method.options.items() if theirs.get(key) != value}
 
-    @property
-    def epochs(self) -> int:
-        return self.record.training.epochs if self.record.training else 0
+    def changed(self, usual: Row) -> dict[str, Any]:
+        """Options and values of the recipe in which this row differs from ``usual``."""
+        mine, theirs = (row.record.training.recipe if row.record.training else {} for row in (self, usual))
+        values = {
+            key: value
+            for section, part in mine.items()
+            for key, value in part.items()
+            if theirs.get(section, {}).get(key) != value
+        }
+        return {**self.options_changed(usual), **values}
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -177,16 +184,14 @@ class Evidence:
         found = usual if lam is not None else found
         return max(found, key=lambda row: row.seeds) if found else None
 
-    def lambdas(self, method: str) -> dict[float, Row]:
-        """Rows of ``method`` that differ from the usual one in lambda alone, and that one, by lambda."""
+    def lambdas(self, method: str) -> list[dict[float, Row]]:
+        """Rows of ``method`` that differ in lambda alone, by lambda: one sweep per recipe, the usual one first."""
         usual = self.row(method)
-        found: dict[float, Row] = {}
-        if usual is None:
-            return found
+        sweeps: dict[str, dict[float, Row]] = {} if usual is None else {usual.recipe: {}}
         for row in self.rows:
-            if row.name == method and row.recipe == usual.recipe and not set(row.changed(usual)) - {"lam"}:
-                found[float(row.record.method.options.get("lam", 0.0))] = row
-        return dict(sorted(found.items()))
+            if usual is not None and row.name == method and not set(row.options_changed(usual)) - {"lam"}:
+                sweeps.setdefault(row.recipe, {})[float(row.record.method.options.get("lam", 0.0))] = row
+        return [dict(sorted(sweep.items())) for sweep in sweeps.values()]
 
     def variations(self, method: str) -> list[tuple[Row, Row | None]]:
         """Rows of ``method`` beside the usual one, each with serial_ce of the same recipe and width if there is one."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from anytime_bench import store
 from anytime_bench.board.costs import TITLES
-from anytime_bench.scores.intervals import bootstrap_mean, paired_difference
+from anytime_bench.scores.intervals import Interval, bootstrap_mean, paired_difference
 from baselines.reproduction.evidence import Evidence, Row
 
 RIVALS = ("serial_ce", "serial_td_multihead", "sdn", "msdnet")
@@ -34,14 +34,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
 
 
 def estimate(value: float, low: float, high: float, unit: str = "points") -> str:
-    """``+1.2 [+0.4, +2.0]``; correlations get two decimals."""
-    digits = 2 if unit == "correlation" else 1
+    """``+1.2 [+0.4, +2.0]``; correlations get two decimals. Bounds are cut off where no difference can lie."""
+    digits, most = (2, 1.0) if unit == "correlation" else (1, 100.0)
+    low, high = max(low, -most), min(high, most)
 
     def told(number: float) -> str:
         # A rounded zero has no sign.
         return f"{number:+.{digits}f}" if round(number, digits) else f"{0:.{digits}f}"
 
     return f"{told(value)} [{told(low)}, {told(high)}]"
+
+
+def share(told: Interval) -> str:
+    """``66.6 [64.3, 68.8]`` in percent. A Student-t interval over few seeds may leave [0, 1], where no share lies."""
+    low, high = max(told.low, 0.0), min(told.high, 1.0)
+    return f"{100 * told.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def wins(found: Sequence[Evidence]) -> str:
@@ -89,7 +96,7 @@ def charged(found: Sequence[Evidence]) -> str:
             if row is None:
                 continue
             final = bootstrap_mean(row.exit(-1))
-            accuracy = f"{100 * final.value:.1f} [{100 * final.low:.1f}, {100 * final.high:.1f}]"
+            accuracy = share(final)
             cells = [evidence.task, name, accuracy]
             record = row.record
             for axis in ("ticks", "macs", "latency"):
@@ -110,21 +117,22 @@ def charged(found: Sequence[Evidence]) -> str:
 
 def lambdas(found: Sequence[Evidence]) -> str:
     rows = []
-    for evidence in found:
-        swept = evidence.lambdas("cascaded_td")
-        for lam, row in swept.items() if len(swept) > 2 else ():
-            cells = [evidence.task, f"{lam:g}"]
+    sweeps = [(evidence, swept) for evidence in found for swept in evidence.lambdas("cascaded_td")]
+    for evidence, swept in sweeps:
+        for lam, row in swept.items() if len(swept) > 1 else ():
+            rate = row.record.training.recipe["training"]["lr"] if row.record.training else NONE
+            cells = [evidence.task, f"{rate}", f"{lam:g}"]
             for values in (row.exit(-1), row.exit(1), row.area("ticks", 1.0)):
                 if values is None:
                     cells.append(NONE)
                     continue
                 told = bootstrap_mean(values)
-                cells.append(f"{100 * told.value:.1f} [{100 * told.low:.1f}, {100 * told.high:.1f}]")
+                cells.append(share(told))
             rows.append([*cells, str(row.seeds), f"{row.correct.shape[2]:,}"])
     if not rows:
         return ""
-    header = ("Task", "lambda", "Final %", "Second exit %", "AUC@1 ticks %", "Seeds", "n")
-    return "\n".join(["## The sweep over lambda, cascaded_td", "", table(header, rows, right=range(1, 7))])
+    header = ("Task", "Learning rate", "lambda", "Final %", "Second exit %", "AUC@1 ticks %", "Seeds", "n")
+    return "\n".join(["## The sweep over lambda, cascaded_td", "", table(header, rows, right=range(1, 8))])
 
 
 def variations(found: Sequence[Evidence]) -> str:
