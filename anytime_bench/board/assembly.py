@@ -65,7 +65,9 @@ def assemble(group: Group) -> dict[str, Any]:
             "absent": [
                 {
                     "method": entry.record.method.name,
-                    "seed": entry.seed,
+                    # A run that was not trained to its end has no training entry; its command says the rest.
+                    "seed": entry.seed if entry.record.training else None,
+                    "command": entry.record.command,
                     "status": entry.record.status,
                     "reason": entry.record.reason,
                     "record": entry.record.record_id,
@@ -108,7 +110,8 @@ def _estimates(rows: Sequence[Row]) -> list[dict[str, dict[str, float]]]:
     found = intervals([rows[index].samples[name] for index, name in flat])
     result: list[dict[str, dict[str, float]]] = [{} for _ in rows]
     for (index, name), (value, low, high) in zip(flat, found, strict=True):
-        result[index][name] = {"value": _share(value), "low": _share(low), "high": _share(high)}
+        # A Student-t interval over few seeds may leave [0, 1], where no share lies.
+        result[index][name] = {"value": _share(value), "low": _share(max(low, 0.0)), "high": _share(min(high, 1.0))}
     return result
 
 

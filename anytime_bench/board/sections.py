@@ -170,7 +170,8 @@ def absent(board: Mapping[str, Any]) -> str:
     if not board["absent"]:
         return ""
     items = "".join(
-        f"<li>{escape(entry['method'])}, seed {entry['seed']}: {entry['status']}, {escape(entry['reason'])}</li>"
+        f"<li>{escape(entry['method'])}: {entry['status']}, {escape(entry['reason'])} "
+        f"(<code>{escape(entry['command'])}</code>)</li>"
         for entry in board["absent"]
     )
     return f'<section aria-labelledby="absent"><h2 id="absent">Not on the board</h2><ul>{items}</ul></section>'

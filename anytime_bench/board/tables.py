@@ -73,7 +73,7 @@ def to_markdown(board: dict[str, Any], stem: str, others: list[str]) -> str:
     if board["absent"]:
         lines += ["", "Not on the board:", ""]
         lines += [
-            f"- {entry['method']}, seed {entry['seed']}: {entry['status']}, {entry['reason']}"
+            f"- {entry['method']}: {entry['status']}, {entry['reason']} (`{entry['command']}`)"
             for entry in board["absent"]
         ]
     if board["notes"]:

@@ -147,20 +147,19 @@ def variations(found: Sequence[Evidence]) -> str:
             changed = ", ".join(f"{key} {value}" for key, value in row.changed(usual).items()) or "as above"
             cells = [evidence.task, changed]
             if serial is None:
-                cells += [NONE] * 4
-            else:
-                mode = "transient_1"
-                compared = (
-                    (row.exit(-1), serial.exit(-1)),
-                    (row.under_noise("persistent", "onset"), serial.under_noise("persistent", "onset")),
-                    *((row.under_noise(mode, p), serial.under_noise(mode, "pipelined_mean")) for p in WATCHING),
-                )
-                for a, b in compared:
-                    if a is None or b is None:
-                        cells.append(NONE)
-                        continue
-                    d = paired_difference(a, b)
-                    cells.append(estimate(100 * d.value, 100 * d.low, 100 * d.high))
+                continue
+            mode = "transient_1"
+            compared = (
+                (row.exit(-1), serial.exit(-1)),
+                (row.under_noise("persistent", "onset"), serial.under_noise("persistent", "onset")),
+                *((row.under_noise(mode, p), serial.under_noise(mode, "pipelined_mean")) for p in WATCHING),
+            )
+            for a, b in compared:
+                if a is None or b is None:
+                    cells.append(NONE)
+                    continue
+                d = paired_difference(a, b)
+                cells.append(estimate(100 * d.value, 100 * d.low, 100 * d.high))
             rows.append([*cells, str(row.seeds)])
     if not rows:
         return ""
