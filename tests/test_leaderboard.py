@@ -161,7 +161,7 @@ def test_failed_and_skipped_runs_are_told(tmp_path: Path) -> None:
     assert [(entry["method"], entry["reason"]) for entry in board["absent"]] == [
         ("doomed", "the loss is NaN | in epoch 2")
     ]
-    assert "doomed, seed 0: failed" in to_markdown(board, "x", [])
+    assert "doomed: failed" in to_markdown(board, "x", [])
 
 
 def test_the_table_has_every_column_that_was_promised(tmp_path: Path) -> None:
