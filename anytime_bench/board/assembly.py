@@ -22,6 +22,8 @@ from anytime_bench.record import finite
 from anytime_bench.scores.curve import regret, time_to
 
 FORMAT = 1
+#: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
+OFF_TIES = 1e-9
 #: Where no row of a group has comparable times, rows are ranked on this axis.
 FALLBACK_AXIS = "macs"
 
@@ -194,7 +196,7 @@ def _sort_key(entry: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _share(value: float | None) -> Any:
-    return None if value is None else round(float(value), 5)
+    return None if value is None else round(float(value) + OFF_TIES, 5)
 
 
 def _digits(value: float | None) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anytime_bench import store
+from anytime_bench.board.assembly import OFF_TIES
 from anytime_bench.board.costs import TITLES
 from anytime_bench.scores.intervals import Interval, bootstrap_mean, paired_difference
 from baselines.reproduction.evidence import Evidence, Row
@@ -36,7 +37,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
 def estimate(value: float, low: float, high: float, unit: str = "points") -> str:
     """``+1.2 [+0.4, +2.0]``; correlations get two decimals. Bounds are cut off where no difference can lie."""
     digits, most = (2, 1.0) if unit == "correlation" else (1, 100.0)
-    low, high = max(low, -most), min(high, most)
+    value, low, high = (number + 1e2 * OFF_TIES for number in (value, max(low, -most), min(high, most)))
 
     def told(number: float) -> str:
         # A rounded zero has no sign.
@@ -47,8 +48,8 @@ def estimate(value: float, low: float, high: float, unit: str = "points") -> str
 
 def share(told: Interval) -> str:
     """``66.6 [64.3, 68.8]`` in percent. A Student-t interval over few seeds may leave [0, 1], where no share lies."""
-    low, high = max(told.low, 0.0), min(told.high, 1.0)
-    return f"{100 * told.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    value, low, high = (number + OFF_TIES for number in (told.value, max(told.low, 0.0), min(told.high, 1.0)))
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def wins(found: Sequence[Evidence]) -> str:
