@@ -37,7 +37,7 @@ SMALL_LAMBDAS = (0.0, 0.25, 0.5)
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison: ``value``, ``low`` and ``high`` in points (percent), or what ``told`` says instead."""
+    """One comparison: ``value`` and its interval in ``unit``, points being percent; ``note`` says what else to know."""
 
     task: str
     axis: str
@@ -210,9 +210,12 @@ def _lambda_costs(evidence: Evidence, rows: dict[float, Row], recipe: str) -> li
     )
     for axis, score, of in scores:
         tables = [table for row in small if (table := of(row)) is not None]
+        # As many seeds of each lambda as the one with fewest has.
         fewest = min(map(len, tables))
         mean = np.mean([table[:fewest] for table in tables], axis=0)
-        found += compared(evidence, axis, f"{what}, {score}", (small[0], one), (mean, of(one)))
+        found += compared(
+            evidence, axis, f"{what}, {score}", (min(small, key=lambda row: row.seeds), one), (mean, of(one))
+        )
     return found
 
 

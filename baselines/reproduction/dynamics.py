@@ -14,8 +14,6 @@ from anytime_bench import readings
 from baselines.reproduction.claims import Claim, Finding, compared, side
 from baselines.reproduction.evidence import Evidence
 
-MODES = {"persistent": "persistent", "transient_1": "a new frame every tick"}
-
 
 def robustness(evidence: Evidence) -> list[Finding]:
     """Persistent noise: accuracy under noise, and what noise takes away, of the answer to one frame."""
