@@ -42,6 +42,9 @@ class MethodCard:
     ``deviations`` names every point at which the code departs from the paper, quirks kept or mended included.
     ``ticks`` says in one sentence what one tick of ideal parallel time is for this method.
     ``reported`` holds published final accuracies in [0, 1] by task name, where there are any.
+    ``family`` names a set of rows that are alternatives to each other, such as single-exit networks of several sizes:
+    who knows the deadline runs the one that does best by then, so a board may draw the envelope of the rows that name
+    the same family. Empty for a row that stands for itself.
     """
 
     title: str
@@ -51,6 +54,7 @@ class MethodCard:
     ticks: str = ""
     deviations: tuple[str, ...] = ()
     reported: Mapping[str, float] = field(default_factory=dict)
+    family: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from anytime_bench.method import AnytimeModel, Method, MethodCard
 from anytime_bench.tasks.card import TaskCard
 from baselines import timm_backbones
+from baselines.single_exit import SingleExit
 
 
 @dataclass
@@ -18,21 +18,6 @@ class TimmOptions:
 
     backbone: str = "timm/resnet18"
     weights: str = ""
-
-
-class SingleExit(AnytimeModel):
-    """A network with one exit, its end."""
-
-    num_exits = 1
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.ticks = (1 + residual_blocks(network),)
-
-    def stream(self, images: Tensor) -> Iterator[Tensor]:
-        """Logits ``(B, C)``, once."""
-        yield self.network(images)
 
 
 def residual_blocks(network: nn.Module) -> int:
@@ -67,4 +52,4 @@ class TimmSingleExit(Method):
 
     def build(self, task: TaskCard) -> AnytimeModel:
         network = timm_backbones.create(self.config.backbone, task.num_classes, task.shape, self.config.weights)
-        return SingleExit(network)
+        return SingleExit(network, 1 + residual_blocks(network))

@@ -1,18 +1,22 @@
-"""Wrappers that make a trained anytime model more monotone without training: they combine its answers so far.
+"""Wrappers of a trained anytime model that combine its answers so far, without training.
 
-From Jazbec, Allingham, Zhang and Nalisnick, *Towards Anytime Classification in Early-Exit Architectures by Enforcing
-Conditional Monotonicity*, NeurIPS 2023. With f_i(x) the logits of exit i = 0..E-1 of the wrapped model:
+Two make it more monotone, from Jazbec, Allingham, Zhang and Nalisnick, *Towards Anytime Classification in Early-Exit
+Architectures by Enforcing Conditional Monotonicity*, NeurIPS 2023; one takes its exits for an ensemble, from Qendro,
+Campbell, Lio and Mascolo, *Early Exit Ensembles for Uncertainty Quantification*, ML4H 2021. With f_i(x) the logits of
+exit i = 0..E-1 of the wrapped model:
 
 - product of experts (Product Anytime): ``p_k(y|x)`` proportional to ``prod_{i<=k} max(f_i(x)_y, 0)^{w_i}``, with
   ``w_i = (i+1)/E``. Where no class keeps a positive product, exit k answers ``softmax(f_k(x))`` on its own.
 - most confident (Caching Anytime): exit k answers with whichever of the exits 0..k was surest, the later one in a tie.
+- mean of exits: exit k answers with the mean of ``softmax(f_i(x))`` over i <= k.
 
-Both are defined on the running answers, so exit k needs the heads of all exits before it, and costs what the wrapped
+All are defined on the running answers, so exit k needs the heads of all exits before it, and costs what the wrapped
 model costs up to there. A model with state over frames keeps it: the wrapper combines whatever the model answers.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -89,6 +93,15 @@ class MostConfidentModel(RunningAnswers):
         return logits, logits
 
 
+class MeanModel(RunningAnswers):
+    """Mean of the exits' probabilities; the state is the logarithm of their sum so far."""
+
+    def combine(self, state: Tensor | None, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        own = logits.log_softmax(dim=1)
+        total = own if state is None else torch.logaddexp(state, own)
+        return total, total - math.log(k + 1)
+
+
 @dataclass
 class WrapperOptions:
     """``base`` is the name of the method whose trained model is wrapped, e.g. ``sdn``."""
@@ -153,3 +166,20 @@ class MostConfident(_Wrapper):
         ticks="those of the wrapped method; the combination is not counted",
     )
     model_class = MostConfidentModel
+
+
+class MeanOfExits(_Wrapper):
+    """Mean of the exits' probabilities over any method of the registry: ``mean_of_exits/sdn``."""
+
+    card = MethodCard(
+        title="Mean of the exits so far",
+        paper="Qendro et al., Early Exit Ensembles for Uncertainty Quantification, ML4H 2021",
+        year=2021,
+        url="https://proceedings.mlr.press/v158/qendro21a.html",
+        ticks="those of the wrapped method; the combination is not counted",
+        deviations=(
+            "at every exit the mean over the exits so far; the paper averages over all exits at the end of the network",
+            "any network of the registry under its own recipe; the paper trains its exits for this purpose",
+        ),
+    )
+    model_class = MeanModel

@@ -1,4 +1,4 @@
-"""Product of experts and most confident so far: the published formulas, laziness, and weights taken from any row."""
+"""Product of experts, most confident so far, mean of exits: the formulas, laziness, and weights taken from any row."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from anytime_bench.registry import load_method, methods
 from anytime_bench.scores.per_sample import largest_fall
 from anytime_bench.tasks.card import TaskCard
 from anytime_bench.trace import Trace
-from baselines.wrappers import LOG_ZERO, MostConfidentModel, ProductModel
+from baselines.wrappers import LOG_ZERO, MeanModel, MostConfidentModel, ProductModel
 
 EXITS, IMAGES, CLASSES = 4, 40, 5
 TASK = TaskCard("tiny", "Tiny", tuple("abcde"), (1, 4, 4), {"train": 1, "val": 1, "test": 1}, (0.0,), (1.0,))
@@ -128,7 +128,23 @@ def test_the_product_makes_true_class_probabilities_fall_less():
     assert falls[1] < falls[0]
 
 
-@pytest.mark.parametrize("wrapper", [ProductModel, MostConfidentModel])
+def test_the_mean_of_exits_is_that_of_their_probabilities(model, images):
+    with torch.inference_mode():
+        probabilities = model(images).double().softmax(dim=2).numpy()
+        ours = MeanModel(model)(images).exp().numpy()
+    for k in range(EXITS):
+        np.testing.assert_allclose(ours[k], probabilities[: k + 1].mean(axis=0), atol=1e-6)
+
+
+def test_the_mean_of_exits_holds_where_probabilities_underflow():
+    logits = torch.tensor([[[0.0, -900.0]], [[-900.0, 0.0]], [[0.0, -900.0]]])
+    state, wrapped = None, MeanModel(Layers())
+    for k in range(3):
+        state, answer = wrapped.combine(state, logits[k], k)
+    torch.testing.assert_close(answer.exp(), torch.tensor([[2 / 3, 1 / 3]]))
+
+
+@pytest.mark.parametrize("wrapper", [ProductModel, MostConfidentModel, MeanModel])
 class TestEveryWrapper:
     def test_stream_forward_and_answer_agree(self, wrapper, model, images):
         wrapped = wrapper(model)
@@ -174,7 +190,7 @@ class TestEveryWrapper:
             torch.testing.assert_close(wrapped(images), first, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("family", ["product_of_experts", "most_confident"])
+@pytest.mark.parametrize("family", ["product_of_experts", "most_confident", "mean_of_exits"])
 def test_weights_come_from_the_method_behind_the_slash(family, images):
     method = load_method(f"{family}/layers_for_wrappers")
     assert method.weights_from == "layers_for_wrappers"
