@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from anytime_bench.method import AnytimeModel
+from baselines.gradient_equilibrium import equilibrate
 
 
 class ConvUnit(nn.Module):
@@ -138,7 +139,8 @@ class MSDNet(AnytimeModel):
     ``growth * scale_factors[s]`` channels at scale s, the first layer has ``channels * scale_factors[s]``;
     a bottleneck has ``bottleneck_factors[s]`` times the channels it feeds. ``stem`` is "cifar" (3x3) or "imagenet"
     (7x7 stride 2 and 3x3 stride-2 max pool; with 4 scales and ``classifier_channels=0``, the paper's ImageNet
-    network). ``classifier_channels`` = 0 gives each classifier the width of what it reads.
+    network). ``classifier_channels`` = 0 gives each classifier the width of what it reads. ``gradient_equilibrium``
+    rescales the gradients that exits send into the coarsest scale, the only one they read, while training.
     Bad options raise ``ValueError`` with the option's name.
     """
 
@@ -161,10 +163,12 @@ class MSDNet(AnytimeModel):
         stem: str = "cifar",
         classifier_channels: int = 128,
         lazy: bool = True,
+        gradient_equilibrium: bool = False,
     ) -> None:
         super().__init__()
         _check(blocks, base, step, channels, growth, scale_factors, bottleneck_factors, prune, reduction, stem)
         self.lazy = lazy
+        self.gradient_equilibrium = gradient_equilibrium
         self.steps = layers_per_block(blocks, base, step, step_mode)
         self.num_exits = blocks
         # The stem is the first tick, as in every residual row; all scales of a layer run side by side.
@@ -258,7 +262,11 @@ class MSDNet(AnytimeModel):
         features = {"images": images}
         for k, step in enumerate(steps):
             self._compute(step, features)
-            keep = yield self.classifiers[k](features[self.exit_features[k]])
+            name = self.exit_features[k]
+            classified = features[name]
+            if self.gradient_equilibrium:
+                classified, features[name] = equilibrate(classified, classified, k, self.num_exits)
+            keep = yield self.classifiers[k](classified)
             features = {name: features[name] if keep is None else features[name][keep] for name in step.live}
 
     def answer(self, images: Tensor, k: int) -> Tensor:

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from anytime_bench.method import AnytimeModel
+from baselines.gradient_equilibrium import equilibrate
 from baselines.residual import Backbone
 
 #: Nominal shares of the network's cost at which the ICs stand, and the largest weights of their losses (section 4.2).
@@ -119,8 +120,10 @@ class InternalClassifier(nn.Module):
 class ShallowDeepNet(AnytimeModel):
     """``backbone`` with internal classifiers placed by its MACs on images of ``image_shape`` (D, H, W).
 
-    With ``frozen`` only the ICs learn: the backbone's weights take no gradient and its batch norm stays in eval mode
-    even in ``train()``. Raises ValueError for an ``ic_input`` other than "pre" or "post".
+    ``positions`` are the shares of the MACs at which they stand. With ``frozen`` only the ICs learn: the backbone's
+    weights take no gradient and its batch norm stays in eval mode even in ``train()``. ``gradient_equilibrium``
+    rescales the gradients that the exits send into the blocks while training.
+    Raises ValueError for an ``ic_input`` other than "pre" or "post".
     """
 
     compacts = True
@@ -133,6 +136,7 @@ class ShallowDeepNet(AnytimeModel):
         ic_input: str = "pre",
         positions: Sequence[float] = POSITIONS,
         frozen: bool = False,
+        gradient_equilibrium: bool = False,
     ) -> None:
         super().__init__()
         if ic_input not in ("pre", "post"):
@@ -141,6 +145,7 @@ class ShallowDeepNet(AnytimeModel):
         self.backbone = backbone
         self.ic_input = ic_input
         self.frozen = frozen
+        self.gradient_equilibrium = gradient_equilibrium
         macs, shapes = survey(backbone, image_shape)
         placed = place_classifiers(macs, positions)
         #: Blocks, from 0, after which an IC stands, and each IC's nominal share of the cost (the C_i of the loss).
@@ -163,13 +168,13 @@ class ShallowDeepNet(AnytimeModel):
     def stream(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """Logits ``(B, C)`` of one exit after another; ``send`` a mask ``(B,)`` to go on with some samples alone."""
         x, done = self._begin(images), 0
-        for classifier, block in zip(self.classifiers, self.ic_blocks, strict=True):
-            before, after = self._split(x, done, block)
-            keep = yield classifier(before if self.ic_input == "pre" else after)
-            x, done = after if keep is None else after[keep], block + 1
-        for block_module in self.backbone.blocks[done:]:
-            x = block_module(x)
-        yield self.backbone.head(x)
+        for k, (classifier, block) in enumerate(zip(self.classifiers, self.ic_blocks, strict=True)):
+            read, x = self._advance(x, done, block)
+            if self.gradient_equilibrium:
+                read, x = equilibrate(read, x, k, self.num_exits)
+            keep = yield classifier(read)
+            x, done = x if keep is None else x[keep], block + 1
+        yield self._finish(x, done)
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of exit k without the ICs before it."""
@@ -177,11 +182,8 @@ class ShallowDeepNet(AnytimeModel):
             raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
         x = self._begin(images)
         if k < len(self.ic_blocks):
-            before, after = self._split(x, 0, self.ic_blocks[k])
-            return self.classifiers[k](before if self.ic_input == "pre" else after)
-        for block in self.backbone.blocks:
-            x = block(x)
-        return self.backbone.head(x)
+            return self.classifiers[k](self._advance(x, 0, self.ic_blocks[k])[0])
+        return self._finish(x, 0)
 
     def _begin(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.image_shape:
@@ -191,12 +193,19 @@ class ShallowDeepNet(AnytimeModel):
             )
         return self.backbone.stem(images)
 
-    def _split(self, x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Blocks ``first`` to ``last``; the last one's output before and after its ReLU."""
+    def _advance(self, x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Blocks ``first`` to ``last``: what an exit after the last one reads, and what the network goes on with."""
         for block in self.backbone.blocks[first:last]:
             x = block(x)
         exit_block: Any = self.backbone.blocks[last]
-        return exit_block.split(x)
+        before, after = exit_block.split(x)
+        return before if self.ic_input == "pre" else after, after
+
+    def _finish(self, x: Tensor, first: int) -> Tensor:
+        """Blocks from ``first`` on and the head."""
+        for block in self.backbone.blocks[first:]:
+            x = block(x)
+        return self.backbone.head(x)
 
 
 def tau(epoch: int, epochs: int, nominal: Sequence[float] = POSITIONS) -> tuple[float, ...]:

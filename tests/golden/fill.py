@@ -1,4 +1,4 @@
-"""Fills MSDNet and SDN with the weights of the golden vectors: every tensor from a generator seeded by its key.
+"""Fills networks with the weights of the golden vectors: every tensor from a generator seeded by its key.
 
 The rule is the one in README.md, "Fill rule by key": key = '<module key>.<tensor>', seed = CRC-32 of the key. Nothing
 depends on the order or on a configuration, so networks of any depth, width or number of scales can be filled.
@@ -17,6 +17,7 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor, nn
 
+from baselines.boostnet.model import BoostedNet
 from baselines.msdnet import ConvUnit, DenseFeature, MSDNet
 from baselines.sdn import InternalClassifier, ShallowDeepNet
 
@@ -119,4 +120,14 @@ def fill_sdn(model: ShallowDeepNet) -> ShallowDeepNet:
                 _set(module.alpha, RandomState(seed_of(f"{key}.alpha")).uniform(0, 1, 1))
         else:
             fill_module(key, module, scale=(0.2, 0.6) if key.endswith("conv2/bn") else (0.5, 1.5))
+    return model
+
+
+def fill_boostnet(model: BoostedNet) -> BoostedNet:
+    """Fill the network of ``model``, an MSDNet or a ShallowDeepNet of any configuration; its exit weights stay."""
+    if isinstance(model.base, MSDNet):
+        fill_msdnet(model.base)
+    else:
+        assert isinstance(model.base, ShallowDeepNet)
+        fill_sdn(model.base)
     return model
