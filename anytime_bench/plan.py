@@ -51,7 +51,7 @@ class Row:
             return self.lender.key(task, seed)
         parts: dict[str, object] = {
             "method": self.name,
-            "origin": self.origin.sha256 or f"{self.origin.distribution}:{self.origin.target}",
+            "origin": self.origin.identity,
             "options": self.options,
             "recipe": self.config.recipe(),
             "data": task.card.sha256,

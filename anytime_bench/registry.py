@@ -7,13 +7,14 @@ instant. Two origins for one name are an error that names both; a later plugin f
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -41,10 +42,20 @@ class Origin:
     file: str = ""
     sha256: str = ""
 
+    @property
+    def identity(self) -> str:
+        """What makes two rows the same method: a file's hash, or the distribution that provides it."""
+        return origin_identity(dataclasses.asdict(self))
+
     def __str__(self) -> str:
         if self.file:
             return f"{self.file} (sha256 {self.sha256[:12]})"
         return f"{self.distribution or 'this process'} {self.version} ({self.target})".replace("  ", " ")
+
+
+def origin_identity(origin: Mapping[str, str]) -> str:
+    """Identity of a stored origin. Version and module path are provenance: a release or a moved file changes no row."""
+    return origin.get("sha256") or origin.get("distribution") or origin.get("target", "")
 
 
 class Registry:

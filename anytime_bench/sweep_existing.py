@@ -14,6 +14,7 @@ from typing import Any
 from anytime_bench.errors import UserError
 from anytime_bench.files import file_sha256
 from anytime_bench.record import Record
+from anytime_bench.registry import origin_identity
 from anytime_bench.store import load
 
 
@@ -29,10 +30,9 @@ class Stored:
         record = self.record
         if record.status != "ok" or record.training is None:
             return False
-        origin = record.method.origin
         shown = {
             "method": record.method.name,
-            "origin": origin.get("sha256") or f"{origin.get('distribution', '')}:{origin.get('target', '')}",
+            "origin": origin_identity(record.method.origin),
             "options": record.method.options,
             "recipe_sha256": record.training.recipe_sha256,
             "evaluation": record.evaluation,

@@ -248,7 +248,7 @@ def identity(row: Row, task: Task, seed: int, device: str) -> dict[str, Any]:
     trained = row.lender.config if row.method.weights_from and row.lender is not None else row.config
     return {
         "method": row.name,
-        "origin": row.origin.sha256 or f"{row.origin.distribution}:{row.origin.target}",
+        "origin": row.origin.identity,
         "options": row.options,
         "recipe_sha256": trained.recipe_sha256(),
         "evaluation": finite(dataclasses.asdict(row.config.evaluation)),

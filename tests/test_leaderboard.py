@@ -50,6 +50,17 @@ def test_seeds_of_one_method_and_options_are_one_row(tmp_path: Path) -> None:
     )
 
 
+def test_a_moved_module_or_a_release_splits_no_row(tmp_path: Path) -> None:
+    """A row's identity names the distribution; version and module path are provenance."""
+    for seed, target in enumerate(("package.module:Quick", "package.rooms.module:Quick")):
+        record, arrays = generated.make_record("quick", seed=seed)
+        origin = {"distribution": "generated", "version": f"{seed}.0", "target": target}
+        method = record.method.model_copy(update={"origin": origin})
+        store.save(tmp_path, record.model_copy(update={"method": method}), arrays)
+    (row,) = board_of(tmp_path)["rows"]
+    assert row["seeds"] == [0, 1]
+
+
 def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: Path) -> None:
     generated.save(tmp_path, "plain")
     generated.save(tmp_path, "quick", device="generated-gpu", gpu=True)

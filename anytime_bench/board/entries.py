@@ -23,6 +23,7 @@ from anytime_bench import store
 from anytime_bench.errors import UserError
 from anytime_bench.files import canonical_json
 from anytime_bench.record import Record
+from anytime_bench.registry import origin_identity
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,9 @@ def group_key(record: Record) -> GroupKey:
 
 def row_key(record: Record) -> str:
     """Records with the same key are seeds of one row."""
-    origin = {key: value for key, value in record.method.origin.items() if key != "file"}
     parts = [
         record.method.name,
-        origin,
+        origin_identity(record.method.origin),
         record.method.options,
         record.method.weights_from,
         record.method.starts_from,
