@@ -7,51 +7,27 @@ a plugin derives from. Everything is imported on first use, so importing the pac
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from anytime_bench.errors import UserError
-    from anytime_bench.method import AnytimeModel, Method, MethodCard, Progress
-    from anytime_bench.record import Record
-    from anytime_bench.registry import load_method, load_plugin
-    from anytime_bench.runner import run
-    from anytime_bench.tasks import Split, Task, TaskCard, load_task, make_task
-    from anytime_bench.trace import Trace
-
+#: Public names and the modules they live in.
 _HOME = {
-    "AnytimeModel": "method",
-    "Method": "method",
-    "MethodCard": "method",
-    "Progress": "method",
-    "Record": "record",
-    "Split": "tasks",
-    "Task": "tasks",
-    "TaskCard": "tasks",
-    "Trace": "trace",
+    "AnytimeModel": "methods.contract",
+    "Method": "methods.contract",
+    "MethodCard": "methods.contract",
+    "Progress": "methods.contract",
+    "Record": "records.record",
+    "Split": "tasks.task",
+    "Task": "tasks.task",
+    "TaskCard": "tasks.task",
+    "Trace": "trace.answers",
     "UserError": "errors",
-    "load_method": "registry",
-    "load_plugin": "registry",
-    "load_task": "tasks",
-    "make_task": "tasks",
-    "run": "runner",
+    "load_method": "methods.plugins",
+    "load_plugin": "methods.plugins",
+    "load_task": "tasks.loading",
+    "make_task": "tasks.task",
+    "run": "runs.pipeline",
 }
-__all__ = [
-    "AnytimeModel",
-    "Method",
-    "MethodCard",
-    "Progress",
-    "Record",
-    "Split",
-    "Task",
-    "TaskCard",
-    "Trace",
-    "UserError",
-    "load_method",
-    "load_plugin",
-    "load_task",
-    "make_task",
-    "run",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,8 @@ from itertools import accumulate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anytime_bench.method import AnytimeModel, Method, MethodCard, Progress
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard, Progress
+from anytime_bench.tasks.task import TaskCard
 from baselines.residual import Backbone
 from baselines.static import LADDER, depth, resnet_of_size
 from baselines.wrappers import MeanModel

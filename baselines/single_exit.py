@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from anytime_bench.method import AnytimeModel
+from anytime_bench.methods.contract import AnytimeModel
 
 
 class SingleExit(AnytimeModel):

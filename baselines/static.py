@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from anytime_bench.method import AnytimeModel, Method, MethodCard
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
+from anytime_bench.tasks.task import TaskCard
 from baselines.residual import Backbone, suite_resnet
 from baselines.single_exit import SingleExit
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anytime_bench.method import AnytimeModel, Method, MethodCard
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
+from anytime_bench.tasks.task import TaskCard
 
 #: Natural logarithm of the smallest probability a product answers with, where the formula says 0.
 LOG_ZERO = -87.0
@@ -121,7 +121,7 @@ class _Wrapper(Method):
     @property
     def base(self) -> Method:
         """The wrapped method with the options of the run, or with its defaults where no harness has set any."""
-        from anytime_bench.registry import load_method
+        from anytime_bench.methods.plugins import load_method
 
         return self.lender or load_method(self.config.base)
 

@@ -12,12 +12,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Scripts and fixtures, not tests: doctest collection would import, and so run, them.
-collect_ignore_glob = ["benchmarks/*", "sweep_*.py", "ddp_training.py", "plugin_*.py"]
+collect_ignore_glob = ["benchmarks/*", "support/*"]
 
 
 @pytest.fixture(scope="session")
 def plugin_file() -> Path:
-    return Path(__file__).parent / "plugin_two_exits.py"
+    return Path(__file__).parent / "support" / "plugin_two_exits.py"
 
 
 @pytest.fixture(scope="session")

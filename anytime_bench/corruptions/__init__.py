@@ -47,7 +47,7 @@ def corrupt(
 
     Raises ``UserError`` for an unknown kind, a severity the kind lacks, or shapes that do not fit.
     """
-    from anytime_bench.corruptions.application import apply
+    from anytime_bench.corruptions.apply import apply
 
     return apply(images, KINDS[kind], severity, seed, indices, frame, mean, std)
 

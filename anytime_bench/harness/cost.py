@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from anytime_bench.method import AnytimeModel
+from anytime_bench.methods.contract import AnytimeModel
 
 Stream = Callable[[Tensor], Iterator[Tensor]]
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from anytime_bench.harness.clocks import HostClock
 from anytime_bench.harness.cost import evaluating
-from anytime_bench.harness.summary import median_interval
-from anytime_bench.method import AnytimeModel
+from anytime_bench.harness.timing_summary import median_interval
+from anytime_bench.methods.contract import AnytimeModel
 
 Policy = Callable[[Tensor, int], Tensor]
 

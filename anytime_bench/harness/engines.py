@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anytime_bench.harness.clocks import Clock, EventClock
-from anytime_bench.method import AnytimeModel
+from anytime_bench.methods.contract import AnytimeModel
 
 ENGINES = ("auto", "eager", "compile", "graph")
 Stream = Callable[[Tensor], Iterator[Tensor]]

@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from anytime_bench.corruptions import conditions, corrupt
-from anytime_bench.corruptions.application import to_normalised
+from anytime_bench.corruptions.apply import to_normalised
 from anytime_bench.corruptions.cifar10c import SEVERITIES, OfficialFiles
 from anytime_bench.errors import UserError
 from anytime_bench.harness import policies as policy_plans
 from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, ExitCosts, Schedule
-from anytime_bench.method import AnytimeModel
-from anytime_bench.scores.robustness import AXES, NoiseRun, pack, summary_from_arrays
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.scores.robustness import summary_from_arrays
+from anytime_bench.tasks.task import TaskCard
+from anytime_bench.trace.noise import AXES, NoiseRun, pack
 
 #: Severity at which common kinds are drawn afresh per frame; all five would be five times the work.
 TRANSIENT_SEVERITIES = (3,)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anytime_bench.data import DeviceSplit
-from anytime_bench.method import AnytimeModel
+from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.training.data import DeviceSplit
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.harness.summary import median_interval, ratios_of, widest
+from anytime_bench.harness.timing_summary import median_interval, ratios_of, widest
 
 #: A ratio is known well enough when the widest interval among the exits is narrower than this share of it.
 WIDTH_WANTED = 0.02

@@ -32,8 +32,8 @@ from anytime_bench.harness.disturbance import Watch
 from anytime_bench.harness.engines import Eager, Graphs, chosen_engine, make_engine
 from anytime_bench.harness.memory import peak_bytes
 from anytime_bench.harness.rounds import Rounds, Task, run_rounds
-from anytime_bench.harness.summary import summarise
-from anytime_bench.method import AnytimeModel
+from anytime_bench.harness.timing_summary import summarise
+from anytime_bench.methods.contract import AnytimeModel
 
 Progress = Callable[[float, str], None]
 Samples = dict[str, NDArray[Any]]

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from anytime_bench.scores import per_sample
 from anytime_bench.scores.curve import per_sample_auc
 from anytime_bench.scores.intervals import RESAMPLES, Difference, paired_difference
-from anytime_bench.scores.summary import AREAS, exit_cost
-from anytime_bench.trace import Trace, TraceError
+from anytime_bench.scores.run_scores import AREAS, exit_cost
+from anytime_bench.trace.answers import Trace, TraceError
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anytime_bench.trace import TraceError
+from anytime_bench.trace.answers import TraceError
 
 Floats = NDArray[np.float64]
 

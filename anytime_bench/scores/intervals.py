@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from anytime_bench.trace import TraceError
+from anytime_bench.trace.answers import TraceError
 
 Floats = NDArray[np.float64]
 Verdict = Literal["BETTER", "WORSE", "SAME", "AMBIGUOUS"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores.curve import check_cost
-from anytime_bench.trace import TraceError
+from anytime_bench.trace.answers import TraceError
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores.curve import check_cost
 from anytime_bench.scores.stopping import exits_by_threshold
-from anytime_bench.trace import Trace, TraceError
+from anytime_bench.trace.answers import Trace, TraceError
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores.curve import check_cost
-from anytime_bench.trace import TraceError
+from anytime_bench.trace.answers import TraceError
 
 Floats = NDArray[np.float64]
 Exits = NDArray[np.intp]

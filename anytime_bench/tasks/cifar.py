@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from anytime_bench.errors import UserError
-from anytime_bench.tasks import Split, Task, make_task, remove_empty_folders, split_validation
+from anytime_bench.tasks.loading import remove_empty_folders, split_validation
+from anytime_bench.tasks.task import Split, Task, make_task
 
 
 def read_cifar10(data_root: Path | None, argument: str) -> Task:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from anytime_bench.errors import UserError
 from anytime_bench.files import npz_bytes, write_atomically
-from anytime_bench.tasks import Split, Task, make_task, split_validation
+from anytime_bench.tasks.loading import split_validation
+from anytime_bench.tasks.task import Split, Task, make_task
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE = "cifar10-jpeg75.tar.xz"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anytime_bench.tasks import Split, Task, make_task, split_validation
+from anytime_bench.tasks.loading import split_validation
+from anytime_bench.tasks.task import Split, Task, make_task
 
 
 def read(data_root: Path | None, argument: str) -> Task:

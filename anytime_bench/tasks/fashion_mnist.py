@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.errors import UserError
-from anytime_bench.tasks import Split, Task, make_task, remove_empty_folders, split_validation
+from anytime_bench.tasks.loading import remove_empty_folders, split_validation
+from anytime_bench.tasks.task import Split, Task, make_task
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

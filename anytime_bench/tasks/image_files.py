@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from anytime_bench.errors import UserError
-from anytime_bench.tasks import Split, Task, make_task, split_validation
+from anytime_bench.tasks.loading import split_validation
+from anytime_bench.tasks.task import Split, Task, make_task
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 DEFAULT_SIZE = 64

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from anytime_bench.method import AnytimeModel, Method, MethodCard, Progress
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard, Progress
+from anytime_bench.tasks.task import TaskCard
 from baselines.boostnet.model import BoostedNet, boosted_losses
-from baselines.msdnet import MSDNet
-from baselines.msdnet_methods import MSDNetAnytime, MSDNetOptions
-from baselines.sdn import ShallowDeepNet
-from baselines.sdn_methods import SDN, SDNOptions
+from baselines.msdnet.methods import MSDNetAnytime, MSDNetOptions
+from baselines.msdnet.model import MSDNet
+from baselines.sdn.methods import SDN, SDNOptions
+from baselines.sdn.model import ShallowDeepNet
 
 #: The networks that can be boosted, by the row that trains them without.
 BASES: dict[str, type[Method]] = {"msdnet": MSDNetAnytime, "sdn": SDN}

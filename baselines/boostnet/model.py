@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anytime_bench.method import AnytimeModel
+from anytime_bench.methods.contract import AnytimeModel
 from baselines.wrappers import RunningAnswers
 
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from anytime_bench.board.costs import TITLES
+from anytime_bench.records.axes import TITLES
 from anytime_bench.scores.intervals import Difference, paired_difference
 from baselines.reproduction.evidence import Evidence, Floats, Row
 

@@ -1,7 +1,7 @@
 """Claims about what happens between the exits: under noise, on typical images, and when the trace decides to stop.
 
 The rules are those of ``claims``. Noise is read from the records' stored correctness bits; typicality and the learned
-stopping rule are ``anytime_bench.readings``, on the records' traces.
+stopping rule are ``anytime_bench.analysis.readings``, on the records' traces.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anytime_bench import readings
+from anytime_bench.analysis import readings
 from baselines.reproduction.claims import Claim, Finding, compared, side
 from baselines.reproduction.evidence import Evidence
 

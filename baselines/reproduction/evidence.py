@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench import store
-from anytime_bench.board.costs import AXES, COUNTED, comparable, exit_costs
-from anytime_bench.board.entries import Entry, Group, groups, read_entries
-from anytime_bench.record import Record
+from anytime_bench.records import store
+from anytime_bench.records.axes import AXES, COUNTED, comparable, exit_costs
+from anytime_bench.records.entries import Entry, Group, groups, read_entries
+from anytime_bench.records.record import Record
 from anytime_bench.scores.curve import per_sample_auc, settle
-from anytime_bench.scores.robustness import NoiseRun, unpack
+from anytime_bench.trace.noise import NoiseRun, unpack
 
 Floats = NDArray[np.float64]
 #: Only the suite's own rows are evidence about the papers; a plugin may be called ``cascaded_td`` too.

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anytime_bench import store
-from anytime_bench.board.assembly import OFF_TIES
-from anytime_bench.board.costs import TITLES
+from anytime_bench.leaderboard.board import OFF_TIES
+from anytime_bench.records import store
+from anytime_bench.records.axes import TITLES
 from anytime_bench.scores.intervals import Interval, bootstrap_mean, paired_difference
 from baselines.reproduction.evidence import Evidence, Row
 

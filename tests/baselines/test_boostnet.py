@@ -17,16 +17,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from anytime_bench.method import AnytimeModel, Progress
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel, Progress
+from anytime_bench.tasks.task import TaskCard
 from baselines.boostnet.methods import BoostNet, BoostNetOptions
 from baselines.boostnet.model import BoostedNet, boosted_losses, weight_per_exit
 from baselines.gradient_equilibrium import equilibrate
-from baselines.msdnet import MSDNet
-from baselines.msdnet_methods import MSDNetOptions
+from baselines.msdnet.methods import MSDNetOptions
+from baselines.msdnet.model import MSDNet
 from baselines.residual import cifar_resnet
-from baselines.sdn import ShallowDeepNet
-from baselines.sdn_methods import SDNOptions
+from baselines.sdn.methods import SDNOptions
+from baselines.sdn.model import ShallowDeepNet
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "boostnet.npz", allow_pickle=False)
 CARD = TaskCard("digits", "t", tuple("abcdefghij"), (1, 8, 8), {}, (0.0,), (1.0,))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from anytime_bench.config import build_config, recipe_for
 from anytime_bench.harness.cost import count_costs
-from anytime_bench.registry import method_class
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.plugins import method_class
+from anytime_bench.tasks.task import TaskCard
+from anytime_bench.training.config import build_config
+from anytime_bench.training.recipes import recipe_for
 
 #: The shapes of the tasks that have a recipe for the CPU; digits has one recipe for all machines.
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10_jpeg": (3, 32, 32)}

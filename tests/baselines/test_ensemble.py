@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from anytime_bench.harness.cost import count_costs
-from anytime_bench.method import Progress
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import Progress
+from anytime_bench.tasks.task import TaskCard
 from baselines.ensemble import Ensemble, EnsembleOptions, IndependentNets
 from baselines.static import Static, StaticOptions
 from baselines.wrappers import MeanModel

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anytime_bench.harness.cost import count_costs
-from anytime_bench.registry import load_method
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.plugins import load_method
+from anytime_bench.tasks.task import TaskCard
 from baselines.static import LADDER, Static, StaticOptions, read_size
 
 DIGITS = TaskCard("digits", "t", tuple("abcdefghij"), (1, 8, 8), {}, (0.0,), (1.0,))

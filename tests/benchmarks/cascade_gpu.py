@@ -21,12 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
-from cascade_literal import LiteralCascade  # noqa: E402
-
-from baselines.cascade import CascadedResNet  # noqa: E402
-from baselines.cascade_parallel import GraphedAnswers  # noqa: E402
-from baselines.td import td_loss  # noqa: E402
+from baselines.cascade.literal import LiteralCascade
+from baselines.cascade.model import CascadedResNet
+from baselines.cascade.parallel import GraphedAnswers
+from baselines.cascade.td import td_loss
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

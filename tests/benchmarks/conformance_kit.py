@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 
-from anytime_bench.checks.report import check_named
+from anytime_bench.conformance.report import check_named
 from anytime_bench.registry import methods
 
 ROUNDS = 3

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 BUILD = """
 import resource, sys, time
 from pathlib import Path
-from anytime_bench.leaderboard import build, check
+from anytime_bench.leaderboard.build import build, check
 start = time.perf_counter()
 paths = build(Path(sys.argv[1]), Path(sys.argv[2]))
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(paths))
@@ -36,10 +36,10 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 def make_store(root: Path, records: int, images: int, methods: int = 50, exits: int = 9) -> None:
     """Every record has a trace of its own; methods share what was derived from a few, so that making it is quick."""
-    import generated_records as generated
+    from support import generated_records as generated
 
-    from anytime_bench.record import Artifact
-    from anytime_bench.store import record_folder
+    from anytime_bench.records.record import Artifact
+    from anytime_bench.records.store import record_folder
 
     rng = np.random.default_rng(0)
     bases = []

@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from baselines.msdnet import Branch, ConvUnit, DenseFeature, MSDNet
+from baselines.msdnet.model import Branch, ConvUnit, DenseFeature, MSDNet
 from baselines.residual import ResidualBlock, cifar_resnet, suite_resnet
-from baselines.sdn import ShallowDeepNet
+from baselines.sdn.model import ShallowDeepNet
 
 Stream = Callable[[Tensor], Iterator[Tensor]]
 

@@ -29,8 +29,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from anytime_bench.scores import compare, intervals, outside, summary, typicality  # noqa: E402
-from anytime_bench.trace import Trace  # noqa: E402
+from anytime_bench.analysis import ood as outside  # noqa: E402
+from anytime_bench.scores import compare, intervals, typicality  # noqa: E402
+from anytime_bench.scores import run_scores as summary  # noqa: E402
+from anytime_bench.trace.answers import Trace  # noqa: E402
 
 EXITS, CLASSES, SEEDS = 9, 10, 5
 TICKS = np.arange(1.0, EXITS + 1)
@@ -91,7 +93,7 @@ def main() -> None:
     print(f"{'processor time':28s} {statistics.median(processor):7.3f} s (worst {max(processor):.3f})")
     print(f"{'peak memory':28s} {peak_megabytes():7.0f} MiB")
 
-    from anytime_bench.scores import learned_stopping
+    from anytime_bench.analysis import learned_stopping
 
     start = time.perf_counter()
     learned_stopping.learned_stopping(ours[0], vals[0], COSTS["macs"], HORIZONS["macs"])

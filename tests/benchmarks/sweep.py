@@ -18,9 +18,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from anytime_bench.sweep import sweep
-from anytime_bench.sweep_grid import Grid
-from anytime_bench.sweep_workers import places
+from anytime_bench.runs.sweep.grid import Grid
+from anytime_bench.runs.sweep.local import sweep
+from anytime_bench.runs.sweep.workers import places
 
 
 def measure(jobs: int, timed: bool, epochs: int) -> float:

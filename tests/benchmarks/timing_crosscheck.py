@@ -29,10 +29,10 @@ from torch.utils.benchmark import Timer
 from anytime_bench.harness.clocks import HostClock
 from anytime_bench.harness.cost import count_costs
 from anytime_bench.harness.engines import Eager
-from anytime_bench.harness.selftest import PlainResNet, self_test
+from anytime_bench.harness.self_test import PlainResNet, self_test
 from anytime_bench.harness.timing import time_exits
-from anytime_bench.method import AnytimeModel
-from baselines.cascade import CascadedResNet
+from anytime_bench.methods.contract import AnytimeModel
+from baselines.cascade.model import CascadedResNet
 
 
 class Spinner(AnytimeModel):

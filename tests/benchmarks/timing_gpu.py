@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from anytime_bench.harness.environment import capture, findings
-from anytime_bench.harness.selftest import PlainResNet, self_test
+from anytime_bench.harness.self_test import PlainResNet, self_test
 from anytime_bench.harness.timing import time_exits
-from anytime_bench.method import AnytimeModel
-from baselines.cascade import CascadedResNet
+from anytime_bench.methods.contract import AnytimeModel
+from baselines.cascade.model import CascadedResNet
 
 Row = tuple[str, str, str, str]
 

@@ -18,8 +18,8 @@ from numpy.random import RandomState
 from torch import Tensor, nn
 
 from baselines.boostnet.model import BoostedNet
-from baselines.msdnet import ConvUnit, DenseFeature, MSDNet
-from baselines.sdn import InternalClassifier, ShallowDeepNet
+from baselines.msdnet.model import ConvUnit, DenseFeature, MSDNet
+from baselines.sdn.model import InternalClassifier, ShallowDeepNet
 
 
 def seed_of(key: str) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.cascade import CascadedResNet
-from baselines.temporal_norm import TemporalNorm
+from baselines.cascade.model import CascadedResNet
+from baselines.cascade.norm import TemporalNorm
 
 
 def modules_in_order(model: CascadedResNet) -> Iterator[nn.Module]:

@@ -5,8 +5,8 @@ from math import prod
 
 from torch import Tensor, nn
 
-from anytime_bench.method import AnytimeModel, Method, MethodCard
-from anytime_bench.tasks.card import TaskCard
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
+from anytime_bench.tasks.task import TaskCard
 
 
 class TwoExitsNet(AnytimeModel):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from minimal_plugin import TwoExits
 
-from anytime_bench.checks import parametrize_with_checks
+from anytime_bench.conformance import parametrize_with_checks
 
 
 @parametrize_with_checks([TwoExits()])

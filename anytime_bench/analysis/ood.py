@@ -1,0 +1,90 @@
+"""Does the trace tell outside images better than the last exit alone? Out-of-distribution AUROC, with its difference.
+
+Inside images are the task's test images, outside images another task's, run through the same model; labels are not
+used. Three scores, all higher for inside images:
+
+- ``last_exit``: the last exit's maximum softmax probability, the usual baseline (Hendrycks and Gimpel, ICLR 2017);
+- ``mean_confidence``: the mean over exits of the maximum softmax probability, which needs no fitting;
+- ``trace_density``: log-density of the trace's confidences and answer changes under one Gaussian fitted on the
+  validation split. It has never seen an outside image.
+
+Intervals are DeLong's (1988): AUROC is a mean over images of *placements*, so its variance needs no resampling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from anytime_bench.scores.intervals import LEVEL
+from anytime_bench.trace.answers import Trace, TraceError
+
+Floats = NDArray[np.float64]
+
+
+def trace_features(trace: Trace) -> Floats:
+    """Label-free features ``(N, 3E-1)``: log-odds of confidence, squared norm, and whether the answer changed."""
+    confidence = np.clip(np.asarray(trace.confidence, dtype=np.float64), 1e-3, 1 - 1e-3)
+    changed = trace.predictions[1:] != trace.predictions[:-1]
+    return np.concatenate([special.logit(confidence), trace.squared_norm.astype(np.float64), changed]).T
+
+
+def outside_auroc(inside: Trace, outside: Trace, val: Trace) -> dict[str, Any]:
+    """AUROC of inside against outside for each score, and the trace's scores minus the last exit's.
+
+    Every entry is ``{value, low, high}``; 0.5 is chance.
+    """
+    if not inside.num_exits == outside.num_exits == val.num_exits:
+        raise TraceError(
+            f"outside_predictions: expected {inside.num_exits} exits as inside, got {outside.num_exits} "
+            f"(validation split: {val.num_exits})"
+        )
+    density = _fit_density(trace_features(val))
+    scores = {
+        "last_exit": [trace.confidence[-1].astype(np.float64) for trace in (inside, outside)],
+        "mean_confidence": [trace.confidence.mean(axis=0, dtype=np.float64) for trace in (inside, outside)],
+        "trace_density": [density(trace_features(trace)) for trace in (inside, outside)],
+    }
+    placed = {name: placements(*pair) for name, pair in scores.items()}
+    results: dict[str, Any] = {name: _interval(*pair) for name, pair in placed.items()}
+    base_inside, base_outside = placed["last_exit"]
+    for name in ("mean_confidence", "trace_density"):
+        above, below = placed[name]
+        results[f"{name}_minus_last_exit"] = _interval(above - base_inside, below - base_outside)
+    return results
+
+
+def placements(positive: ArrayLike, negative: ArrayLike) -> tuple[Floats, Floats]:
+    """For each positive the share of negatives below it, and for each negative the share of positives above it.
+
+    Ties count half; both vectors have the AUROC as their mean.
+
+    >>> above, below = placements([0.9, 0.4], [0.5, 0.1])
+    >>> above.tolist(), below.tolist()
+    ([1.0, 0.5], [0.5, 1.0])
+    """
+    pos, neg = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    if pos.ndim != 1 or neg.ndim != 1 or not (len(pos) and len(neg)):
+        raise TraceError(f"scores: expected two non-empty vectors, got shapes {pos.shape} and {neg.shape}")
+    ranks = stats.rankdata(np.concatenate([pos, neg]))
+    above = (ranks[: len(pos)] - stats.rankdata(pos)) / len(neg)
+    below = 1 - (ranks[len(pos) :] - stats.rankdata(neg)) / len(pos)
+    return above, below
+
+
+def _interval(above: Floats, below: Floats) -> dict[str, float]:
+    value = float(above.mean())
+    variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for part in (above, below))
+    half = float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance))
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def _fit_density(features: Floats) -> Any:
+    mean = features.mean(axis=0)
+    # A feature that never varies on the validation split would make the covariance singular: a small ridge keeps it
+    # invertible and lets any deviation in that feature count strongly.
+    covariance = np.cov(features, rowvar=False).reshape(len(mean), len(mean)) + 1e-3 * np.eye(len(mean))
+    return stats.multivariate_normal(mean, covariance).logpdf

@@ -1,0 +1,50 @@
+"""The kit for the command line: a method by name or plugin file, its options as overrides, progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from anytime_bench.conformance.kit import CHECKS, CheckResult, run_checks
+from anytime_bench.methods.contract import Method
+from anytime_bench.methods.plugins import load_plugin
+from anytime_bench.runs.plan import make_row
+from anytime_bench.training.recipes import recipe_for
+
+
+def check_named(
+    method: str, task: str | None = None, data_root: Path | None = None, overrides: Sequence[str] = ()
+) -> list[tuple[str, CheckResult]]:
+    """``(method name, result)`` of every check of ``method``, or of each method of the plugin file ``method``.
+
+    With ``task`` the checks run on its card and with its recipe's options, as a run would; without, on a small
+    synthetic one with the method's defaults. ``overrides`` are ``key=value`` options. Raises ``UserError`` for names,
+    files and options that do not exist.
+    """
+    names = load_plugin(method) if method.endswith(".py") else [method]
+    card = None
+    if task is not None:
+        from anytime_bench.tasks.loading import load_task
+
+        card = load_task(task, data_root).card
+    built = {name: named_method(name, task, overrides) for name in names}
+    results = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("checks", total=len(CHECKS) * len(built))
+        for name, subject in built.items():
+            progress.update(bar, description=name)
+            for result in run_checks(subject, card, on_result=lambda _: progress.advance(bar)):
+                results.append((name, result))
+    return results
+
+
+def named_method(name: str, task: str | None = None, overrides: Sequence[str] = ()) -> Method:
+    """The method ``name`` with the options of ``task``'s recipe, if any, and ``key=value`` overrides, as in a run."""
+    recipe = recipe_for(task) if task is not None else {}
+    given = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
+    return make_row(name, recipe, given).method

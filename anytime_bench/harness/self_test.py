@@ -1,0 +1,127 @@
+"""Does the harness measure equal things as equal? Two copies of one small ResNet, timed against each other (A/A).
+
+The interval of their ratio must contain 1 and be narrow; where it is not, no comparison made here and now holds.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing_summary import median_interval, ratios_of
+from anytime_bench.methods.contract import AnytimeModel
+
+#: Widest relative interval of the A/A ratio on a quiet machine.
+WIDTH_ALLOWED = {"cpu": 0.05, "cuda": 0.01}
+
+
+class PlainResNet(AnytimeModel):
+    """Stem, four residual blocks and a linear head; the one exit of a network that cannot be interrupted."""
+
+    num_exits, ticks = 1, (5.0,)
+
+    def __init__(self, width: int = 32, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = _unit(3, width)
+        self.blocks = nn.ModuleList(nn.Sequential(_unit(width, width), _unit(width, width)) for _ in range(4))
+        self.head = nn.Linear(width, classes)
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = x + block(x)
+        yield self.head(x.mean((2, 3)))
+
+
+def _unit(channels_in: int, channels: int) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
+
+
+def self_test(
+    device: torch.device | str = "cpu",
+    seconds: float = 10.0,
+    threads: int | None = None,
+    engine: str = "auto",
+    seed: int = 0,
+    progress: Callable[[float, str], None] | None = None,
+) -> dict[str, Any]:
+    """Time two copies of one model against each other for about ``seconds``; JSON-able.
+
+    ``passed`` says whether the 95 % interval of the ratio contains 1 and is narrow enough for the device; ``clocks``
+    has the ratio, its interval and width per clock; ``verdict`` puts it into a sentence.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        one = PlainResNet().to(device)
+        images = torch.randn(64, 3, 32, 32)
+    # Where a copy lies in memory is alone worth half a percent, for as long as it lies there. Both copies take both
+    # parts, and the geometric mean of a round's two ratios is free of it: what remains is the harness's own error.
+    copies = [copy.deepcopy(one), copy.deepcopy(one)]
+    halves = []
+    for turn, (model, reference) in enumerate((copies, copies[::-1])):
+        part = None if progress is None else partial(_half, progress, turn)
+        halves.append(
+            time_exits(
+                model, reference, images, device=device, engine=engine, budget_seconds=seconds / 2, seed=seed + turn,
+                threads=threads, progress=part,
+            )
+        )  # fmt: skip
+    summary, reasons = halves[0].summary(), list(dict.fromkeys(r for half in halves for r in half.summary()["reasons"]))
+    allowed = WIDTH_ALLOWED.get(device.type, WIDTH_ALLOWED["cpu"])
+    clocks = {
+        clock: _judge(_interval([half.samples for half in halves], clock, seed), allowed)
+        for clock in ("latency", "device_time")
+        if clock == "latency" or summary["device_time"] is not None
+    }
+    passed = all(entry["contains_one"] and entry["narrow"] for entry in clocks.values())
+    faults = [
+        f"the {name} ratio of two copies of one model is {entry['value']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
+        for name, entry in clocks.items()
+        if not (entry["contains_one"] and entry["narrow"])
+    ]
+    return {
+        "passed": passed,
+        "verdict": "equal models measure as equal" if passed else "; ".join(faults + reasons),
+        "width_allowed": allowed,
+        "clocks": clocks,
+        "engine": summary["engine"],
+        "threads": summary["threads"],
+        "rounds": [half.summary()["rounds"] for half in halves],
+        "stopped_because": summary["stopped_because"],
+        "comparable": not reasons,
+        "reasons": reasons,
+        "queue_share": summary.get("queue_share"),
+    }
+
+
+def _half(progress: Callable[[float, str], None], turn: int, share: float, what: str) -> None:
+    progress((turn + share) / 2, what)
+
+
+def _interval(samples: Sequence[Mapping[str, Any]], clock: str, seed: int) -> dict[str, float]:
+    """Median and interval of the rounds' geometric mean ratios, over as many rounds as both halves have."""
+    # Both sides by the same call: the reference's answer is a prefix, and a stream costs microseconds less.
+    first, second = (ratios_of(each, 1, clock, "prefix")[:, 0] for each in samples)
+    rounds = min(len(first), len(second))
+    return median_interval(np.sqrt(first[:rounds] * second[:rounds])[:, None], seed)[0]
+
+
+def _judge(ratio: dict[str, float], allowed: float) -> dict[str, Any]:
+    width = (ratio["high"] - ratio["low"]) / ratio["value"]
+    return {
+        "value": ratio["value"],
+        "low": ratio["low"],
+        "high": ratio["high"],
+        "width": width,
+        "contains_one": ratio["low"] <= 1 <= ratio["high"],
+        "narrow": width < allowed,
+    }

@@ -1,0 +1,201 @@
+"""The leaderboard: a pure function from a store of records to files, and the check that the files are its image.
+
+``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, one figure per axis (PNG and SVG), and a page
+``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``; ``check`` rebuilds them in memory and compares bytes.
+Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and pages also depend on the
+libraries that draw them, whose versions they name; where those differ from the ones at hand, ``check`` compares the
+digest of the drawn data, which every such file carries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from anytime_bench.files import write_atomically
+from anytime_bench.leaderboard.board import assemble
+from anytime_bench.leaderboard.stamp import read_stamp
+from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
+from anytime_bench.records.axes import TITLES
+from anytime_bench.records.entries import Group, groups, read_entries
+from anytime_bench.records.figures import Line, board_figure
+
+PAGES = "anytime_bench.pages"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board and the path of its files without suffix, relative to the leaderboards' folder."""
+
+    stem: Path
+    data: dict[str, Any]
+    others: tuple[str, ...] = ()
+
+
+def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Board]:
+    """All boards of a store. A place's current group has the device's name; earlier ones add what tells them apart."""
+    found = groups(read_entries(results))
+    places: dict[tuple[str, str], list[Group]] = {}
+    for group in found:
+        places.setdefault((group.task, group.device), []).append(group)
+    done = 0
+    for (task, device), members in places.items():
+        names = [_safe(device)]
+        names = [*(f"{_safe(device)}.{_told_apart(group, members)}" for group in members[:-1]), *names]
+        for group, name in zip(members, names, strict=True):
+            if on_progress:
+                on_progress(f"{task} on {device}", done, len(found))
+            others = tuple(other for other in names if other != name)
+            yield Board(Path(_safe(task)) / name, assemble(group), others)
+            done += 1
+    if on_progress:
+        on_progress("done", done, len(found))
+
+
+def render(board: Board) -> Iterator[tuple[Path, bytes]]:
+    """All files of a board, relative to the leaderboards' folder."""
+    stem, data = board.stem, board.data
+    yield _named(stem, "json"), to_json(data).encode()
+    yield _named(stem, "csv"), to_csv(data).encode()
+    yield _named(stem, "md"), to_markdown(data, stem.name, list(board.others)).encode()
+    for axis in data["axes"]:
+        for form, drawn in figure(data, axis).items():
+            yield _named(stem, f"{axis}.{form}"), drawn
+    from anytime_bench.leaderboard.page import board_page
+
+    yield _named(stem, "html"), board_page(data).encode()
+
+
+def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
+    """Pages across boards, such as REPRODUCTION.md: each entry point is a function of a store's path and progress that
+    returns Markdown, or None where the store has nothing for it."""
+    for entry in sorted(entry_points(group=PAGES), key=lambda entry: entry.name):
+        text = entry.load()(results, on_progress)
+        if text is not None:
+            yield Path(f"{entry.name}.md"), text.encode()
+
+
+def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
+    """Every generated file, relative to the leaderboards' folder, with its bytes."""
+    for board in boards(results, on_progress):
+        yield from render(board)
+    yield from pages(results, on_progress)
+
+
+def figure(data: dict[str, Any], axis: str, most: int = 12) -> dict[str, bytes]:
+    """The best ``most`` rows of a board on one axis, by file format."""
+    shown = [row for row in data["rows"] if axis in row["axes"]][:most]
+    lines = [
+        Line(
+            row["label"],
+            row["axes"][axis]["cost"],
+            [entry["value"] for entry in row["accuracy"]],
+            [entry["low"] for entry in row["accuracy"]],
+            [entry["high"] for entry in row["accuracy"]],
+            data["chance"],
+        )
+        for row in shown
+    ]
+    seeds = sorted({len(row["seeds"]) for row in shown})
+    told = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"
+    kept = f"; the best {most} of {len(data['rows'])} rows" if len(data["rows"]) > most else ""
+    note = f"Band: 95 % interval over images and seeds; {told} seed(s) per row; grey: horizons of AUC@1 and @2{kept}."
+    title = f"{data['task']['title']} on {data['device']}, protocol {data['protocol_version']}"
+    return board_figure(f"{title}: {TITLES[axis]}", axis, lines, note=note)
+
+
+def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:
+    """Write all leaderboards below ``out`` and remove generated files that no record gives any more."""
+    written = []
+    for name, data in files(results, on_progress):
+        path = out / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, data)
+        written.append(path)
+    for path in _stale(out, set(written)):
+        path.unlink()
+    return written
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that differs from what the records give; ``fault`` is False where only a drawing library differs."""
+
+    path: Path
+    problem: str
+    fault: bool = True
+
+    def __str__(self) -> str:
+        mend = f" Run: {BUILD}" if self.fault else ""
+        return f"{self.path}: {self.problem}.{mend}"
+
+
+def check(results: Path, out: Path, on_progress: Progress | None = None) -> list[Finding]:
+    """Rebuild in memory and compare; no faults means that ``out`` is exactly what ``results`` gives."""
+    findings = []
+    expected = set()
+    for name, data in files(results, on_progress):
+        path = out / name
+        expected.add(path)
+        if not path.is_file():
+            findings.append(Finding(path, "is missing"))
+        elif (stored := path.read_bytes()) != data:
+            findings.append(_difference(path, stored, data))
+    findings += [Finding(path, "is given by no record") for path in _stale(out, expected)]
+    return findings
+
+
+def _difference(path: Path, stored: bytes, rebuilt: bytes) -> Finding:
+    told, here = read_stamp(stored), read_stamp(rebuilt)
+    if told and here and told != here and told[0] == here[0]:
+        return Finding(path, f"was drawn by {told[1]}, here is {here[1]}; its data agree", fault=False)
+    at = next(
+        (i for i, (a, b) in enumerate(zip(stored, rebuilt, strict=False)) if a != b), min(len(stored), len(rebuilt))
+    )
+    line = rebuilt[:at].count(b"\n") + 1
+    where = f"line {line}" if path.suffix != ".png" else f"byte {at}"
+    return Finding(path, f"differs from what the records give, first at {where}")
+
+
+def _stale(out: Path, expected: set[Path]) -> list[Path]:
+    named = [out / f"{entry.name}.md" for entry in entry_points(group=PAGES)]
+    return sorted(
+        path
+        for path in [*out.glob("*/*"), *(path for path in named if path.is_file())]
+        if path.suffix in (".md", ".csv", ".json", ".html", ".png", ".svg")
+        and path not in expected
+        and path.name != "README.md"
+    )
+
+
+def _named(stem: Path, suffix: str) -> Path:
+    return stem.with_name(f"{stem.name}.{suffix}")
+
+
+def _told_apart(group: Group, members: list[Group]) -> str:
+    """The parts of a group's key in which the groups of one place differ."""
+    parts = []
+    keys = [member.key for member in members]
+    if len({key.protocol_version for key in keys}) > 1:
+        parts.append(f"protocol-{group.key.protocol_version}")
+    if len({key.task_version for key in keys}) > 1:
+        parts.append(f"task-{group.key.task_version}")
+    digest = hashlib.sha256("\0".join(vars(group.key).values()).encode()).hexdigest()[:8]
+    same = [
+        key
+        for key in keys
+        if (key.protocol_version, key.task_version) == (group.key.protocol_version, group.key.task_version)
+    ]
+    if len(same) > 1:
+        parts.append(digest)
+    return _safe("-".join(parts))
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", "-").replace(":", "-")

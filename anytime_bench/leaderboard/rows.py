@@ -1,0 +1,128 @@
+"""From the seeds of a row to its numbers: curves, areas with intervals, time to a share, noise, provenance.
+
+Everything is recomputed from the ``.npz`` files by the functions that made the records' own scores; costs are multiples
+of the reference's full answer, so the horizon of AUC@h is h on every axis. Accuracies and areas are in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.errors import UserError
+from anytime_bench.leaderboard.ranking import Sample
+from anytime_bench.records.axes import AXES, COUNTED, comparable, exit_costs
+from anytime_bench.records.entries import Entry
+from anytime_bench.records.record import Record
+from anytime_bench.scores.curve import per_sample_auc, settle
+
+Floats = NDArray[np.float64]
+
+HORIZONS = {"auc_1": 1.0, "auc_2": 2.0}
+SHARES = (50, 90, 95, 99)
+
+
+@dataclass
+class Row:
+    """One method with one set of options, over its seeds."""
+
+    entries: list[Entry]
+    chance: float
+    n: int
+    #: Mean accuracy per exit over seeds, ``(E,)``, and per seed, ``(S, E)``.
+    accuracy: Floats
+    by_seed: Floats
+    #: Mean cost per exit over seeds per axis, ``(E,)``, and per seed, ``(S, E)``.
+    cost: dict[str, Floats]
+    cost_by_seed: dict[str, Floats]
+    #: Scores that get intervals, by name: ``final``, ``exit/<k>``, ``<axis>/auc_1``, ``<axis>/auc_2``.
+    samples: dict[str, Sample]
+    timed: bool
+    untimed_reason: str
+
+    @property
+    def record(self) -> Record:
+        """The first seed's record: what the seeds share is read off it."""
+        return self.entries[0].record
+
+    @property
+    def seeds(self) -> list[int]:
+        return [entry.seed for entry in self.entries]
+
+
+def read_row(entries: Sequence[Entry]) -> Row:
+    """Read the seeds' traces and reduce them; one seed's arrays at a time are in memory besides the result."""
+    first = entries[0].record
+    chance = 1 / first.task.classes
+    correct = [entry.correct() for entry in entries]
+    shape = correct[0].shape
+    for entry, table in zip(entries, correct, strict=True):
+        if table.shape != shape or len(entry.record.exits) != shape[0]:
+            raise UserError(
+                f"record '{entry.path}' has {len(entry.record.exits)} exits and a trace of shape {table.shape}, "
+                f"but seed {entries[0].seed} of the same row has {shape}. One of them is not of this method."
+            )
+    costs = {axis: [exit_costs(entry.record, axis) for entry in entries] for axis in AXES}
+    cost_by_seed = {
+        axis: np.stack([np.asarray(cost.relative) if axis in COUNTED else settle(cost.relative) for cost in found])
+        for axis, per_entry in costs.items()
+        if len(found := [cost for cost in per_entry if cost is not None]) == len(entries)
+    }
+    stack = np.stack(correct)  # (S, E, N)
+    samples = {f"exit/{k}": Sample.of(stack[:, k].astype(np.float64), paired=False) for k in range(shape[0])}
+    samples["final"] = samples[f"exit/{shape[0] - 1}"]
+    for axis, per_seed in cost_by_seed.items():
+        for name, horizon in HORIZONS.items():
+            tables = [
+                per_sample_auc(cost, right, horizon, chance) for cost, right in zip(per_seed, correct, strict=True)
+            ]
+            samples[f"{axis}/{name}"] = Sample.of(np.stack(tables), paired=name == "auc_1")
+    verdicts = [comparable(entry.record) for entry in entries]
+    by_seed = stack.mean(axis=2, dtype=np.float64)
+    return Row(
+        entries=list(entries),
+        chance=chance,
+        n=shape[1],
+        accuracy=by_seed.mean(axis=0),
+        by_seed=by_seed,
+        cost={axis: settle(per_seed.mean(axis=0)) for axis, per_seed in cost_by_seed.items()},
+        cost_by_seed=cost_by_seed,
+        samples=samples,
+        timed=all(fair for fair, _ in verdicts),
+        untimed_reason="; ".join(dict.fromkeys(reason for _, reason in verdicts if reason)),
+    )
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """A name per row: the method's, with the options in which it differs from its namesakes."""
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.record.method.name, []).append(row)
+    result = []
+    for row in rows:
+        namesakes = by_name[row.record.method.name]
+        name = row.record.method.name
+        if len(namesakes) == 1:
+            result.append(name)
+            continue
+        told = [f"{key}={value}" for key, value in _settings(row).items()
+                if any(_settings(other).get(key) != value for other in namesakes)]  # fmt: skip
+        result.append(f"{name} ({', '.join(told)})" if told else f"{name} ({row.record.record_id[:8]})")
+    return result
+
+
+def _settings(row: Row) -> Mapping[str, Any]:
+    record = row.record
+    settings = dict(record.method.options)
+    if record.training is not None:
+        for part in record.training.recipe.values():
+            settings |= part if isinstance(part, dict) else {}
+        settings["epochs"] = record.training.epochs
+    origin = record.method.origin
+    settings["version"] = origin.get("version", "")
+    settings["file"] = origin.get("sha256", "")[:8]
+    return settings

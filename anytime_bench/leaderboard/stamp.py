@@ -1,0 +1,29 @@
+"""The stamp of a drawn file: what data it shows and which libraries drew it.
+
+The bytes of a picture or a page depend on the versions of the libraries that draw it, not only on the records. The
+stamp lets ``leaderboard check`` tell "other data" from "other library".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.metadata import version
+from typing import Any
+
+from anytime_bench.files import canonical_json
+from anytime_bench.records.record import finite
+
+_STAMP = re.compile(rb"\[anytime_bench data ([0-9a-f]{64}) drawn by ([^\]]{1,200})\]")
+
+
+def stamp(data: Any, *libraries: str) -> str:
+    """``[anytime_bench data <SHA-256> drawn by <library version, ...>]`` for JSON-like ``data``."""
+    digest = hashlib.sha256(canonical_json(finite(data)).encode()).hexdigest()
+    return f"[anytime_bench data {digest} drawn by {', '.join(f'{name} {version(name)}' for name in libraries)}]"
+
+
+def read_stamp(data: bytes) -> tuple[str, str] | None:
+    """(digest, libraries) of a file made with ``stamp``, or None."""
+    found = _STAMP.search(data)
+    return (found[1].decode(), found[2].decode(errors="replace")) if found else None

@@ -1,0 +1,108 @@
+"""A against B from their records: which records may be compared, and the paired differences of all their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.errors import UserError
+from anytime_bench.records import store
+from anytime_bench.records.axes import COUNTED, MEASURED, comparable, exit_costs
+from anytime_bench.records.entries import group_key, row_key
+from anytime_bench.records.record import Record
+from anytime_bench.records.verify import record_paths
+from anytime_bench.scores.compare import Row, compare, score_matrices
+from anytime_bench.scores.robustness import fair_comparison
+from anytime_bench.trace.answers import Trace, TraceError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences A - B, who they are, and why an axis is missing."""
+
+    a: str
+    b: str
+    rows: list[Row]
+    notes: list[str]
+    #: Under transient noise: A's stateful policies against B pipelined and averaged, the same parallel hardware.
+    noise: list[dict[str, Any]] = field(default_factory=list)
+
+
+def compare_records(a: Path, b: Path) -> Comparison:
+    """Compare two records, or two folders that each hold the seeds of one method.
+
+    Raises ``UserError`` where the two are of different tasks, protocols or references, or answered other images.
+    """
+    sides = [_side(a), _side(b)]
+    records = [record for side in sides for _, record in side]
+    keys = {(record.task.name, group_key(record)) for record in records}
+    if len(keys) > 1:
+        told = "; ".join(sorted(f"{task}, {key}" for task, key in keys))
+        raise UserError(f"'{a}' and '{b}' cannot be compared, they belong to different groups: {told}.")
+    axes, notes = _axes(records)
+    try:
+        first, second = (_matrices(side, axes) for side in sides)
+        rows = compare(first, second)
+    except TraceError as error:
+        raise UserError(f"'{a}' and '{b}' cannot be compared: {error}.") from error
+    names = [f"{side[0][1].method.name}, {len(side)} seed{'s' if len(side) > 1 else ''}" for side in sides]
+    return Comparison(names[0], names[1], rows, notes, _under_noise(*sides))
+
+
+def _under_noise(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
+    """Fair comparisons under a fresh frame per tick, where one record on each side was examined under noise."""
+    if len(a) > 1 or len(b) > 1 or not all(record.robustness for _, record in (*a, *b)):
+        return []
+    ours, theirs = (store.load_arrays(*side[0]) for side in (a, b))
+    followed = set(ours["noise_policy"].tolist())
+    modes = set(ours["noise_mode"].tolist()) & set(theirs["noise_mode"].tolist())
+    if "transient_1" not in modes:
+        return []
+    return [
+        row
+        for policy in ("watch", "watch_mean")
+        if policy in followed
+        for row in fair_comparison(ours, theirs, policy=policy)
+    ]
+
+
+def _side(path: Path) -> list[tuple[Path, Record]]:
+    found = [(each, store.load(each)) for each in record_paths([path])]
+    superseded = {record.supersedes for _, record in found}
+    kept = [(each, record) for each, record in found if record.status == "ok" and record.record_id not in superseded]
+    if not kept:
+        raise UserError(f"'{path}' holds no record with results.")
+    if len({row_key(record) for _, record in kept}) > 1:
+        names = sorted({record.method.name for _, record in kept})
+        raise UserError(
+            f"'{path}' holds records of {len(names)} methods or option sets ({', '.join(names)}). "
+            "Give one record, or a folder with the seeds of one method."
+        )
+    seeds = [record.training.seed for _, record in kept if record.training]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"'{path}' holds several records of one seed. Give the one record you mean.")
+    return kept
+
+
+def _axes(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """Axes on which all records may be compared, and a note for each that is left out."""
+    devices = sorted({record.device for record in records})
+    if len(devices) > 1:
+        return list(COUNTED), [f"times are left out: they come from different devices, {' and '.join(devices)}"]
+    unfair = {record.method.name: why for record in records for fair, why in [comparable(record)] if not fair}
+    if unfair:
+        told = "; ".join(f"{name}: {why}" for name, why in unfair.items())
+        return list(COUNTED), [f"times are left out: {told}"]
+    timed = [axis for axis in MEASURED if all(exit_costs(record, axis) for record in records)]
+    return [*COUNTED, *timed], []
+
+
+def _matrices(side: Sequence[tuple[Path, Record]], axes: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:
+    traces = [Trace.from_arrays(store.load_arrays(path, record), "test") for path, record in side]
+    costs = [{axis: cost.relative for axis in axes if (cost := exit_costs(record, axis))} for _, record in side]
+    return score_matrices(traces, costs, [dict.fromkeys(axes, 1.0)] * len(side))

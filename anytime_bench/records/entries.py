@@ -1,0 +1,192 @@
+"""From a store to groups: which records may stand in one ranking, and which count.
+
+A *group* holds records of one task (name, version and data hash), one device class, one protocol version and one
+reference model; nothing is ever compared across groups. Within a group records of one method with the same options,
+origin, weights source and training recipe are seeds of one row.
+
+Which records count does not depend on file order: superseded records do not; of several records of one row and seed
+the first published does, so that a seed cannot be rerun until it pleases. A correction says ``supersedes``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.errors import UserError
+from anytime_bench.files import canonical_json
+from anytime_bench.records import store
+from anytime_bench.records.record import Record
+from anytime_bench.registry import origin_identity
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record and where it lies."""
+
+    path: Path
+    record: Record
+
+    @property
+    def seed(self) -> int:
+        return self.record.training.seed if self.record.training else 0
+
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether exit k is right about test image n, ``(E, N)``, read from the ``.npz`` after its hash was checked."""
+        names = ("test_labels", "test_predictions")
+        arrays = store.load_arrays(self.path, self.record, names)
+        shapes = [arrays[name].shape if name in arrays else () for name in names]
+        if len(shapes[1]) != 2 or shapes[0] != shapes[1][1:]:
+            raise UserError(f"the trace of record '{self.path}' cannot be scored: labels and predictions are {shapes}.")
+        return np.asarray(arrays["test_predictions"] == arrays["test_labels"][None])
+
+
+@dataclass(frozen=True, order=True)
+class GroupKey:
+    """What all records of one ranking share. Ordered so that the last one is the current one."""
+
+    protocol_version: str
+    task_version: str
+    task_sha256: str
+    reference: str
+
+    def __str__(self) -> str:
+        return (
+            f"protocol {self.protocol_version}, task version {self.task_version} (data {self.task_sha256[:8]}), "
+            f"reference {self.reference or 'unknown'}"
+        )
+
+
+@dataclass
+class Group:
+    """All records of one task, device and key, split by whether they count."""
+
+    task: str
+    device: str
+    key: GroupKey
+    rows: dict[str, list[Entry]] = field(default_factory=dict)
+    absent: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_entries(root: Path) -> list[Entry]:
+    """All records below ``root``, validated; raises ``UserError`` naming the first bad one or duplicate."""
+    entries = [Entry(path, store.load(path)) for path in store.find(root)]
+    for fault in misplaced(root, entries) + duplicates(entries) + wrong_supersessions(entries):
+        raise UserError(fault)
+    return entries
+
+
+def misplaced(root: Path, entries: Iterable[Entry]) -> list[str]:
+    """One line per record that does not lie where its task, device and method say."""
+    return [
+        f"record '{entry.path}' belongs into '{folder}'; move it there with its .npz."
+        for entry in entries
+        if (folder := store.record_folder(root, entry.record)) != entry.path.parent
+    ]
+
+
+def duplicates(entries: Iterable[Entry]) -> list[str]:
+    """One line per record whose trace another record already holds.
+
+    A timed trace holds raw samples of a clock, so no two runs share one, whatever seed or options they claim. Untimed
+    ones of one seed and one set of options are duplicates too.
+    """
+    seen: dict[tuple[str, ...], Entry] = {}
+    faults = []
+    for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
+        record = entry.record
+        if "trace" not in record.artifacts or record.status != "ok":
+            continue
+        untimed = () if record.timing else (str(entry.seed), canonical_json(record.method.options))
+        key = (record.method.name, record.task.name, record.device, record.artifacts["trace"].sha256, *untimed)
+        first = seen.setdefault(key, entry)
+        if first is not entry and record.supersedes != first.record.record_id:
+            faults.append(
+                f"record '{entry.path}' is a duplicate of '{first.path.name}': same method, task, device and trace. "
+                "Remove one."
+            )
+    return faults
+
+
+def wrong_supersessions(entries: Iterable[Entry]) -> list[str]:
+    """One line per record that supersedes a record of another method, task, device or seed."""
+    by_id = {entry.record.record_id: entry for entry in entries}
+
+    def identity(entry: Entry) -> tuple[str, str, str, int]:
+        return entry.record.method.name, entry.record.task.name, entry.record.device, entry.seed
+
+    return [
+        f"record '{entry.path}' supersedes {before.path.name}, which is {' / '.join(map(str, identity(before)))}; "
+        "a correction must be of the same method, task, device and seed."
+        for entry in by_id.values()
+        if (before := by_id.get(entry.record.supersedes or "")) and identity(before) != identity(entry)
+    ]
+
+
+def group_key(record: Record) -> GroupKey:
+    reference = record.reference
+    named = {key: reference.get(key) for key in ("method", "ticks", "macs")}
+    return GroupKey(
+        record.protocol_version,
+        record.task.version,
+        record.task.sha256,
+        f"{named['method']} of {named['macs']} MACs and {named['ticks']} ticks" if named["macs"] else "",
+    )
+
+
+def row_key(record: Record) -> str:
+    """Records with the same key are seeds of one row."""
+    parts = [
+        record.method.name,
+        origin_identity(record.method.origin),
+        record.method.options,
+        record.method.weights_from,
+        record.method.starts_from,
+        record.training.recipe_sha256 if record.training else "",
+    ]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def groups(entries: Sequence[Entry]) -> list[Group]:
+    """Entries by (task, device, key), in a stable order; the current group of a task and device comes last."""
+    superseded = {entry.record.supersedes for entry in entries if entry.record.supersedes}
+    found: dict[tuple[str, str, GroupKey], Group] = {}
+    count: dict[tuple[str, str, GroupKey], int] = defaultdict(int)
+    absent: list[Entry] = []
+    for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
+        record = entry.record
+        if record.record_id in superseded:
+            continue
+        if record.status != "ok":
+            absent.append(entry)
+            continue
+        place = (record.task.name, record.device, group_key(record))
+        group = found.setdefault(place, Group(*place))
+        count[place] += 1
+        seeds = group.rows.setdefault(row_key(record), [])
+        earlier = next((other for other in seeds if other.seed == entry.seed), None)
+        if earlier is None:
+            seeds.append(entry)
+        else:
+            group.notes.append(
+                f"Record {record.record_id[:12]} repeats seed {entry.seed} of {record.method.name} and does not count: "
+                f"the first published one, {earlier.record.record_id[:12]}, does."
+            )
+    ordered = sorted(found, key=lambda place: (place[0], place[1], place[2].protocol_version, place[2].task_version,
+                                               count[place], place[2]))  # fmt: skip
+    result = [found[place] for place in ordered]
+    for group in result:
+        for seeds in group.rows.values():
+            seeds.sort(key=lambda entry: entry.seed)
+    for entry in absent:
+        same = [g for g in result if (g.task, g.device) == (entry.record.task.name, entry.record.device)]
+        for group in same[-1:]:
+            group.absent.append(entry)
+    return result

@@ -1,0 +1,73 @@
+"""From stored arrays and counted costs to every number of a record: what the runner writes and ``verify`` redoes.
+
+Pure, without torch: the same arrays and costs give the same record on any machine. Arrays are those of the ``.npz``:
+the traces ``test_*`` and ``val_*``, raw timing samples ``timing_*``, correctness under noise ``noise_*``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from anytime_bench.harness.timing_summary import summarise
+from anytime_bench.records.record import finite
+from anytime_bench.scores.robustness import summary_from_arrays
+from anytime_bench.scores.run_scores import exit_scores, score_axes, trace_scores
+from anytime_bench.trace.answers import Trace
+
+#: Axes a clock reads. Their scores use multiples of the reference's time in the same rounds, with horizon 1.
+TIMED = ("latency", "device_time")
+#: A record holds thousands of numbers on noise, each a mean over a few hundred images.
+ROBUSTNESS_DECIMALS = 8
+
+
+def derive(
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    ticks: Sequence[float],
+    macs: Sequence[int],
+    macs_prefix: Sequence[int],
+    reference: Mapping[str, Any],
+    timing_meta: Mapping[str, Any] | None,
+    resamples: int,
+) -> dict[str, Any]:
+    """The record's fields ``exits``, ``scores``, ``stopping``, ``timing``, ``timed_scores`` and ``robustness``.
+
+    ``reference`` holds the reference model's full cost in ``ticks`` and ``macs``. Raises ``TraceError`` naming the
+    array that cannot be scored, ``ValueError`` for timing samples that are missing.
+    """
+    test, val = Trace.from_arrays(arrays, "test"), Trace.from_arrays(arrays, "val")
+    costs: dict[str, Sequence[float]] = {"ticks": list(ticks), "macs": list(macs)}
+    horizons = {axis: float(reference[axis]) for axis in costs}
+    counted = zip(exit_scores(test), ticks, macs, macs_prefix, strict=True)
+    result: dict[str, Any] = {
+        "exits": [
+            {"k": k, "ticks": t, "macs": m, "macs_prefix": p, **scores} for k, (scores, t, m, p) in enumerate(counted)
+        ],
+        "scores": score_axes(test, costs, horizons, resamples=resamples),
+        "stopping": trace_scores(test, val, macs, horizons["macs"], resamples=resamples),
+        "timing": {},
+        "timed_scores": {},
+        "robustness": {},
+    }
+    if timing_meta:
+        samples = {name.removeprefix("timing_"): a for name, a in arrays.items() if name.startswith("timing_")}
+        timing = summarise(samples, timing_meta)
+        result["timing"] = timing
+        blocks = {"latency": timing, "device_time": timing.get("device_time")}
+        ratios = {axis: [row["value"] for row in b["ratio_to_reference"]] for axis, b in blocks.items() if b}
+        result["timed_scores"] = score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples)
+    if "noise_correct" in arrays:
+        result["robustness"] = _rounded(summary_from_arrays(arrays, horizons), ROBUSTNESS_DECIMALS)
+    return {key: finite(value) for key, value in result.items()}
+
+
+def _rounded(value: Any, decimals: int) -> Any:
+    """``value`` with every float in it rounded."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item, decimals) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item, decimals) for item in value]
+    return round(value, decimals) if isinstance(value, float) else value

@@ -1,0 +1,183 @@
+"""Trust without asking anyone: is a record what its raw data give?
+
+``verify_paths`` checks schema, hashes, names and places, and derives every score anew from the ``.npz`` by the
+functions that made it (``derivation.derive``). Published numbers are rounded to 10 decimals, those on noise to 8; a
+re-derived one may differ by one unit in the last, for another processor adds in another order. ``reproduce`` goes
+further and needs the task's data.
+
+Faults are one line each: which record, which field, what it says, what it should say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anytime_bench.errors import UserError
+from anytime_bench.records import store
+from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
+from anytime_bench.records.record import PROTOCOL_VERSION, Record, finite
+from anytime_bench.records.scoring import ROBUSTNESS_DECIMALS, derive
+from anytime_bench.trace.answers import Trace, TraceError
+
+#: One unit in the last published decimal, and what float64 sums may lose relative to their size.
+ABSOLUTE, RELATIVE = 1.5e-10, 1e-9
+DERIVED = ("exits", "scores", "timing", "timed_scores", "stopping", "robustness")
+#: Differences that are told per record; a wrong trace changes hundreds of numbers.
+MOST = 5
+
+
+def record_paths(given: Iterable[Path]) -> list[Path]:
+    """The record files among ``given``; a folder stands for all records below it."""
+    paths: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*.json") if len(p.stem) == 64)
+            if not found:
+                raise UserError(f"there is no record below '{path}'. Expected files named <record id>.json.")
+            paths += found
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise UserError(f"record '{path}' does not exist. Give record files (.json) or folders of them.")
+    return list(dict.fromkeys(paths))
+
+
+def verify_paths(paths: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """(path, faults) per record, in order; what is wrong between records is told with the later one."""
+    entries, alone = [], {}
+    for path in paths:
+        record, alone[path] = verify_record(path)
+        if record is not None:
+            entries.append(Entry(path, record))
+    between = duplicates(entries) + wrong_supersessions(entries)
+    for path in paths:
+        yield path, alone[path] + [fault for fault in between if fault.startswith(f"record '{path}'")]
+
+
+def verify_record(path: Path) -> tuple[Record | None, list[str]]:
+    """The record, if it can be read, and all its faults."""
+    try:
+        record = store.load(path)
+    except UserError as error:
+        return None, [str(error)]
+    faults = [f"record '{path}': {problem}" for problem in _outside(path, record)]
+    if record.status != "ok":
+        return record, faults
+    try:
+        arrays = store.load_arrays(path, record)
+    except (UserError, OSError, ValueError, EOFError) as error:
+        return record, [*faults, str(error)]
+    faults += [f"record '{path}': {problem}" for problem in inner_faults(record, arrays)]
+    return record, faults
+
+
+def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
+    """What a record says that its own raw data do not give."""
+    if record.protocol_version != PROTOCOL_VERSION:
+        return [
+            f"it was made by protocol {record.protocol_version}, this suite derives scores by protocol "
+            f"{PROTOCOL_VERSION}; verify it with the suite version it names, {record.suite_version}"
+        ]
+    try:
+        test = Trace.from_arrays(arrays, "test")
+        if test.num_exits != len(record.exits):
+            return [f"it names {len(record.exits)} exits, its trace holds {test.num_exits}"]
+        derived = derive(
+            arrays,
+            ticks=[entry.ticks for entry in record.exits],
+            macs=[entry.macs for entry in record.exits],
+            macs_prefix=[entry.macs_prefix for entry in record.exits],
+            reference=record.reference,
+            timing_meta=record.timing.get("meta"),
+            resamples=int(record.evaluation.get("resamples", 2000)),
+        )
+    except (TraceError, ValueError, KeyError, TypeError) as error:
+        return [f"no score can be derived from its trace: {error}"]
+    stored = record.model_dump(mode="json")
+    problems = [*_sizes(record, arrays), *_reference_times(record, derived["timing"])]
+    if not record.timing and any(name.startswith("timing_") for name in arrays):
+        problems.append("its trace holds timing samples, but the record tells no times")
+    for field in DERIVED:
+        unit = 1.5 * 10**-ROBUSTNESS_DECIMALS if field == "robustness" else ABSOLUTE
+        problems += differences(stored[field], finite(derived[field]), field, unit)
+    if len(problems) > MOST:
+        problems = [*problems[:MOST], f"and {len(problems) - MOST} more numbers that its raw data do not give"]
+    return problems
+
+
+def differences(stored: Any, derived: Any, where: str, unit: float = ABSOLUTE) -> list[str]:
+    """One line per leaf at which two JSON values differ; numbers by more than ``unit``."""
+    if isinstance(stored, Mapping) and isinstance(derived, Mapping):
+        keys = sorted({*stored, *derived}, key=str)
+        return [
+            line
+            for key in keys
+            for line in differences(stored.get(key, _MISSING), derived.get(key, _MISSING), f"{where}.{key}", unit)
+        ]
+    if isinstance(stored, list | tuple) and isinstance(derived, list | tuple):
+        if len(stored) != len(derived):
+            return [f"{where} has {len(stored)} entries, its raw data give {len(derived)}"]
+        pairs = zip(stored, derived, strict=True)
+        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{i}]", unit)]
+    if _equal(stored, derived, unit):
+        return []
+    return [f"{where} is {_told(stored)}, its raw data give {_told(derived)}"]
+
+
+_MISSING = object()
+
+
+def _told(value: Any) -> str:
+    if value is _MISSING:
+        return "missing"
+    return repr(value) if isinstance(value, int | float | str | bool) or value is None else f"a {type(value).__name__}"
+
+
+def _equal(a: Any, b: Any, unit: float) -> bool:
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return abs(a - b) <= max(unit, RELATIVE * abs(b))
+    if _MISSING in (a, b):
+        # A field that is absent and one that is empty say the same.
+        return (None if a is _MISSING else a) == (None if b is _MISSING else b)
+    return bool(a == b)
+
+
+def _outside(path: Path, record: Record) -> Iterator[str]:
+    """Faults of where the record lies and of the files it names besides its trace."""
+    folder = store.record_folder(Path(), record).parts
+    if path.resolve().parent.parts[-3:] != folder:
+        yield f"it belongs into a folder {'/'.join(folder)}; move it there with its .npz"
+    named = record.environment.get("device_class")
+    if named is not None and named != record.device:
+        yield f"device is {record.device!r}, its environment says {named!r}"
+    for role, artifact in record.artifacts.items():
+        if role == "trace":
+            continue
+        if Path(artifact.path).is_absolute() or ".." in Path(artifact.path).parts:
+            yield f"artifact '{role}' lies outside its folder: {artifact.path}"
+        elif (file := path.parent / artifact.path).is_file() and store.file_sha256(file) != artifact.sha256:
+            yield f"artifact '{role}', {artifact.path}, does not have the SHA-256 that the record names"
+
+
+def _sizes(record: Record, arrays: Mapping[str, Any]) -> Iterator[str]:
+    for split in ("test", "val"):
+        trace = Trace.from_arrays(arrays, split)
+        if trace.num_samples != record.task.sizes.get(split):
+            yield (
+                f"its trace holds {trace.num_samples} {split} images, task {record.task.name} has "
+                f"{record.task.sizes.get(split)}"
+            )
+        if trace.num_classes != record.task.classes:
+            yield f"its {split} trace holds {trace.num_classes} classes, the task has {record.task.classes}"
+
+
+def _reference_times(record: Record, timing: Mapping[str, Any]) -> Iterator[str]:
+    """The reference's times must be those of the same rounds."""
+    blocks = {"latency": timing, "device_time": timing.get("device_time") or {}}
+    for axis, block in blocks.items():
+        full = (block.get("reference_full") or {}).get("p50")
+        yield from differences(record.reference.get(axis), full, f"reference.{axis}")

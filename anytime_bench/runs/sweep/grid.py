@@ -1,0 +1,151 @@
+"""What a sweep is asked to do: methods x tasks x seeds, and how, read from a plan file and the command line.
+
+A plan file is YAML with the keys of ``Grid``; what the command line gives replaces what the file says::
+
+    methods: [serial_ce, cascaded_td]
+    tasks: [digits]
+    seeds: 0-4
+    overrides: [epochs=5]
+    slurm: {partition: main, cpus_per_task: 4, gpus_per_node: 1, minutes: 120}
+
+No torch here: the command line and every process that only watches stay light. Errors are ``UserError``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import OmegaConf
+
+from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.runs.sweep.jobs import Existing
+
+#: What ``slurm`` in a plan file may hold; everything else goes into ``extra`` as sbatch options.
+SLURM_KEYS = ("partition", "cpus_per_task", "gpus_per_node", "mem_gb", "minutes", "parallel", "exclusive", "extra")
+
+
+@dataclass
+class Grid:
+    """A sweep as asked for. ``only`` holds ``method@task@seed``, and restricts the product to these runs."""
+
+    methods: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=lambda: ["digits"])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    overrides: list[str] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list)
+    out: str = "runs"
+    device: str = "auto"
+    data_root: str | None = None
+    recipe: str | None = None
+    existing: Existing = "skip"
+    only: list[str] = field(default_factory=list)
+    jobs: int = 0
+    gpus: list[str] = field(default_factory=list)
+    time_limit: float = 0.0
+    memory_limit: float = 0.0
+    slurm: dict[str, Any] = field(default_factory=dict)
+
+    def cells(self) -> list[tuple[str, str, int]]:
+        """Method, task and seed of every run asked for, each once, in order."""
+        wanted = {parse_cell(text) for text in self.only}
+        product = dict.fromkeys((m, t, s) for t in self.tasks for s in self.seeds for m in self.methods)
+        missing = wanted - set(product)
+        if missing:
+            method, task, seed = sorted(missing)[0]
+            raise UserError(f"--only {method}@{task}@{seed}: this run is not part of the sweep.")
+        return [cell for cell in product if not wanted or cell in wanted]
+
+
+def parse_cell(text: str) -> tuple[str, str, int]:
+    """``serial_ce@digits@0`` as its three parts."""
+    parts = text.rsplit("@", 2)
+    if len(parts) != 3 or not parts[2].isdigit():
+        raise UserError(f"--only '{text}': expected method@task@seed, such as serial_ce@digits@0.")
+    return parts[0], parts[1], int(parts[2])
+
+
+def parse_seeds(text: str | int | list[Any]) -> list[int]:
+    """Seeds from ``0-4``, ``0,2,5-7``, a number or a list of these.
+
+    >>> parse_seeds("0-2,7")
+    [0, 1, 2, 7]
+    """
+    items = text if isinstance(text, list) else str(text).split(",")
+    seeds: list[int] = []
+    for item in items:
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", str(item))
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(f"seeds '{item}': expected numbers and ranges of 0 or more, such as 0-4 or 0,2,5.")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def split_names(text: str) -> list[str]:
+    """``a,b`` as a list; a comma is the only separator, since task names may hold a path."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def read_plan_file(path: Path) -> dict[str, Any]:
+    """The content of a plan file, its keys and types checked."""
+    if not path.is_file():
+        raise UserError(f"plan file '{path}' does not exist. Give a YAML file, or --methods a,b --tasks t --seeds 0-4.")
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:
+        told = str(error).splitlines()[0]
+        raise UserError(f"plan file '{path}' is not valid YAML: {told}") from error
+    known = {each.name for each in dataclasses.fields(Grid)}
+    if not isinstance(loaded, dict):
+        raise UserError(f"plan file '{path}' must be a mapping with keys such as methods, tasks and seeds.")
+    values = {str(key): value for key, value in loaded.items() if value is not None}
+    for key in values:
+        if key not in known:
+            raise UserError(f"plan file '{path}' has an unknown key '{key}'.{did_you_mean(key, known)}")
+    return values
+
+
+def make_grid(given: dict[str, Any]) -> Grid:
+    """A checked grid from plain values, those of a plan file and of the command line merged."""
+    values = dict(given)
+    for key in ("methods", "tasks", "gpus"):
+        if isinstance(values.get(key), str):
+            values[key] = split_names(values[key])
+    if isinstance(values.get("gpus"), int):
+        values["gpus"] = [values["gpus"]]
+    if "seeds" in values:
+        values["seeds"] = parse_seeds(values["seeds"])
+    for key in ("methods", "tasks", "overrides", "plugins", "only", "gpus"):
+        if key in values:
+            if not isinstance(values[key], list):
+                raise UserError(f"sweep: '{key}' must be a list, got {values[key]!r}.")
+            values[key] = [str(item) for item in values[key]]
+    for key, kind in (("jobs", int), ("time_limit", float), ("memory_limit", float)):
+        if key in values:
+            values[key] = _number(key, values[key], kind)
+    grid = Grid(**values)
+    if not grid.methods:
+        raise UserError(
+            "which methods? Give them with --methods a,b or in a plan file. See anytime-bench list methods."
+        )
+    if not grid.tasks or not grid.seeds:
+        raise UserError("a sweep needs at least one task and one seed.")
+    if grid.existing not in get_args(Existing):
+        raise UserError(f"--existing {grid.existing}: expected {', '.join(get_args(Existing))}.")
+    for key in grid.slurm:
+        if key not in SLURM_KEYS:
+            raise UserError(f"plan: slurm has an unknown key '{key}'.{did_you_mean(str(key), SLURM_KEYS)}")
+    return grid
+
+
+def _number(key: str, value: Any, kind: type) -> Any:
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0:
+        raise UserError(f"sweep: {key}={value!r}, expected a number of 0 or more.")
+    return number

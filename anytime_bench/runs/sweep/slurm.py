@@ -1,0 +1,206 @@
+"""A sweep on a Slurm cluster through submitit: the same jobs, as arrays, into one store on a shared folder.
+
+Jobs that need others' weights wait for them by Slurm's own dependencies; times are taken by an array of its own, last,
+one job at a time. A job that is pre-empted or reaches its time limit is put back into the queue and goes on from its
+last checkpoint. There is no scheduler here: Slurm decides what runs where.
+
+Resources per run come from the plan file's ``slurm`` section: ``partition``, ``cpus_per_task``, ``gpus_per_node``,
+``mem_gb``, ``minutes``, ``parallel`` (jobs of one array at a time), ``exclusive`` (whole nodes for timings) and
+``extra`` (any other sbatch option). Raises ``UserError`` where Slurm or submitit is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from anytime_bench.errors import UserError
+from anytime_bench.files import write_atomically
+from anytime_bench.runs.sweep.display import Overview
+from anytime_bench.runs.sweep.grid import Grid
+from anytime_bench.runs.sweep.jobs import Job, do, finished_record
+from anytime_bench.runs.sweep.local import JobEnd, Outcome, gather, show_plan, show_summary
+from anytime_bench.runs.sweep.planning import SweepPlan, digest, plan_apart
+
+#: Seconds between two looks at the queue, and between two tries of a job whose files another job has in hand.
+LOOK_AGAIN = 2.0
+MINUTES = 240
+
+
+class ClusterRun:
+    """What a cluster job calls. submitit pickles it, and asks for its ``checkpoint`` when the job has to go."""
+
+    def __init__(self, job: Job, verdict: Path) -> None:
+        self.job, self.verdict = job, verdict
+
+    def __call__(self) -> str:
+        try:
+            result = do(self.job)
+            while result["status"] == "busy":
+                # A requeued job may start before its killed predecessor is gone.
+                time.sleep(LOOK_AGAIN)
+                result = do(self.job)
+        except UserError as error:
+            result = {"status": "failed", "reason": " ".join(str(error).split()), "record": ""}
+        write_atomically(self.verdict, json.dumps(result).encode())
+        return str(result["status"])
+
+    def checkpoint(self) -> Any:
+        """The same job again, going on from its last finished epoch."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(ClusterRun(dataclasses.replace(self.job, resume=True), self.verdict))
+
+
+def sweep_on_slurm(
+    grid: Grid, console: Console | None = None, *, wait: bool = True, dry_run: bool = False
+) -> list[Outcome]:
+    """Plan, submit one array per level of the plan, and (with ``wait``) watch the queue until all jobs have ended."""
+    console = console or Console(stderr=True, highlight=False)
+    check_cluster()
+    on_node = ["srun", "--quiet", *srun_options(grid.slurm)] if grid.slurm.get("gpus_per_node") else []
+    plan = plan_apart(grid, on_node)
+    show_plan(plan, console, int(grid.slurm.get("parallel", 1)), "as Slurm arrays, timings one by one at the end")
+    if dry_run or not plan.jobs:
+        return gather(plan, {})
+    folder = Path(grid.out).absolute() / "logs" / "slurm" / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    submitted = submit(plan, grid, folder)
+    arrays = sorted(set(submitted.values()), key=int)
+    console.print(f"submitted {len(plan.jobs)} jobs in arrays {', '.join(arrays)}; logs in {folder}", soft_wrap=True)
+    if not wait:
+        console.print("when they have ended, the same command shows what became of them", soft_wrap=True)
+        return gather(plan, {})
+    with Overview(console, len(plan.jobs)) as overview:
+        ends = watch(plan, folder, arrays, overview)
+    outcomes = gather(plan, ends)
+    show_summary(outcomes, grid, console)
+    return outcomes
+
+
+def check_cluster() -> None:
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise UserError("--cluster slurm needs submitit: pip install 'anytime_bench[slurm]'.") from None
+    missing = [tool for tool in ("sbatch", "srun", "squeue") if shutil.which(tool) is None]
+    if missing:
+        raise UserError(f"--cluster slurm: {', '.join(missing)} is not on the path; run this on a Slurm login node.")
+
+
+def levels(jobs: Mapping[str, Job]) -> list[list[Job]]:
+    """Jobs in groups that can run at the same time, each needing only earlier groups; timings last, by themselves."""
+    depth: dict[str, int] = {}
+
+    def of(name: str) -> int:
+        if name not in depth:
+            depth[name] = 1 + max((of(need) for need in jobs[name].needs), default=-1)
+        return depth[name]
+
+    deepest = max((of(name) for name, job in jobs.items() if not job.alone), default=-1)
+    groups = [[job for name, job in jobs.items() if not job.alone and of(name) == d] for d in range(deepest + 1)]
+    timings = [job for job in jobs.values() if job.alone]
+    return [group for group in (*groups, timings) if group]
+
+
+def submit(plan: SweepPlan, grid: Grid, folder: Path) -> dict[str, str]:
+    """Submit every level as one array behind the level before it; returns the array's id per job."""
+    import submitit
+
+    submitted: dict[str, str] = {}
+    before = ""
+    for group in levels(plan.jobs):
+        executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
+        executor.update_parameters(**parameters(grid.slurm, group, before))
+        with executor.batch():
+            handles = [executor.submit(ClusterRun(placed(job, grid), verdict_path(folder, job))) for job in group]
+        before = handles[0].job_id.partition("_")[0]
+        submitted.update((job.name, before) for job in group)
+    return submitted
+
+
+def placed(job: Job, grid: Grid) -> Job:
+    """The job with absolute paths and its share of threads, for a node that starts elsewhere."""
+    threads = 0 if grid.slurm.get("gpus_per_node") else int(grid.slurm.get("cpus_per_task", 1))
+    plugins = tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in job.plugins)
+    data_root = str(Path(job.data_root).absolute()) if job.data_root else None
+    # A recipe is a file or the name of an installed one, as on the command line of ``run``.
+    recipe = str(Path(job.recipe).absolute()) if job.recipe and Path(job.recipe).is_file() else job.recipe
+    return dataclasses.replace(
+        job, out=str(Path(job.out).absolute()), threads=threads, plugins=plugins, data_root=data_root, recipe=recipe
+    )
+
+
+def parameters(slurm: Mapping[str, Any], group: Sequence[Job], after: str) -> dict[str, Any]:
+    """submitit's parameters for one array."""
+    timed = group[0].alone
+    extra = {"requeue": True, **dict(slurm.get("extra") or {})}
+    if after:
+        # Whatever became of them: a job whose weights are missing trains them itself.
+        extra["dependency"] = f"afterany:{after}"
+    chosen = {
+        "name": "anytime-bench",
+        "timeout_min": int(slurm.get("minutes", MINUTES)),
+        "cpus_per_task": int(slurm.get("cpus_per_task", 1)),
+        "gpus_per_node": slurm.get("gpus_per_node"),
+        "mem_gb": slurm.get("mem_gb"),
+        "slurm_partition": slurm.get("partition"),
+        "slurm_array_parallelism": 1 if timed else int(slurm.get("parallel", 256)),
+        "slurm_exclusive": True if timed and slurm.get("exclusive") else None,
+        "slurm_additional_parameters": extra,
+    }
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def srun_options(slurm: Mapping[str, Any]) -> list[str]:
+    """Options of the job that plans: on a node like those of the runs, since its device is part of what is planned."""
+    named = {"partition": "partition", "cpus_per_task": "cpus-per-task", "gpus_per_node": "gpus-per-node"}
+    return [f"--{option}={slurm[key]}" for key, option in named.items() if slurm.get(key)]
+
+
+def verdict_path(folder: Path, job: Job) -> Path:
+    return folder / "ends" / f"{digest(job.name)}.json"
+
+
+def queued(arrays: Iterable[str]) -> set[str]:
+    """Those of ``arrays`` that still have jobs waiting or running."""
+    left = set()
+    for array in arrays:
+        # An id that Slurm has forgotten is an error to squeue, and ended to us.
+        shown = subprocess.run(["squeue", "-h", "-j", array, "-o", "%i"], capture_output=True, text=True)
+        if shown.returncode == 0 and shown.stdout.strip():
+            left.add(array)
+    return left
+
+
+def watch(plan: SweepPlan, folder: Path, arrays: Sequence[str], overview: Overview) -> dict[str, JobEnd]:
+    """How every job ended. Interrupting this leaves the jobs in the queue."""
+    ends: dict[str, JobEnd] = {}
+    left = set(arrays)
+    while len(ends) < len(plan.jobs):
+        left = queued(left)
+        for name, job in plan.jobs.items():
+            if name in ends:
+                continue
+            verdict = verdict_path(folder, job)
+            if verdict.exists():
+                ends[name] = JobEnd(**json.loads(verdict.read_text()), log=str(folder))
+            elif not left:
+                record = finished_record(job)
+                reason = "" if record else "the cluster ended the job before it was done"
+                ends[name] = JobEnd("ok" if record else "failed", reason, record, log=str(folder))
+            else:
+                continue
+            overview.finished(f"{name}: {ends[name].status} {ends[name].reason}".rstrip())
+        overview.update([])
+        if left:
+            time.sleep(LOOK_AGAIN)
+    return ends

@@ -1,0 +1,175 @@
+"""Processes that do the jobs of a sweep, as their parent sees them: started, listened to, stopped as a whole group.
+
+Each job is one process with a log file of its own, one GPU (``CUDA_VISIBLE_DEVICES``) or its share of the CPU threads.
+It is the head of a process group, so that stopping it stops whatever it started too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from anytime_bench.runs.sweep.jobs import BUSY, Job
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job may run: a GPU, or ``threads`` CPU threads where ``gpu`` is empty."""
+
+    gpu: str = ""
+    threads: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"gpu {self.gpu}" if self.gpu else f"cpu, {self.threads} threads" if self.threads else "cpu"
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """The process environment: the GPU it may see, and no more threads than its share."""
+        own = dict(base)
+        if self.gpu:
+            own["CUDA_VISIBLE_DEVICES"] = self.gpu
+        if self.threads:
+            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+                own[name] = str(self.threads)
+        return own
+
+
+def usable_cores() -> int:
+    """Cores this process may use, not more than ``OMP_NUM_THREADS`` where that is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
+
+
+def places(jobs: int, gpus: list[str]) -> list[Place]:
+    """One place per job that runs at a time: a GPU each, or the CPU threads divided evenly.
+
+    ``OMP_NUM_THREADS`` bounds the threads of one job, as it would without a sweep.
+    """
+    if gpus:
+        return [Place(gpu=gpu) for gpu in gpus for _ in range(max(jobs // len(gpus), 1))]
+    count = jobs or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [Place(threads=min(max(cores // count, 1), usable_cores()))] * count
+
+
+@dataclass
+class Worker:
+    """A running job. ``state`` and ``share`` are what it last reported, ``result`` is its last word."""
+
+    job: Job
+    place: Place
+    process: subprocess.Popen[bytes]
+    log: Path
+    events: IO[bytes]
+    created: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    state: str = "starting"
+    share: float | None = None
+    result: dict[str, Any] | None = None
+    stopped: str = ""
+    _rest: bytes = b""
+
+    @classmethod
+    def start(cls, job: Job, place: Place, log: Path) -> Worker:
+        """Start the job's process. It dies with this one: by the kernel's word, or when its standard input closes."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        job = dataclasses.replace(job, threads=place.threads)
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "anytime_bench.runs.sweep.jobs", job.to_json(), str(write_end)],
+                    stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, pass_fds=(write_end,),
+                    start_new_session=True, env=place.environment(os.environ),
+                )  # fmt: skip
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        return cls(job, place, process, log, os.fdopen(read_end, "rb", buffering=0))
+
+    def poll(self, time_limit: float) -> bool:
+        """Take in what the job reported; stop it beyond ``time_limit`` seconds of work. True when it has ended."""
+        ended = self.process.poll() is not None
+        self._listen()
+        if ended:
+            self.close()
+            return True
+        if time_limit and self.started is not None and time.monotonic() - self.started > time_limit:
+            self.stop(f"stopped after {time_limit:g} seconds, the time limit")
+        return False
+
+    def stop(self, reason: str) -> None:
+        """Kill the job and everything it started."""
+        self.stopped = self.stopped or reason
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        # Children that outlived the job, such as a plugin's own, are in its group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.events.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - (self.started or self.created)
+
+    def progress(self) -> dict[str, Any]:
+        """What the overview shows of this job."""
+        shown = {"name": self.job.name, "place": self.place.label, "state": self.state, "share": self.share}
+        return {**shown, "seconds": self.seconds}
+
+    def verdict(self) -> dict[str, Any]:
+        """``status``, ``reason`` and ``record`` of the ended job, also where it had no last word."""
+        code = self.process.returncode
+        if self.stopped:
+            return {"status": "failed", "reason": self.stopped, "record": ""}
+        if self.result is not None:
+            return self.result
+        if code == BUSY:
+            return {"status": "busy", "reason": "", "record": ""}
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            return {"status": "failed", "reason": f"killed by {name}{hint}", "record": ""}
+        return {"status": "failed", "reason": f"the process ended with status {code} and no record", "record": ""}
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                data = self.events.read(65536)
+            except (BlockingIOError, ValueError):
+                return
+            if not data:
+                return
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "done":
+            self.result = {key: event[key] for key in ("status", "reason", "record")}
+        elif event["event"] == "started":
+            self.started, self.state = time.monotonic(), "working"
+        elif event["event"] == "training":
+            self.state, self.share = f"epoch {event['epoch']}/{event['epochs']}", event["fraction"]
+        else:
+            self.state = "waits for the machine"

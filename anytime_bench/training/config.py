@@ -1,0 +1,258 @@
+"""Configuration: dataclasses merged by OmegaConf, defaults < recipe < command line. A typo is an error.
+
+A recipe is a YAML file per task, shared by all methods, with per-method exceptions visible in it::
+
+    reference: serial_ce                 # whose full cost is the unit of every horizon
+    training: {epochs: 30, lr: 0.1}
+    augment: {crop_padding: 1}
+    options: {width: 16}                 # given to every method that has such an option
+    methods:
+      msdnet: {training: {weight_decay: 1e-4}, options: {channels: 8}, why: "its paper's weight decay"}
+
+Overrides on the command line are ``section.key=value``; the section may be left out where the key is unique.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.files import canonical_json
+
+
+@dataclass
+class TrainingConfig:
+    """SGD with Nesterov momentum. ``lr`` is the peak; ``warmup`` and ``milestones`` count epochs."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.2
+    clip_norm: float = 0.0
+    precision: str = "auto"
+    channels_last: bool = True
+    train_images: int = 0
+
+
+@dataclass
+class AugmentConfig:
+    """Random crop after padding, horizontal flip, square occlusion, in pixels; 0 or false leaves a step out."""
+
+    crop_padding: int = 0
+    crop_mode: str = "reflect"
+    flip: bool = False
+    occlusion: int = 0
+
+
+@dataclass
+class EvaluationConfig:
+    """How a trained model is examined. ``timing_budget`` is in seconds; 0 rounds leave timing out."""
+
+    prediction_batch: int = 512
+    timing_rounds: int = 30
+    timing_budget: float = 12.0
+    timing_batches: list[int] = field(default_factory=lambda: [1, 64])
+    engine: str = "auto"
+    timing_precision: str = "fp32"
+    threads: int = 0
+    cache: str = "warm"
+    noise: str = "none"
+    noise_images: int = 0
+    resamples: int = 2000
+
+
+@dataclass
+class RunConfig:
+    """Everything that decides a run, next to method, task, seed and device."""
+
+    reference: str = "serial_ce"
+    recipe_name: str = ""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    options: Any = None
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the weights apart from method, task, seed: goes into the record and the run's key."""
+        return {"training": dataclasses.asdict(self.training), "augment": dataclasses.asdict(self.augment)}
+
+    def recipe_sha256(self) -> str:
+        return hashlib.sha256(canonical_json(self.recipe()).encode()).hexdigest()
+
+
+SECTIONS = ("training", "augment", "evaluation", "options")
+CHOICES = {
+    "training.schedule": ("cosine", "step", "constant"),
+    "training.precision": ("auto", "fp32", "bf16"),
+    "augment.crop_mode": ("reflect", "constant", "replicate"),
+    "evaluation.engine": ("auto", "eager", "compile", "graph"),
+    "evaluation.timing_precision": ("fp32", "bf16"),
+    "evaluation.cache": ("warm", "flushed"),
+}
+POSITIVE = (
+    "training.epochs",
+    "training.batch_size",
+    "training.lr",
+    "evaluation.prediction_batch",
+    "evaluation.resamples",
+)
+NOT_NEGATIVE = (
+    "training.weight_decay",
+    "training.momentum",
+    "training.warmup",
+    "training.clip_norm",
+    "training.train_images",
+    "augment.crop_padding",
+    "augment.occlusion",
+    "evaluation.timing_rounds",
+    "evaluation.timing_budget",
+    "evaluation.threads",
+    "evaluation.noise_images",
+)
+
+
+def build_options(name: str, method: type, given: Mapping[str, Any], variant: str | None = None) -> Any:
+    """An instance of the method's ``Config`` with ``given`` filled in; unknown keys and wrong types are errors."""
+    given = dict(given)
+    option = getattr(method, "variant_option", None)
+    if variant is not None and option is not None:
+        given[option] = name if option == "backbone" else variant
+    base = _structured(name, method)
+    for key in given:
+        if key not in base:
+            raise UserError(f"method '{name}' has no option '{key}'.{did_you_mean(key, [str(k) for k in base])}")
+    return _to_object(_merge(base, given, f"method '{name}'"), f"method '{name}'")
+
+
+def build_config(
+    name: str,
+    method: type,
+    recipe: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    variant: str | None = None,
+) -> RunConfig:
+    """Merge defaults < recipe < the recipe's exceptions for this method < overrides."""
+    family = name.partition("/")[0]
+    exceptions = dict((recipe.get("methods") or {}).get(name) or (recipe.get("methods") or {}).get(family) or {})
+    exceptions.pop("why", None)
+    for key in exceptions:
+        if key not in SECTIONS:
+            raise UserError(f"the recipe's exception for '{name}' has an unknown section '{key}'. Known: {SECTIONS}.")
+    options = _structured(name, method)
+    shared = {key: value for key, value in (recipe.get("options") or {}).items() if key in options}
+    sections: dict[str, DictConfig] = {
+        "training": OmegaConf.structured(TrainingConfig),
+        "augment": OmegaConf.structured(AugmentConfig),
+        "evaluation": OmegaConf.structured(EvaluationConfig),
+        "options": options,
+    }
+    for section in SECTIONS:
+        layers = [recipe.get(section) if section != "options" else shared, exceptions.get(section)]
+        for layer in layers:
+            sections[section] = _merge(sections[section], layer or {}, f"the recipe's section '{section}'")
+    option = getattr(method, "variant_option", None)
+    if variant is not None and option is not None:
+        value = name if option == "backbone" else variant
+        sections["options"] = _merge(sections["options"], {option: value}, f"method '{name}'")
+    for override in overrides:
+        section, key, value = _parse_override(override, sections)
+        sections[section] = _merge(sections[section], {key: value}, f"override '{override}'")
+    merged = {section: _to_object(node, f"section '{section}'") for section, node in sections.items()}
+    config = RunConfig(
+        reference=str(recipe.get("reference", "serial_ce")), recipe_name=str(recipe.get("name", "")), **merged
+    )
+    _check_ranges(config)
+    return config
+
+
+def _structured(name: str, method: type) -> DictConfig:
+    target = getattr(method, "Config", None)
+    if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
+        raise UserError(f"method '{name}': Config must be a dataclass, got {target!r}. Decorate it with @dataclass.")
+    try:
+        return OmegaConf.structured(target)
+    except OmegaConfBaseException as error:
+        raise UserError(f"method '{name}': Config holds a type OmegaConf cannot check: {_first_line(error)}") from error
+
+
+def _merge(base: DictConfig, layer: Mapping[str, Any], where: str) -> DictConfig:
+    for key in layer:
+        if key not in base:
+            raise UserError(f"{where}: unknown key '{key}'.{did_you_mean(str(key), [str(k) for k in base])}")
+    try:
+        merged = OmegaConf.merge(base, dict(layer))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {_first_line(error)}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _to_object(node: DictConfig, where: str) -> Any:
+    try:
+        return OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."
+
+
+def _parse_override(override: str, sections: Mapping[str, DictConfig]) -> tuple[str, str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override '{override}' is not of the form key=value, such as training.epochs=5 or lam=0.5.")
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload, index]
+    except Exception as error:
+        raise UserError(
+            f"override '{override}': the value is not valid YAML ({str(error).splitlines()[0]})."
+        ) from error
+    section, dot, name = key.partition(".")
+    if dot and section not in sections:
+        raise UserError(f"override '{override}': unknown section '{section}'.{did_you_mean(section, sections)}")
+    if not dot:
+        holders = [candidate for candidate, node in sections.items() if key in node]
+        if len(holders) > 1:
+            choices = " or ".join(f"{holder}.{key}" for holder in holders)
+            raise UserError(f"override '{override}' is ambiguous: write {choices}.")
+        if not holders:
+            known = [str(known) for node in sections.values() for known in node]
+            raise UserError(f"override '{override}': unknown key '{key}'.{did_you_mean(key, known)}")
+        section, name = holders[0], key
+    if name not in sections[section]:
+        near = did_you_mean(name, [str(known) for known in sections[section]])
+        raise UserError(f"override '{override}': section '{section}' has no key '{name}'.{near}")
+    return section, name, value
+
+
+def _check_ranges(config: RunConfig) -> None:
+    for path, choices in CHOICES.items():
+        value = _lookup(config, path)
+        if value not in choices:
+            raise UserError(f"{path}={value}: expected one of {', '.join(choices)}.{did_you_mean(value, choices)}")
+    for path in POSITIVE:
+        if not _lookup(config, path) > 0:
+            raise UserError(f"{path}={_lookup(config, path)}: expected a number above 0.")
+    for path in NOT_NEGATIVE:
+        if not _lookup(config, path) >= 0:
+            raise UserError(f"{path}={_lookup(config, path)}: expected 0 or more.")
+
+
+def _lookup(config: RunConfig, path: str) -> Any:
+    section, key = path.split(".")
+    return getattr(getattr(config, section), key)

@@ -1,0 +1,190 @@
+"""REPRODUCTION.md: planted truths get their verdicts, missing rows are said, the page is a function of the store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import generated_records as generated
+
+from anytime_bench.leaderboard.build import build, check
+from anytime_bench.records.record import MethodEntry
+from anytime_bench.trace.noise import NoiseRun, pack
+from baselines.reproduction import claims, dynamics
+from baselines.reproduction.claims import side
+from baselines.reproduction.evidence import Evidence, read_evidence
+from baselines.reproduction.page import CLAIMS, page
+from baselines.reproduction.tables import estimate
+
+IMAGES = 600
+#: Skill per method: TD beats cross-entropy, the cascade beats SDN, several heads help the serial net.
+SKILLS = {
+    "cascaded_td": 3.0, "cascaded_td_multihead": 1.0, "cascaded_ce": 0.0, "serial_ce": 0.0, "serial_td": 1.0,
+    "serial_td_multihead": 1.8, "sdn": 0.5, "msdnet": 0.6,
+}  # fmt: skip
+
+
+def noise_of(skill: float, seed: int) -> dict[str, np.ndarray]:
+    """One kind of noise that takes half of what skill gives; the stateful policies are right more often."""
+    runs = []
+    ticks = np.arange(1.0, 6.0)
+    costs = {"ticks": ticks, "macs": 1e6 * ticks}
+    for mode, loss in (("clean", 0.0), ("persistent", 0.3), ("transient_1", 0.3)):
+        for policy in ("onset", "pipelined_mean", "restart_mean", "watch", "watch_mean"):
+            drawn = np.random.default_rng([seed, len(runs), int(100 * skill)]).random((5, IMAGES))
+            runs.append(NoiseRun("focus", 0, mode, policy, drawn < 0.5 + 0.15 * skill - loss, costs))
+    return pack(runs, generated.CLASSES)
+
+
+def save(root: Path, method: str, seed: int, skill: float, *, lam: float | None = None, noise: bool = False) -> Path:
+    lam = lam if lam is not None else (0.0 if method.startswith("cascaded") else 1.0) if "td" in method else None
+    entry = MethodEntry(
+        name=method, origin={"distribution": "anytime_bench", "version": "0"},
+        options={"width": 4} | ({} if lam is None else {"lam": lam}), card={},
+    )  # fmt: skip
+    extra = noise_of(skill, seed) if noise else None
+    return generated.save(
+        root, method, seed=seed, skill=skill, images=IMAGES, extra=extra, options=dict(entry.options),
+        change={"method": entry},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    for method, skill in SKILLS.items():
+        noise = method in ("cascaded_td", "serial_ce")
+        for seed in (0, 1) if noise else (0,):
+            save(root, method, seed, skill, noise=noise)
+    save(root, "cascaded_td", 0, 0.0, lam=1.0)
+    save(root, "cascaded_td", 0, 0.9, lam=0.5)
+    return root
+
+
+@pytest.fixture(scope="module")
+def evidence(results: Path) -> Evidence:
+    (found,) = read_evidence(results)
+    return found
+
+
+@pytest.fixture(scope="module")
+def text(results: Path) -> str:
+    written = page(results)
+    assert written is not None
+    return written
+
+
+def test_the_published_lambda_is_the_row_and_the_others_are_the_sweep(evidence: Evidence) -> None:
+    row = evidence.row("cascaded_td")
+    assert row is not None
+    assert row.record.method.options["lam"] == 0.0
+    assert row.seeds == 2
+    (sweep,) = evidence.lambdas("cascaded_td")
+    assert {lam: row.seeds for lam, row in sweep.items()} == {0.0: 2, 0.5: 1, 1.0: 1}
+
+
+def test_what_is_owned_at_a_deadline_is_the_last_answer_before_it(evidence: Evidence) -> None:
+    row = evidence.row("serial_ce")
+    assert row is not None
+    # Five exits at ticks 1 to 5; the reference's full answer is tick 5.
+    for deadline, exit_index in ((0.2, 0), (0.39, 0), (0.4, 1), (1.0, 4), (7.0, 4)):
+        np.testing.assert_array_equal(row.owned("ticks", deadline), row.exit(exit_index))
+    assert (row.owned("ticks", 0.1) == 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("judge", "verdicts"),
+    [
+        (claims.td_beats_cross_entropy, {"holds"}),
+        (claims.cascade_beats_sdn, {"holds", "undecided"}),
+        (claims.heads, {"holds"}),
+        (claims.cascade_keeps_accuracy, {"holds"}),
+        (dynamics.robustness, {"holds", "undecided"}),
+        (dynamics.watching, {"holds"}),
+        (dynamics.typical_first, {"holds"}),
+    ],
+)
+def test_planted_truths_hold(evidence: Evidence, judge, verdicts: set[str]) -> None:
+    found = judge(evidence)
+    assert found
+    assert {each.verdict for each in found} <= verdicts
+    assert any(each.verdict == "holds" for each in found)
+
+
+def test_planted_falsehoods_fail(results: Path, tmp_path: Path) -> None:
+    for method, skill in SKILLS.items():
+        save(tmp_path, method, 0, 3.0 - skill)
+    (other,) = read_evidence(tmp_path)
+    for judge in (claims.td_beats_cross_entropy, claims.heads, claims.cascade_keeps_accuracy):
+        assert {each.verdict for each in judge(other)} == {"fails"}
+    assert all(each.verdict == "fails" for each in claims.cascade_beats_sdn(other) if "multihead" not in each.what)
+
+
+def test_one_bad_deadline_fails_a_claim_about_all(evidence: Evidence) -> None:
+    a, b = evidence.row("cascaded_td"), evidence.row("serial_ce")
+    assert a is not None
+    assert b is not None
+    good, bad = (a.exit(-1), b.exit(0)), (b.exit(0), a.exit(-1))
+    (found,) = claims.every_deadline(evidence, "ticks", "x", (a, b), [("early", *good), ("late", *bad)])
+    assert found.verdict == "fails"
+    assert "better at 1 of 2 deadlines, worse at 1 (late); shown is the least, at late" in found.note
+    assert found.value < 0
+    (found,) = claims.every_deadline(evidence, "ticks", "x", (a, b), [("early", *good), ("late", a.exit(1), a.exit(1))])
+    assert found.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdict"), [((-0.06, -0.04), "holds"), ((-0.02, -0.01), "fails"), ((-0.09, 0.01), "undecided")]
+)
+def test_lambda_is_judged_by_the_reported_range(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch, gap: tuple[float, float], verdict: str
+) -> None:
+    real = claims.paired_difference
+
+    def planted(a, b, **options):
+        return replace(real(a, b, **options), value=sum(gap) / 2, low=gap[0], high=gap[1])
+
+    monkeypatch.setattr(claims, "paired_difference", planted)
+    assert claims.lambda_costs(evidence)[0].verdict == verdict
+
+
+def test_sides() -> None:
+    assert [side(0, 1), side(-1, 0), side(-1, 0, -1)] == ["undecided"] * 3
+    assert estimate(-0.04, -0.1, 1.26) == "0.0 [-0.1, +1.3]"
+
+
+def test_the_page_says_everything_once_and_is_the_same_twice(results: Path, text: str) -> None:
+    assert page(results) == text
+    for number, claim in enumerate(CLAIMS, start=1):
+        assert text.count(f"\n## {number}. {claim.title}\n") == 1
+    assert "cascaded_ce and serial_ce, the same weights, answer differently" in text
+    assert "Not measured" not in text
+    assert "| digits | lam 0.5 |" in text
+    measured = text.partition("## What was tried")[0]
+    assert "nan" not in measured
+    assert "inf" not in measured
+
+
+def test_rows_of_other_distributions_are_no_evidence(tmp_path: Path) -> None:
+    generated.fill(tmp_path, methods=2)
+    assert page(tmp_path) is None
+
+
+def test_missing_rows_are_said_and_not_an_error(tmp_path: Path) -> None:
+    save(tmp_path, "serial_ce", 0, 0.4)
+    text = page(tmp_path)
+    assert text is not None
+    assert text.count("Not measured.") == len(CLAIMS)
+
+
+def test_build_writes_the_page_and_check_finds_a_changed_digit(results: Path, tmp_path: Path) -> None:
+    paths = build(results, tmp_path)
+    path = tmp_path / "REPRODUCTION.md"
+    assert path in paths
+    assert not check(results, tmp_path)
+    path.write_text(path.read_text().replace("holds", "fails", 1))
+    assert [finding.path for finding in check(results, tmp_path)] == [path]
+    path.unlink()
+    assert [finding.problem for finding in check(results, tmp_path)] == ["is missing"]

@@ -1,0 +1,31 @@
+"""Features of the call before leak into this one."""
+
+from torch import nn
+
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
+
+
+class Net(AnytimeModel):
+    num_exits, ticks = 3, (1, 2, 3)
+
+    def __init__(self, task):
+        super().__init__()
+        channels = task.shape[0]
+        self.blocks = nn.ModuleList(nn.Conv2d(c, 8, 3, padding=1) for c in (channels, 8, 8))
+        self.memory = 0.0
+        self.heads = nn.ModuleList(nn.Linear(8, task.num_classes) for _ in range(3))
+
+    def stream(self, images):
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            images = block(images).relu()
+            pooled = images.mean((2, 3))
+            yield head(pooled + self.memory)
+            if not self.training:
+                self.memory = pooled.detach().mean()
+
+
+class PlantedIndependentCalls(Method):
+    card = MethodCard(title="Planted fault")
+
+    def build(self, task):
+        return Net(task)

@@ -1,0 +1,136 @@
+"""What is read off the machine is JSON, and every fault injected into it becomes a finding that says what it does."""
+
+import json
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from anytime_bench.harness import disturbance, environment
+from anytime_bench.harness.disturbance import Watch
+from anytime_bench.harness.environment import capture, findings, slug
+from anytime_bench.harness.gpu_state import read_gpu
+from anytime_bench.harness.self_test import self_test
+
+
+@pytest.fixture(scope="module")
+def captured():
+    return capture("cpu")
+
+
+def worst(environment_):
+    return findings(environment_)[0]
+
+
+def changed(captured, **sections):
+    copy = json.loads(json.dumps(captured))
+    copy["cpu"]["busy_share"] = 0.0
+    copy["cpu"]["governor"] = None
+    copy["threads"]["intra_op"] = 1
+    for section, values in sections.items():
+        copy[section] = {**(copy[section] or {}), **values} if isinstance(values, dict) else values
+    return copy
+
+
+def test_capture_is_json_and_names_the_device(captured):
+    assert json.loads(json.dumps(captured)) == captured
+    assert captured["device_class"] == "cpu"
+    assert captured["libraries"]["torch"] in torch.__version__
+    assert captured["threads"]["intra_op"] == torch.get_num_threads()
+
+
+def test_slug_of_a_gpu():
+    assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
+
+
+def test_every_finding_says_what_it_does(captured):
+    assert all(finding.what and finding.effect for finding in findings(captured))
+
+
+def test_torchvision_that_does_not_import_is_a_finding_not_a_crash(captured, monkeypatch):
+    def refuse(name):
+        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    monkeypatch.setattr(environment, "import_module", refuse)
+    broken = capture("cpu")
+    assert broken["builds"]["torchvision_error"] == "RuntimeError: operator torchvision::nms does not exist"
+    assert worst(broken).level == "error"
+    assert "install both from one index" in worst(broken).effect
+
+
+GPU = {
+    "name": "X", "driver": "1", "foreign_processes": [], "throttle_reasons": [], "mig": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sections", "level", "what"),
+    [
+        ({"builds": {"one_index": False, "torchvision_error": None}}, "error", "different indexes"),
+        ({"cpu": {"busy_share": 0.6, "governor": None}}, "warn", "60% busy"),
+        ({"cpu": {"busy_share": 0.0, "governor": "powersave"}}, "warn", "governor is powersave"),
+        ({"threads": {"intra_op": 999}}, "warn", "999 threads"),
+        ({"device": "cuda", "cuda": {"devices": 0, "built_for": None}}, "error", "a CPU build"),
+        ({"device": "cuda", "cuda": {"devices": 1}, "gpu": None}, "warn", "NVML"),
+        ({"device": "cuda", "cuda": {"devices": 1}, "gpu": {**GPU, "foreign_processes": [7]}}, "warn", "pid 7"),
+        (
+            {"device": "cuda", "cuda": {"devices": 1}, "gpu": {**GPU, "throttle_reasons": ["sync boost"]}},
+            "warn",
+            "sync",
+        ),
+        ({"device": "cuda", "cuda": {"devices": 1}, "gpu": {**GPU, "mig": True}}, "warn", "MIG"),
+        ({"device": "cuda", "cuda": {"devices": 1}, "gpu": GPU}, "ok", ""),
+    ],
+)
+def test_injected_faults_are_found(captured, sections, level, what):
+    finding = worst(changed(captured, **sections))
+    assert finding.level == level
+    assert what in finding.what
+
+
+def test_there_is_no_gpu_state_on_a_cpu():
+    assert read_gpu("cpu") is None
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Two cores whose counters the test moves: seconds busy, stolen, and of our own process."""
+    counters = SimpleNamespace(busy=100.0, steal=0.0, own=10.0, clock=0.0)
+    times = psutil.cpu_times()._replace(**dict.fromkeys(psutil.cpu_times()._fields, 0.0))
+
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times._replace(user=counters.busy, steal=counters.steal))
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(disturbance, "perf_counter", lambda: counters.clock)
+    monkeypatch.setattr(Watch, "_own_seconds", lambda self: counters.own)
+    return counters
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "steal", "queue", "expected"),
+    [
+        (10.0, 10.0, 0.0, 0.0, None),
+        (11.0, 10.0, 0.0, 0.0, None),
+        (20.0, 10.0, 0.0, 0.0, "other processes kept 1.00 of 2 cores busy"),
+        (10.0, 10.0, 5.0, 0.0, "hypervisor took 50%"),
+        (10.0, 10.0, 0.0, 0.3, "queue for a core 30% of the time"),
+        (10.0, 10.0, 0.0, None, None),
+    ],
+)
+def test_a_neighbour_is_noticed_and_named(machine, busy, own, steal, queue, expected):
+    watch = Watch("cpu")
+    machine.busy += busy
+    machine.own += own
+    machine.steal += steal
+    machine.clock += 10.0
+    reasons = watch.finish(queue)
+    assert (not reasons) if expected is None else (len(reasons) == 1 and expected in reasons[0])
+
+
+def test_self_test_reports_a_ratio_of_nearly_one():
+    report = self_test("cpu", seconds=0.5)
+    ratio = report["clocks"]["latency"]
+    # Whether a busy machine passes is its own matter; two copies 30 % apart would be the harness's fault.
+    assert 0.7 < ratio["value"] < 1.3
+    assert report["passed"] == (ratio["contains_one"] and ratio["narrow"])
+    assert json.loads(json.dumps(report)) == report

@@ -1,0 +1,248 @@
+"""The timing loop against models whose times are known exactly: here the clock is the models' own, so nothing waits."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anytime_bench.harness import clocks
+from anytime_bench.harness.engines import Compiled, directly_called
+from anytime_bench.harness.rounds import Task, run_rounds
+from anytime_bench.harness.self_test import PlainResNet
+from anytime_bench.harness.timing import time_exits
+from anytime_bench.methods.contract import AnytimeModel
+
+IMAGES = torch.randn(37, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+
+
+class FakeTime:
+    """Nanoseconds that pass only when a model works."""
+
+    now = 0
+
+    def work(self, milliseconds):
+        self.now += round(milliseconds * 1e6)
+
+
+@pytest.fixture
+def fake_time(monkeypatch):
+    time = FakeTime()
+    monkeypatch.setattr(clocks, "perf_counter_ns", lambda: time.now)
+    monkeypatch.setattr(clocks.RunDelay, "__call__", lambda self: 0)
+    return time
+
+
+class Worker(AnytimeModel):
+    """Exit k takes ``steps[k]`` milliseconds more than the one before."""
+
+    num_exits, ticks = 3, (1, 2, 3)
+
+    def __init__(self, time, steps=(1.0, 2.0, 4.0)):
+        super().__init__()
+        self.time, self.steps = time, steps
+        self.heads = nn.ModuleList(nn.Linear(16, 5) for _ in steps)
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def stream(self, images):
+        for step, head in zip(self.steps, self.heads, strict=True):
+            self.time.work(step)
+            yield head(images.flatten(1))
+
+
+class WorksAhead(Worker):
+    """Not a generator: all its work is done before the first answer is asked for."""
+
+    def stream(self, images):
+        return iter(list(super().stream(images)))
+
+
+class YieldsLate(Worker):
+    """Computes all exits and only then yields the first."""
+
+    def stream(self, images):
+        yield from list(super().stream(images))
+
+
+class Wavering(Worker):
+    """Answers something else the second time it sees an image."""
+
+    calls = 0
+
+    def stream(self, images):
+        for logits in super().stream(images):
+            self.calls += 1
+            yield logits.roll(self.calls, dims=1)
+
+
+def measure(model, reference, **options):
+    settings = {"device": "cpu", "budget_seconds": 0.2, **options}
+    return time_exits(model, reference, IMAGES, **settings)
+
+
+def times(summary, kind="run_through"):
+    return [row["p50"] for row in summary[kind]]
+
+
+def test_known_work_is_timed_exactly(fake_time):
+    summary = measure(Worker(fake_time), Worker(fake_time, (2.0, 3.0, 5.0))).summary()
+    np.testing.assert_allclose(times(summary), [1e-3, 3e-3, 7e-3], rtol=1e-6)
+    np.testing.assert_allclose(times(summary, "prefix"), [1e-3, 3e-3, 7e-3], rtol=1e-6)
+    assert summary["reference_full"]["p50"] == pytest.approx(10e-3)
+    assert [row["value"] for row in summary["ratio_to_reference"]] == pytest.approx([0.1, 0.3, 0.7])
+    assert summary["throughput"] == pytest.approx([1000, 1000 / 3, 1000 / 7])
+    assert summary["rounds"] == 30
+    assert summary["stopped_because"] == "every ratio's interval is narrower than 2%"
+    assert summary["stop"] == "real"
+    assert summary["device_time"] is None
+
+
+@pytest.mark.parametrize("cheat", [WorksAhead, YieldsLate])
+def test_work_done_ahead_is_exposed(fake_time, cheat):
+    summary = measure(cheat(fake_time), Worker(fake_time)).summary()
+    np.testing.assert_allclose(times(summary), [7e-3] * 3, rtol=1e-6)
+    assert any("stopping early saves nothing" in note for note in summary["notes"])
+    assert not measure(Worker(fake_time), Worker(fake_time)).summary()["notes"]
+
+
+def test_time_that_varies_is_kept_sample_by_sample(fake_time):
+    class Alternating(Worker):
+        runs = 0
+
+        def stream(self, images):
+            self.runs += 1
+            self.steps = (1.0, 1.0, 1.0) if self.runs % 2 else (2.0, 2.0, 2.0)
+            return super().stream(images)
+
+    timing = measure(Alternating(fake_time), Worker(fake_time))
+    seen = np.unique(timing.samples["batch1_latency_run_through"][..., 0])
+    # Each measured inference follows an unmeasured one, so it is always the second of a pair.
+    np.testing.assert_allclose(seen, [2e-3], rtol=1e-6)
+
+
+def test_answers_while_timing_are_those_of_the_accuracy_pass(fake_time):
+    model = Worker(fake_time)
+    timing = measure(model, Worker(fake_time), batch_sizes=(1, 8))
+    with torch.inference_mode():
+        expected = model(IMAGES).argmax(2).numpy()  # (E, N)
+    for size in (1, 8):
+        image, predictions = timing.samples[f"batch{size}_image"], timing.samples[f"batch{size}_predictions"]
+        np.testing.assert_array_equal(predictions, expected[:, image].transpose(1, 0, 2))
+    assert timing.meta["answers_agree"] == 1.0
+    assert len(np.unique(timing.samples["batch1_image"])) > 10, "the same few images would invite a cache"
+
+
+def test_answers_that_change_while_timing_are_not_comparable(fake_time):
+    summary = measure(Wavering(fake_time), Worker(fake_time)).summary()
+    assert not summary["comparable"]
+    assert any("agree with an untimed pass" in reason for reason in summary["reasons"])
+
+
+def test_models_and_random_state_are_left_alone(fake_time):
+    model, reference = Worker(fake_time).train(), Worker(fake_time).train()
+    model.heads[0].eval()
+    state, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.random.get_rng_state()
+    threads = torch.get_num_threads()
+    measure(model, reference, threads=2)
+    assert model.training
+    assert reference.training
+    assert not model.heads[0].training
+    assert torch.get_num_threads() == threads
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_bf16_and_flushed_cache_are_named():
+    seen = []
+    model = PlainResNet(width=4)
+    timing = time_exits(
+        model, PlainResNet(width=4), torch.randn(5, 3, 8, 8), device="cpu", budget_seconds=0.01, rounds=2,
+        precision="bf16", cache="flushed", progress=lambda share, what: seen.append((share, what)),
+    )  # fmt: skip
+    summary = timing.summary()
+    assert (summary["precision"], summary["cache"]) == ("bf16", "flushed")
+    assert next(model.parameters()).dtype == torch.float32
+    assert not summary["comparable"], "two rounds compare nothing"
+    assert [what for _, what in seen] == ["timing, batch 1"] * len(seen)
+    assert seen[-1][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "graph"}, "need a CUDA device"),
+        ({"engine": "fast"}, "expected one of auto, eager, compile, graph"),
+        ({"precision": "fp16"}, "expected one of fp32, bf16"),
+        ({"cache": "cold"}, "expected one of warm, flushed"),
+        ({"batch_sizes": (0,)}, "at least 1"),
+        ({"rounds": 0}, "above 0"),
+    ],
+)
+def test_requests_that_cannot_be_measured(fake_time, options, message):
+    with pytest.raises(ValueError, match=message):
+        measure(Worker(fake_time), Worker(fake_time), **options)
+
+
+def test_summary_is_json(fake_time):
+    summary = measure(Worker(fake_time), Worker(fake_time), batch_sizes=(1, 4)).summary()
+    assert json.loads(json.dumps(summary)) == summary
+    assert set(summary["batches"]) == {"4"}
+    assert summary["batches"]["4"]["latency"]["throughput"][-1] == pytest.approx(4 / 7e-3)
+
+
+def test_every_pass_runs_every_task_once_in_an_order_that_changes():
+    log = []
+
+    def task(name):
+        return Task(lambda: log.append(name) or {f"batch1_latency_{name}": np.array([1.0])})
+
+    result = run_rounds([task("reference"), task("run_through"), task("x")], 1, 30, 0.01, 10.0, seed=0)
+    passes = [tuple(log[i : i + 3]) for i in range(0, len(log), 3)]
+    assert {frozenset(order) for order in passes} == {frozenset(("reference", "run_through", "x"))}
+    assert len(set(passes)) == 6
+    assert result.samples["batch1_latency_reference"].shape[0] >= 30
+
+
+def test_rounds_end_at_the_budget_when_noise_persists():
+    rng = np.random.default_rng(0)
+    tasks = [
+        Task(lambda name=name: {f"batch1_latency_{name}": rng.uniform(0.5, 1.5, 1)})
+        for name in ("reference", "run_through")
+    ]
+    result = run_rounds(tasks, 1, 30, 0.05, 100.0, seed=0)
+    assert result.stopped_because.startswith("the time budget of 0.05 s ended after")
+
+
+def test_queue_wait_is_seen_and_left_out_of_ratios_only(monkeypatch, fake_time):
+    waited = {"ns": 0}
+    monkeypatch.setattr(clocks.RunDelay, "__call__", lambda self: waited["ns"])
+
+    class Preempted(Worker):
+        def stream(self, images):
+            for logits in super().stream(images):
+                fake_time.work(5)
+                waited["ns"] += 5_000_000
+                yield logits
+
+    summary = measure(Preempted(fake_time), Worker(fake_time)).summary()
+    np.testing.assert_allclose(times(summary), [6e-3, 13e-3, 22e-3], rtol=1e-6)
+    assert [row["value"] for row in summary["ratio_to_reference"]] == pytest.approx([1 / 7, 3 / 7, 1])
+    assert any("queue for a core" in reason for reason in summary["reasons"])
+
+
+def test_only_modules_called_by_the_stream_itself_are_compiled():
+    model = PlainResNet(width=4)
+    called = directly_called(model, torch.randn(1, 3, 8, 8))
+    assert called == [model.stem, *model.blocks, model.head]
+
+
+@pytest.mark.slow
+def test_compiled_engine_gives_the_same_answers():
+    model, images = PlainResNet(width=4).eval(), torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        engine = Compiled(model, images)
+        engine.run_through(clocks.HostClock(torch.device("cpu")))
+        torch.testing.assert_close(engine.answers[0], model(images)[0], rtol=1e-4, atol=1e-5)

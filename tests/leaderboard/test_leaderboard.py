@@ -1,0 +1,274 @@
+"""The leaderboard is a pure function of the store: groups, ranks, bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import generated_records as generated
+
+from anytime_bench.errors import UserError
+from anytime_bench.leaderboard.board import assemble
+from anytime_bench.leaderboard.build import boards, build, check
+from anytime_bench.leaderboard.ranking import Sample, better, intervals, ranks
+from anytime_bench.leaderboard.text import to_csv, to_markdown
+from anytime_bench.records import store
+from anytime_bench.records.entries import groups, read_entries
+from anytime_bench.scores.intervals import bootstrap_mean, paired_difference
+
+
+def board_of(results: Path) -> dict:
+    (board,) = boards(results)
+    return board.data
+
+
+def labelled(board: dict) -> dict[str, dict]:
+    return {row["label"]: row for row in board["rows"]}
+
+
+def test_a_row_of_one_seed_repeats_the_scores_of_its_record(tmp_path: Path) -> None:
+    record = store.load(generated.save(tmp_path, "plain"))
+    (row,) = board_of(tmp_path)["rows"]
+    assert row["final"]["value"] == pytest.approx(record.exits[-1].accuracy.value, abs=5e-6)
+    for axis, scores in (record.scores | record.timed_scores).items():
+        for name in ("auc_1", "auc_2"):
+            assert row["axes"][axis][name]["value"] == pytest.approx(scores[name]["value"], abs=6e-6)
+
+
+def test_seeds_of_one_method_and_options_are_one_row(tmp_path: Path) -> None:
+    for seed in range(3):
+        generated.save(tmp_path, "quick", seed=seed, options={"lam": 0.5})
+    generated.save(tmp_path, "quick", seed=0, options={"lam": 0.9})
+    rows = labelled(board_of(tmp_path))
+    assert {name: row["seeds"] for name, row in rows.items()} == {"quick (lam=0.5)": [0, 1, 2], "quick (lam=0.9)": [0]}
+    assert rows["quick (lam=0.5)"]["final"]["value"] == pytest.approx(
+        np.mean([seed[-1] for seed in rows["quick (lam=0.5)"]["accuracy_by_seed"]]), abs=1e-5
+    )
+
+
+def test_a_moved_module_or_a_release_splits_no_row(tmp_path: Path) -> None:
+    """A row's identity names the distribution; version and module path are provenance."""
+    for seed, target in enumerate(("package.module:Quick", "package.rooms.module:Quick")):
+        record, arrays = generated.make_record("quick", seed=seed)
+        origin = {"distribution": "generated", "version": f"{seed}.0", "target": target}
+        method = record.method.model_copy(update={"origin": origin})
+        store.save(tmp_path, record.model_copy(update={"method": method}), arrays)
+    (row,) = board_of(tmp_path)["rows"]
+    assert row["seeds"] == [0, 1]
+
+
+def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain")
+    generated.save(tmp_path, "quick", device="generated-gpu", gpu=True)
+    generated.save(tmp_path, "quick", task="faces")
+    generated.save(tmp_path, "quick", change={"protocol_version": "0"})
+    reference = {"method": "plain", "ticks": 9.0, "macs": 9_000_000, "latency": 0.004}
+    generated.save(tmp_path, "quick", seed=5, change={"reference": reference})
+    found = {str(board.stem): [row["label"] for row in board.data["rows"]] for board in boards(tmp_path)}
+    assert all(len(labels) == 1 for labels in found.values())
+    assert {name for name in found if "." not in name} == {
+        "digits/generated-cpu",
+        "digits/generated-gpu",
+        "faces/generated-cpu",
+    }
+    assert len(found) == 5
+    assert any(name.startswith("digits/generated-cpu.protocol-0") for name in found)
+
+
+def test_ranking_many_rows_gives_the_verdicts_of_paired_differences() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.random((1, 500))
+    tables = [
+        np.clip(base + shift + 0.1 * rng.normal(size=(seeds, 500)), 0, 1)
+        for shift, seeds in ((0, 3), (0.002, 2), (0.1, 1))
+    ]
+    samples = [Sample.of(table) for table in tables]
+    matrix = better(samples)
+    for i, a in enumerate(tables):
+        for j, b in enumerate(tables):
+            if i < j:
+                verdict = paired_difference(a, b).verdict
+                assert matrix[i, j] == (verdict == "BETTER")
+                assert matrix[j, i] == (verdict == "WORSE")
+    for table, (value, low, high) in zip(tables, intervals(samples), strict=True):
+        alone = bootstrap_mean(table)
+        assert (value, low, high) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-12)
+
+
+def test_rows_that_nothing_tells_apart_share_a_rank() -> None:
+    rng = np.random.default_rng(0)
+    same, best = rng.random((1, 400)), 0.5 + 0.5 * rng.random((1, 400))
+    assert ranks([Sample.of(same), Sample.of(best), Sample.of(same.copy())]) == [2, 1, 2]
+    assert ranks([]) == []
+
+
+def test_untimed_rows_are_shown_with_the_reason_and_not_ranked(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain")
+    generated.save(tmp_path, "fast_but_disturbed", speed=9.0, skill=0.9, timed=False)
+    board = board_of(tmp_path)
+    row = labelled(board)["fast_but_disturbed"]
+    assert row["rank"] is None
+    assert board["rows"][-1] is row
+    assert "another process" in row["untimed_reason"]
+    text = to_markdown(board, "generated-cpu", [])
+    assert "fast_but_disturbed: another process used the device" in text
+
+
+def test_without_any_comparable_time_macs_rank(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain", timed=False)
+    generated.save(tmp_path, "quick", skill=0.95, timed=False)
+    board = board_of(tmp_path)
+    assert board["ranking"]["axis"] == "macs"
+    assert [row["rank"] for row in board["rows"]] == [1, 2]
+    assert "because no row has comparable times" in board["ranking"]["sorted_by"]
+
+
+def test_speed_moves_latency_and_nothing_else(tmp_path: Path) -> None:
+    for name, speed in (("slow", 1.0), ("quick", 2.0)):
+        generated.save(
+            tmp_path,
+            name,
+            speed=speed,
+            traces=(generated.make_trace(0.5, 5, 400, 1), generated.make_trace(0.5, 5, 99, 1, split="val")),
+        )
+    rows = labelled(board_of(tmp_path))
+    assert rows["slow"]["axes"]["macs"]["auc_1"] == rows["quick"]["axes"]["macs"]["auc_1"]
+    assert rows["slow"]["axes"]["latency"]["auc_1"]["value"] < rows["quick"]["axes"]["latency"]["auc_1"]["value"]
+    assert rows["quick"]["axes"]["latency"]["regret"] == 0
+    assert rows["slow"]["axes"]["latency"]["regret"] > 0
+
+
+def test_superseded_records_do_not_count_and_repeats_do_not_either(tmp_path: Path) -> None:
+    first = store.load(generated.save(tmp_path, "quick", skill=0.2))
+    generated.save(tmp_path, "quick", skill=0.9, created="2026-01-02T00:00:00Z")
+    board = board_of(tmp_path)
+    assert board["rows"][0]["records"][0]["record"] == first.record_id
+    assert "repeats seed 0 of quick" in board["notes"][0]
+    correction = {"supersedes": first.record_id}
+    path = generated.save(tmp_path, "quick", skill=0.7, created="2026-01-03T00:00:00Z", change=correction)
+    (group,) = groups([entry for entry in read_entries(tmp_path) if "01-02" not in entry.record.created])
+    assert [e.path for e in next(iter(group.rows.values()))] == [path]
+
+
+def test_failed_and_skipped_runs_are_told(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain")
+    record, _ = generated.make_record("doomed")
+    empty = {
+        "exits": [],
+        "scores": {},
+        "timing": {},
+        "timed_scores": {},
+        "stopping": {},
+        "robustness": {},
+        "artifacts": {},
+    }
+    failed = record.model_copy(update={**empty, "status": "failed", "reason": "the loss is NaN | in epoch 2"})
+    store.save(tmp_path, failed, {})
+    board = board_of(tmp_path)
+    assert [(entry["method"], entry["reason"]) for entry in board["absent"]] == [
+        ("doomed", "the loss is NaN | in epoch 2")
+    ]
+    assert "doomed: failed" in to_markdown(board, "x", [])
+
+
+def test_the_table_has_every_column_that_was_promised(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain", reported=0.9185, gpu=True)
+    generated.save(tmp_path, "quick", gpu=True)
+    board = board_of(tmp_path)
+    first = next(csv.DictReader(io.StringIO(to_csv(board))))
+    for axis in ("ticks", "macs", "latency", "device_time"):
+        assert {f"auc_1_{axis}", f"auc_2_{axis}", f"time_to_95_{axis}", f"regret_{axis}"} <= set(first)
+    assert {"final", "noise_retention", "seeds", "n", "reported", "rank"} <= set(first)
+    text = to_markdown(board, "x", [])
+    assert "| 91.85 |" in text
+    assert board["ranking"]["sorted_by"] in text
+
+
+def test_equal_records_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    paths = generated.fill(results, methods=2, seeds=2, images=200)
+    build(results, tmp_path / "one")
+    moved = tmp_path / "elsewhere" / "again"
+    for path in reversed(paths):  # Another order of writing, another place.
+        target = moved / path.relative_to(results)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for source in (path.with_suffix(".npz"), path):
+            shutil.copyfile(source, target.with_suffix(source.suffix))
+    build(moved, tmp_path / "two")
+    one, two = (
+        {p.relative_to(root): p.read_bytes() for p in root.rglob("*.*")}
+        for root in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+    assert {name.suffix for name in one} == {".md", ".csv", ".json", ".html", ".png", ".svg"}
+    assert check(results, tmp_path / "one") == []
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("board")
+    generated.fill(root / "results", methods=2, seeds=1, images=200)
+    build(root / "results", root / "boards")
+    return root / "results", root / "boards"
+
+
+def test_one_changed_byte_is_found_in_every_kind_of_file(built: tuple[Path, Path]) -> None:
+    results, out = built
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    for path, data in before.items():
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    findings = check(results, out)
+    for path, data in before.items():
+        path.write_bytes(data)
+    assert {finding.path for finding in findings if finding.fault} == before.keys()
+    assert all(str(f.path) in str(f) and "anytime-bench leaderboard build" in str(f) for f in findings)
+
+
+def test_missing_and_left_over_files_are_found_and_mended(built: tuple[Path, Path]) -> None:
+    results, out = built
+    (out / "digits" / "generated-cpu.csv").unlink()
+    (out / "digits" / "old-device.md").write_text("left over")
+    assert {(f.path.name, f.problem) for f in check(results, out)} == {
+        ("generated-cpu.csv", "is missing"),
+        ("old-device.md", "is given by no record"),
+    }
+    build(results, out)
+    assert check(results, out) == []
+
+
+def test_another_drawing_library_is_told_but_no_fault_unless_the_data_differ(built: tuple[Path, Path]) -> None:
+    results, out = built
+    path = out / "digits" / "generated-cpu.macs.svg"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before.replace(b"drawn by matplotlib ", b"drawn by matplotlib 0.", 1).replace(b"1.5", b"1.6"))
+        (finding,) = check(results, out)
+        assert not finding.fault
+        assert "matplotlib 0." in str(finding)
+        start = before.index(b"anytime_bench data ") + len(b"anytime_bench data ")
+        path.write_bytes(path.read_bytes()[:start] + b"0" * 8 + path.read_bytes()[start + 8 :])
+        assert [f.fault for f in check(results, out)] == [True]
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_bad_record_stops_the_build_by_name(tmp_path: Path) -> None:
+    path = generated.save(tmp_path, "plain")
+    path.write_text(path.read_text().replace('"parameters":12345', '"parameters":12346'))
+    with pytest.raises(UserError, match=f"{path.stem}.*altered"):
+        build(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_of_a_part_of_the_test_split_cannot_be_mixed_in(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain", images=400)
+    generated.save(tmp_path, "quick", images=300)
+    (group,) = groups(read_entries(tmp_path))
+    with pytest.raises(UserError, match="cannot be paired"):
+        assemble(group)

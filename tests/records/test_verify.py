@@ -1,0 +1,334 @@
+"""Tampering is caught, whatever was re-sealed; two writers lose nothing; a killed writer leaves old or new."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import generated_records as generated
+from typer.testing import CliRunner
+
+from anytime_bench.cli.records import leaderboard as leaderboard_app
+from anytime_bench.cli.records import mount
+from anytime_bench.errors import UserError
+from anytime_bench.records import store
+from anytime_bench.records.publish import publish
+from anytime_bench.records.record import Record
+from anytime_bench.records.verify import differences, record_paths, verify_paths, verify_record
+from anytime_bench.runs.reproduce import timed_differently, trained_differently
+
+
+def faults_of(*paths: Path) -> list[str]:
+    return [fault for _, faults in verify_paths(paths) for fault in faults]
+
+
+def reseal(path: Path, change: Any, arrays: Any = None) -> Path:
+    """A forger who knows the hashes: edits the record, computes its id anew and names it so."""
+    data = json.loads(path.read_text())
+    change(data)
+    npz = path.with_suffix(".npz").read_bytes()
+    if arrays is not None:
+        with np.load(path.with_suffix(".npz")) as archive:
+            held = {name: archive[name] for name in archive.files}
+        arrays(held)
+        npz = store.npz_bytes(held)
+        import hashlib
+
+        data["artifacts"]["trace"] |= {"sha256": hashlib.sha256(npz).hexdigest(), "bytes": len(npz)}
+    record = Record.model_validate({**data, "record_id": ""}).sealed()
+    target = path.with_name(f"{record.record_id}.json")
+    path.with_suffix(".npz").unlink()
+    path.unlink()
+    target.with_suffix(".npz").write_bytes(npz)
+    target.write_text(json.dumps(record.model_dump(mode="json")))
+    return target
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return generated.save(tmp_path, "quick")
+
+
+def test_an_honest_record_holds(path: Path) -> None:
+    assert faults_of(path) == []
+
+
+def test_one_digit_changed_in_a_score_breaks_the_hash(path: Path) -> None:
+    text = path.read_text()
+    value = json.loads(text)["scores"]["macs"]["auc_1"]["value"]
+    digit = str(value)[-1]
+    path.write_text(text.replace(str(value), str(value)[:-1] + str((int(digit) + 1) % 10), 1))
+    assert "altered" in faults_of(path)[0]
+
+
+FORGERIES = {
+    "scores": lambda d: d["scores"]["macs"]["auc_1"].update(value=d["scores"]["macs"]["auc_1"]["value"] + 1e-9),
+    "timed_scores": lambda d: d["timed_scores"]["latency"]["auc_2"].update(low=0.99),
+    "exits[2].accuracy": lambda d: d["exits"][2]["accuracy"].update(value=0.987),
+    "exits[4].ece": lambda d: d["exits"][4].update(ece=0.0),
+    "stopping": lambda d: d["stopping"]["stopping"]["threshold"]["accuracy"].__setitem__(3, 0.99),
+    "timing.ratio_to_reference": lambda d: d["timing"]["ratio_to_reference"][0].update(value=0.01),
+    "timing.reasons": lambda d: d["timing"].update(reasons=["none of your business"]),
+    "reference.latency": lambda d: d["reference"].update(latency=1.0),
+    "robustness": lambda d: d.update(robustness={"rows": []}),
+}
+
+
+@pytest.mark.parametrize("field", FORGERIES)
+def test_a_forger_who_reseals_the_record_is_caught_by_its_raw_data(path: Path, field: str) -> None:
+    forged = reseal(path, FORGERIES[field])
+    faults = faults_of(forged)
+    assert any(field in fault for fault in faults), faults
+    assert all("\n" not in fault for fault in faults)
+
+
+def test_a_curve_that_its_own_raw_data_does_not_give(path: Path) -> None:
+    def flatter(arrays: dict[str, Any]) -> None:
+        wrong = np.flatnonzero(arrays["test_predictions"][0] != arrays["test_labels"])[:40]
+        arrays["test_predictions"][0, wrong] = arrays["test_labels"][wrong]
+        arrays["test_true_rank"][0, wrong] = 0
+
+    faults = faults_of(reseal(path, lambda data: None, flatter))
+    assert any("exits[0].accuracy.value" in fault for fault in faults)
+    assert len(faults) <= 6
+
+
+def test_a_swapped_trace_is_caught(tmp_path: Path, path: Path) -> None:
+    other = generated.save(tmp_path, "other", skill=0.9)
+    shutil.copyfile(other.with_suffix(".npz"), path.with_suffix(".npz"))
+    assert "altered" in faults_of(path)[0]
+    path.with_suffix(".npz").write_bytes(path.with_suffix(".npz").read_bytes()[:-7])
+    assert "altered" in faults_of(path)[0]
+    path.with_suffix(".npz").unlink()
+    assert "missing" in faults_of(path)[0]
+
+
+def test_another_schema_version_and_an_unknown_key_are_refused(path: Path) -> None:
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "schema_version": 2}))
+    assert "schema version 2" in faults_of(path)[0]
+    path.write_text(json.dumps({**data, "surprise": 1}))
+    assert "surprise" in faults_of(path)[0]
+    path.write_text(path.read_text()[:100])
+    assert "not readable JSON" in faults_of(path)[0]
+
+
+def test_another_protocol_is_not_judged_by_this_one(path: Path) -> None:
+    (fault,) = faults_of(reseal(path, lambda data: data.update(protocol_version="0")))
+    assert "protocol 0" in fault
+
+
+def test_a_duplicate_is_caught_even_under_another_seed_and_date(tmp_path: Path) -> None:
+    path = generated.save(tmp_path / "a", "quick")
+    kept = tmp_path / "kept" / path.relative_to(tmp_path / "a")
+    shutil.copytree(path.parent, kept.parent)
+
+    def pretend(data: dict[str, Any]) -> None:
+        data["training"]["seed"] = 1
+        data["created"] = "2026-02-02T00:00:00Z"
+
+    twin = reseal(path, pretend)
+    assert faults_of(twin) == []  # Alone nothing gives it away.
+    (fault,) = faults_of(kept, twin)
+    assert "duplicate" in fault
+    assert twin.name in fault
+    result = publish([twin], tmp_path / "kept")
+    assert "duplicate" in result.faults[0]
+    assert not result.files
+
+
+def test_a_record_may_supersede_only_its_own_run(tmp_path: Path) -> None:
+    mine = store.load(generated.save(tmp_path, "quick"))
+    generated.save(tmp_path, "rival", change={"supersedes": mine.record_id})
+    (fault,) = faults_of(*store.find(tmp_path))
+    assert "supersedes" in fault
+
+
+def test_a_record_in_the_wrong_folder_is_told_where_it_belongs(tmp_path: Path, path: Path) -> None:
+    wrong = tmp_path / "digits" / "generated-cpu" / "better_name"
+    shutil.copytree(path.parent, wrong)
+    assert "digits/generated-cpu/quick" in faults_of(wrong / path.name)[0]
+
+
+def test_noise_scores_are_derived_anew(tmp_path: Path) -> None:
+    from anytime_bench.trace.noise import NoiseRun, pack
+
+    rng = np.random.default_rng(0)
+    cost = {"ticks": np.array([1.0, 2.0]), "macs": np.array([1e6, 2e6])}
+    runs = [
+        NoiseRun(kind, 0, mode, "onset", rng.random((2, 400)) < share, cost)
+        for kind, mode, share in (
+            ("clean", "clean", 0.9),
+            ("focus", "persistent", 0.6),
+            ("occlusion", "persistent", 0.3),
+        )
+    ]
+    path = generated.save(tmp_path, "noisy", extra=pack(runs, 10))
+    assert faults_of(path) == []
+    record = store.load(path)
+    assert record.robustness["rows"][0]["kept"]["value"] == pytest.approx(0.66, abs=0.1)
+    from anytime_bench.leaderboard.build import boards
+
+    (board,) = boards(tmp_path)
+    kept = [row["kept"]["value"] for row in record.robustness["rows"]]
+    assert board.data["rows"][0]["noise"]["retention"] == pytest.approx(np.mean(kept), abs=1e-5)
+
+    def forge(data: dict[str, Any]) -> None:
+        data["robustness"]["rows"][0]["kept"]["value"] = 0.99
+
+    assert any("robustness.rows[0].kept" in fault for fault in faults_of(reseal(path, forge)))
+
+
+def test_differences_forgive_the_last_decimal_only() -> None:
+    assert differences({"a": [0.1234567891]}, {"a": [0.1234567892]}, "x") == []
+    assert differences({"a": [0.1234567891]}, {"a": [0.1234567894]}, "x") == [
+        "x.a[0] is 0.1234567891, its raw data give 0.1234567894"
+    ]
+    assert differences({"a": True}, {"a": 1.0}, "x")
+    assert differences({"a": 1}, {}, "x") == ["x.a is 1, its raw data give missing"]
+
+
+def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: Path) -> None:
+    other = generated.save(tmp_path, "other")
+    results = tmp_path / "results"
+    other_text = other.read_text()
+    other.write_text(other_text.replace("Made-up", "Made-Up"))
+    assert publish([path, other], results).faults
+    assert not results.exists()
+    other.write_text(other_text)
+    done = publish([path, other], results)
+    assert sorted(p.name for p in done.files) == sorted(
+        p.name for each in (path, other) for p in (each, each.with_suffix(".npz"))
+    )
+    assert faults_of(*store.find(results)) == []
+    again = publish([path, other], results)
+    assert again.files == ()
+    assert len(again.present) == 2
+
+
+def test_retiming_and_retraining_forgive_chance_and_nothing_else(tmp_path: Path) -> None:
+    was = {"ratio_to_reference": [{"value": 0.5, "low": 0.48, "high": 0.52}]}
+    near = {"ratio_to_reference": [{"value": 0.55, "low": 0.54, "high": 0.56}]}
+    far = {"ratio_to_reference": [{"value": 0.8, "low": 0.78, "high": 0.82}]}
+    assert timed_differently(was, near) == []
+    assert "exit 0" in timed_differently(was, far)[0]
+    honest, lucky = (generated.make_record(skill=skill)[0] for skill in (0.2, 0.95))
+    assert trained_differently(honest, honest) == []
+    other = lucky.training.model_copy(update={"weights_sha256": "b" * 64})
+    assert trained_differently(honest, lucky.model_copy(update={"training": other}))
+
+
+def command(*arguments: str) -> Any:
+    import typer
+
+    app = typer.Typer()
+    mount(app)
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_verbs_exit_as_they_say(tmp_path: Path, path: Path) -> None:
+    results = tmp_path / "results"
+    done = command("publish", str(path), "--results", str(results))
+    assert done.exit_code == 0
+    assert "git add" in done.output
+    boards = ["--results", str(results), "--out", str(tmp_path / "boards")]
+    assert CliRunner().invoke(leaderboard_app, ["build", *boards]).exit_code == 0
+    assert CliRunner().invoke(leaderboard_app, ["check", *boards]).exit_code == 0
+    (tmp_path / "boards/digits/generated-cpu.md").write_text("edited")
+    differs = CliRunner().invoke(leaderboard_app, ["check", *boards])
+    assert differs.exit_code == 3
+    assert "generated-cpu.md" in differs.output
+    assert "anytime-bench leaderboard build" in differs.output
+    assert command("verify", str(results)).exit_code == 0
+    same = command("compare", str(path), str(results))
+    assert same.exit_code == 0
+    assert "auc_1[macs]" in same.output
+    assert "BETTER" not in same.output
+    assert command("report", str(path), "--out", str(tmp_path / "page.html")).exit_code == 0
+    path.write_text(path.read_text().replace("Made-up", "Made-Up"))
+    forged = command("verify", str(path))
+    assert forged.exit_code == 1
+    assert "0 of 1 records hold" in forged.output
+    assert isinstance(command("leaderboard", "build", "--results", str(tmp_path / "nowhere")).exception, UserError)
+
+
+def test_folders_without_records_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no record below"):
+        record_paths([tmp_path])
+    with pytest.raises(UserError, match="does not exist"):
+        record_paths([tmp_path / "nothing.json"])
+    assert verify_record(tmp_path / "nothing.json")[0] is None
+
+
+def _write_some(root: str, worker: int) -> None:
+    for seed in range(6):
+        generated.save(Path(root), f"method_{worker if seed % 2 else 'shared'}", seed=seed, images=60, exits=2)
+
+
+def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write_some, args=(str(tmp_path), worker)) for worker in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    paths = list(store.find(tmp_path))
+    # Three seeds each of their own, and three that both wrote, which are the same bytes and so the same files.
+    assert len(paths) == 9
+    assert faults_of(*paths) == []
+    assert not list(tmp_path.rglob("*.part"))
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from anytime_bench.files import write_atomically
+path, size = Path(sys.argv[1]), int(sys.argv[2])
+n = 0
+while True:
+    n += 1
+    write_atomically(path, bytes([65 + n % 26]) * size)
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.003, 0.01])
+def test_a_killed_writer_leaves_the_old_state_or_the_new_one(tmp_path: Path, delay: float) -> None:
+    path, size = tmp_path / "record.json", 3_000_000
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(size)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    time.sleep(delay)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(30)
+    data = path.read_bytes()
+    assert len(data) == size
+    assert len(set(data)) == 1
+
+
+def test_a_crash_between_trace_and_record_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, arrays = generated.make_record("quick")
+    real = store.write_atomically
+
+    def crash_at_the_record(path: Path, data: bytes) -> None:
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(store, "write_atomically", crash_at_the_record)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(tmp_path, record, arrays)
+    assert list(store.find(tmp_path)) == []
+    monkeypatch.undo()
+    assert faults_of(store.save(tmp_path, record, arrays)) == []

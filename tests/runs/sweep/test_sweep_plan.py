@@ -1,0 +1,266 @@
+"""What a sweep decides before it starts: runs, jobs and what they share; grids and plan files; what exists."""
+
+import dataclasses
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from anytime_bench.errors import UserError
+from anytime_bench.records import store
+from anytime_bench.runs.sweep.grid import Grid, make_grid, parse_seeds, read_plan_file
+from anytime_bench.runs.sweep.jobs import Job, do, locked, machine, machine_lock, take_lock
+from anytime_bench.runs.sweep.local import Outcome, gather, repeat_command
+from anytime_bench.runs.sweep.planning import SweepPlan, plan_apart, plan_sweep
+from anytime_bench.runs.sweep.slurm import levels
+from anytime_bench.runs.sweep.workers import places
+
+PLUGIN = str(Path(__file__).parents[2] / "support" / "sweep_plugin.py")
+QUICK = ["epochs=3", "batch_size=30", "timing_rounds=0", "resamples=20", "training.lr=0.1"]
+
+
+@pytest.fixture
+def grid(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("reference: plain\n")
+    return Grid(
+        methods=["plain"], tasks=["specks"], overrides=QUICK, plugins=[PLUGIN], out=str(tmp_path / "runs"),
+        recipe=str(recipe), device="cpu",
+    )  # fmt: skip
+
+
+def test_shared_weights_are_trained_once(grid):
+    plan = plan_sweep(dataclasses.replace(grid, methods=["borrower", "tuner", "plain"], seeds=[0, 1]))
+    training = [job for job in plan.jobs.values() if job.until == "trained"]
+    # Asked for by the borrower, used by all three.
+    assert sorted(job.name for job in training) == ["train plain@specks@0", "train plain@specks@1"]
+    for job in plan.jobs.values():
+        if job.until != "trained":
+            assert job.needs == (f"train plain@specks@{job.seed}",)
+
+
+def test_a_row_of_the_sweep_lends_its_own_training(grid):
+    plan = plan_sweep(dataclasses.replace(grid, methods=["plain", "borrower"]))
+    assert {name: job.needs for name, job in plan.jobs.items()} == {
+        "run plain@specks@0": (),
+        "run borrower@specks@0": ("run plain@specks@0",),
+    }
+
+
+def test_times_are_taken_by_jobs_that_are_alone(grid):
+    timed = dataclasses.replace(grid, methods=["plain", "borrower"], overrides=[*QUICK[:2], "timing_rounds=3"])
+    plan = plan_sweep(timed)
+    assert [(job.until, job.alone) for job in plan.jobs.values()] == [("prepared", False), ("record", True)] * 2
+    # On a cluster: trainings, then what borrows from them, then all timings.
+    assert [[job.name for job in group] for group in levels(plan.jobs)] == [
+        ["train plain@specks@0"],
+        ["train borrower@specks@0"],
+        ["time plain@specks@0", "time borrower@specks@0"],
+    ]
+
+
+def test_skipped_with_its_reason(grid):
+    plan = plan_sweep(dataclasses.replace(grid, methods=["not_here"]))
+    assert (plan.cells[0].state, plan.cells[0].why, plan.jobs) == ("skip", "never fits", {})
+    assert gather(plan, {}) == [Outcome("not_here", "specks", 0, "skipped", "never fits")]
+
+
+def test_what_exists_is_not_repeated(grid):
+    plan = plan_sweep(grid)
+    (job,) = plan.jobs.values()
+    path = do(job)["record"]
+    again = plan_sweep(grid)
+    assert (again.cells[0].state, again.cells[0].record, again.jobs) == ("cached", path, {})
+    # The same job once more, as a second sweep would have it in hand: found, not repeated.
+    assert do(job) == {"status": "ok", "reason": "", "record": path}
+    assert plan_sweep(dataclasses.replace(grid, existing="error")).cells[0].state == "refused"
+    assert plan_sweep(dataclasses.replace(grid, existing="rerun")).cells[0].state == "new"
+    for other in (["epochs=4"], ["training.lr=0.2"], ["resamples=30"]):
+        assert plan_sweep(dataclasses.replace(grid, overrides=[*QUICK, *other])).cells[0].state == "new"
+    assert plan_sweep(dataclasses.replace(grid, seeds=[1])).cells[0].state == "new"
+
+
+@pytest.mark.parametrize("damage", ["truncated record", "truncated trace", "no trace", "altered record"])
+def test_a_damaged_record_is_set_aside_and_its_run_repeated(grid, damage):
+    (job,) = plan_sweep(grid).jobs.values()
+    path = Path(do(job)["record"])
+    trace = path.with_suffix(".npz")
+    if damage == "truncated record":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "altered record":
+        path.write_text(path.read_text().replace('"seed":0', '"seed":1'))
+    elif damage == "truncated trace":
+        trace.write_bytes(trace.read_bytes()[:-40])
+    else:
+        trace.unlink()
+    plan = plan_sweep(grid)
+    assert plan.cells[0].state == "new"
+    assert path.name in plan.warnings[0]
+    assert path.with_name(path.name + ".damaged").exists()
+    (job,) = plan.jobs.values()
+    record = store.load(Path(do(job)["record"]))
+    assert plan_sweep(grid).cells[0].state == "cached"
+    assert record.status == "ok"
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "checkpoint.safetensors"])
+def test_truncated_weights_are_trained_again_to_the_same_bits(grid, name):
+    (job,) = plan_sweep(grid).jobs.values()
+    record = Path(do(job)["record"])
+    weights = next(Path(grid.out).rglob("weights.safetensors"))
+    whole = weights.read_bytes()
+    weights.unlink()
+    (weights.parent / name).write_bytes(whole[: len(whole) // 2])
+    record.unlink()
+    assert do(job)["status"] == "ok"
+    assert weights.read_bytes() == whole
+
+
+def test_altered_weights_are_refused(grid):
+    (job,) = plan_sweep(grid).jobs.values()
+    path = Path(do(job)["record"])
+    weights = next(Path(grid.out).rglob("weights.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    from anytime_bench.training.checkpoints import verify_weights
+
+    record = store.load(path)
+    with pytest.raises(UserError, match="are refused: they do not have the SHA-256"):
+        verify_weights(weights, record.training.weights_sha256, "the record")
+    path.unlink()
+    with pytest.raises(UserError, match="were altered"):
+        do(job)
+
+
+def test_a_pickle_in_place_of_weights_runs_no_code(grid, tmp_path):
+    """Foreign weights are read by safetensors alone, which knows no code."""
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "code-ran",))
+
+    (job,) = plan_sweep(grid).jobs.values()
+    Path(do(job)["record"]).unlink()
+    weights = next(Path(grid.out).rglob("weights.safetensors"))
+    weights.write_bytes(pickle.dumps(Bomb()))
+    assert do(job)["status"] == "ok"
+    assert not (tmp_path / "code-ran").exists()
+
+
+def test_no_source_file_loads_pickles():
+    for package in ("anytime_bench", "baselines"):
+        for file in (Path(__file__).parents[3] / package).rglob("*.py"):
+            for line in file.read_text().splitlines():
+                assert "torch.load(" not in line or "weights_only=True" in line, f"{file}: {line}"
+
+
+def test_a_run_in_other_hands_is_left_alone(grid):
+    (job,) = plan_sweep(grid).jobs.values()
+    with locked(job) as free:
+        assert free
+        assert do(job)["status"] == "busy"
+    assert do(job)["status"] == "ok"
+
+
+def test_a_timing_has_the_machine_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    shared, alone = fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB
+    with machine(alone=False), machine(alone=False):
+        assert take_lock(machine_lock(), alone) is None
+    with machine(alone=True):
+        assert take_lock(machine_lock(), shared) is None
+
+
+def test_planning_in_another_process_gives_the_same_plan(grid):
+    assert plan_apart(grid) == plan_sweep(grid)
+    with pytest.raises(UserError, match="unknown method 'plian'"):
+        plan_apart(dataclasses.replace(grid, methods=["plian"]))
+
+
+def test_jobs_and_plans_survive_json(grid):
+    plan = plan_sweep(dataclasses.replace(grid, methods=["plain", "borrower"]))
+    assert SweepPlan.from_json(plan.to_json()) == plan
+    (first, *_) = plan.jobs.values()
+    assert Job.from_json(first.to_json()) == first
+
+
+def test_plan_file_and_its_errors(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("methods: [a, b]\ntasks: digits\nseeds: 0-2\nslurm: {partition: main}\n")
+    grid = make_grid(read_plan_file(path))
+    assert (grid.methods, grid.tasks, grid.seeds) == (["a", "b"], ["digits"], [0, 1, 2])
+    assert len(grid.cells()) == 6
+    only = dataclasses.replace(grid, only=["b@digits@1"])
+    assert only.cells() == [("b", "digits", 1)]
+    for text, message in (
+        ("method: a", "unknown key 'method'. Did you mean methods"),
+        ("methods: [a]\nseeds: 3-1", "seeds '3-1': expected numbers and ranges"),
+        ("methods: [a]\nexisting: maybe", "expected skip, rerun, error"),
+        ("methods: [a]\nslurm: {cpu: 3}", "unknown key 'cpu'"),
+        ("tasks: [a]", "which methods"),
+        ("[1, 2]", "must be a mapping"),
+        ("methods: [a]\njobs: many", "jobs='many'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message.replace("[", r"\[")):
+            make_grid(read_plan_file(path))
+    with pytest.raises(UserError, match="not part of the sweep"):
+        dataclasses.replace(grid, only=["c@digits@1"]).cells()
+
+
+def test_seeds():
+    assert parse_seeds("0-2,7,1") == [0, 1, 2, 7]
+    assert parse_seeds([3, "5-6"]) == [3, 5, 6]
+
+
+def test_repeat_command_names_just_the_failures():
+    grid = Grid(methods=["a", "b"], seeds=[0, 1], out="my runs", overrides=["epochs=3"])
+    failed = [Outcome("a", "digits", 1, "failed"), Outcome("b", "digits", 0, "failed")]
+    ok = [Outcome("a", "digits", 0, "ok"), Outcome("b", "digits", 1, "cached")]
+    assert repeat_command(grid, ok) == ""
+    command = repeat_command(grid, [*failed, *ok])
+    assert "--only a@digits@1 --only b@digits@0" in command
+    assert "--out 'my runs'" in command
+    assert command.endswith("epochs=3")
+    assert "--only" not in repeat_command(grid, failed[:1])
+
+
+def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
+    import os
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [place.threads for place in places(3, [])] == [2, 2, 2]
+    assert [place.threads for place in places(0, [])] == [8]
+    assert [place.gpu for place in places(0, ["0", "2"])] == ["0", "2"]
+    assert places(0, ["2"])[0].environment({})["CUDA_VISIBLE_DEVICES"] == "2"
+    assert places(4, [])[0].environment({"A": "b"}) == {
+        "A": "b", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2",
+    }  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert places(3, [])[0].threads == 1
+
+
+def test_json_of_an_outcome_is_plain():
+    assert json.loads(json.dumps(dataclasses.asdict(Outcome("a", "t", 0, "ok"))))["status"] == "ok"
+
+
+def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
+    """On a CPU that is the cut one: the identity of the planned run holds the cut recipe's hash."""
+    from anytime_bench.runs.plan import make_row
+    from anytime_bench.training.recipes import recipe_for
+
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    plan = plan_sweep(
+        make_grid(
+            {"methods": "serial_ce", "tasks": "fashion_mnist", "seeds": "0", "device": "cpu", "out": str(tmp_path)}
+        )
+    )
+    cut = make_row("serial_ce", recipe_for("fashion_mnist", None, "cpu")).config
+    full = make_row("serial_ce", recipe_for("fashion_mnist", "fashion_mnist")).config
+    assert cut.recipe_sha256() != full.recipe_sha256()
+    assert plan.cells[0].expected["recipe_sha256"] == cut.recipe_sha256()

@@ -1,0 +1,246 @@
+"""The main job from end to end: a method nobody here wrote is trained, measured, scored and stored like the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import anytime_bench
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
+from anytime_bench.records import store
+from anytime_bench.records.compare import compare_records
+from anytime_bench.records.scoring import derive
+from anytime_bench.runs.display import Display
+from anytime_bench.runs.rerun import noise_on_record
+
+QUIET = Display(quiet=True)
+FAST = ["epochs=2", "timing_rounds=2", "timing_budget=0.2", "timing_batches=[1]", "resamples=200"]
+
+
+def cli(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "anytime_bench", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(scope="module")
+def plugin_run(tmp_path_factory, plugin_file):
+    folder = tmp_path_factory.mktemp("plugin")
+    done = cli("run", "--plugin", str(plugin_file), "--method", "two_exits", "--json", *FAST, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout), done
+
+
+def test_a_plugin_file_is_trained_measured_and_scored_like_any_method(plugin_run):
+    folder, record, done = plugin_run
+    assert record["status"] == "ok"
+    assert [entry["k"] for entry in record["exits"]] == [0, 1]
+    assert all(0 <= entry["accuracy"]["low"] <= entry["accuracy"]["value"] <= 1 for entry in record["exits"])
+    # 8x8 digits: a 3x3 convolution of 1 -> 16 channels and a linear layer of 1,024 -> 10.
+    assert record["exits"][0]["macs"] == 64 * 16 * 9 + 16 * 64 * 10
+    assert set(record["scores"]) == {"ticks", "macs"}
+    assert "latency" in record["timed_scores"]
+    assert record["method"]["origin"]["sha256"], "a plugin's record names the file's hash"
+    path = folder / record["path"]
+    assert path.parent == folder / "runs" / "digits" / "cpu" / "two_exits"
+    assert path.with_suffix(".npz").exists()
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "accuracy" in done.stderr, "the table of exits is shown"
+    assert "next" in done.stderr
+
+
+def test_a_record_is_trained_again_and_a_lie_about_its_training_is_found(tmp_path):
+    fast = ["epochs=6", "width=8", "timing_rounds=0", "resamples=50"]
+    record = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path / "a", display=QUIET)
+    done = cli("verify", "--retrain", str(record.path), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 records hold" in done.stdout
+    # The same answers, said to come from almost no training: every score still follows from the raw data.
+    changed = json.loads(record.path.read_text())
+    changed["training"]["recipe"]["training"]["lr"] *= 1e-6
+    lie = store.save(
+        tmp_path / "b", record.model_validate({**changed, "record_id": ""}), store.load_arrays(record.path, record)
+    )
+    assert cli("verify", str(lie), cwd=tmp_path).returncode == 0
+    done = cli("verify", "--retrain", str(lie), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "0 of 1 records hold" in done.stdout
+
+
+def test_every_score_is_recomputed_from_the_npz_alone(plugin_run):
+    folder, shown, _ = plugin_run
+    path = folder / shown["path"]
+    record = store.load(path)
+    with np.load(path.with_suffix(".npz")) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    again = derive(
+        arrays,
+        ticks=[e.ticks for e in record.exits],
+        macs=[e.macs for e in record.exits],
+        macs_prefix=[e.macs_prefix for e in record.exits],
+        reference=record.reference,
+        timing_meta=record.timing["meta"],
+        resamples=record.evaluation["resamples"],
+    )
+    stored = record.model_dump(mode="json")
+    for field in ("exits", "scores", "stopping", "timing", "timed_scores"):
+        assert json.loads(json.dumps(again[field])) == stored[field], field
+
+
+def test_same_seed_gives_the_same_bits(plugin_run, plugin_file, tmp_path):
+    _, first, _ = plugin_run
+    done = cli("run", "--plugin", str(plugin_file), "--method", "two_exits", "--json", *FAST, cwd=tmp_path)
+    second = json.loads(done.stdout)
+    for field in ("exits", "scores", "stopping"):
+        assert first[field] == second[field], field
+    assert first["training"]["weights_sha256"] == second["training"]["weights_sha256"]
+    assert first["record_id"] != second["record_id"], "times and dates differ, so these are two records"
+
+
+def test_another_seed_gives_other_weights_on_the_same_split(plugin_run, plugin_file, tmp_path):
+    _, first, _ = plugin_run
+    done = cli("run", "--plugin", str(plugin_file), "-m", "two_exits", "--seed", "1", "--json", *FAST, cwd=tmp_path)
+    second = json.loads(done.stdout)
+    assert first["task"]["sha256"] == second["task"]["sha256"]
+    assert first["training"]["weights_sha256"] != second["training"]["weights_sha256"]
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 3])
+def test_a_run_killed_in_any_epoch_and_resumed_ends_with_the_same_weights(plugin_file, tmp_path, kill_after):
+    common = ["run", "--plugin", str(plugin_file), "--method", "two_exits", "epochs=4", "timing_rounds=0", "--json"]
+    whole = json.loads(cli(*common, "--out", "whole", cwd=tmp_path).stdout)
+    # The log's line is written before the checkpoint, so that the kill falls anywhere around an epoch's end.
+    command = [sys.executable, "-m", "anytime_bench", *common, "--out", "cut"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        logs = list((tmp_path / "cut").glob("*/*/*/*/log.jsonl"))
+        if logs and len(logs[0].read_text().splitlines()) >= kill_after:
+            break
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = json.loads(cli(*common, "--out", "cut", "--resume", cwd=tmp_path).stdout)
+    assert resumed["training"]["weights_sha256"] == whole["training"]["weights_sha256"]
+    assert resumed["training"]["final_losses"] == whole["training"]["final_losses"]
+
+
+class _Exploding(Method):
+    """Learns with a loss that becomes NaN."""
+
+    card = MethodCard(title="Exploding")
+
+    def build(self, task):
+        from support.plugin_two_exits import TwoExitNet
+
+        return TwoExitNet(task)
+
+    def training_loss(self, model, images, targets, progress):
+        loss = super().training_loss(model, images, targets, progress)
+        return loss * (math.nan if progress.epoch == 2 else 1.0)
+
+
+def test_a_diverging_loss_ends_as_a_failed_record_with_its_reason(tiny_task, tmp_path):
+    record = anytime_bench.run(_Exploding, tiny_task, overrides=FAST, out=tmp_path, display=QUIET)
+    assert record.status == "failed"
+    assert "nan in epoch 2" in record.reason
+    assert record.path is not None
+    assert store.load(record.path) == record
+
+
+class _Raising(_Exploding):
+    def training_loss(self, model, images, targets, progress):
+        raise RuntimeError("this method has a bug")
+
+
+def test_a_method_that_raises_while_training_leaves_a_failed_record(tiny_task, tmp_path):
+    record = anytime_bench.run(_Raising, tiny_task, overrides=FAST, out=tmp_path, display=QUIET)
+    assert record.status == "failed"
+    assert "this method has a bug" in record.reason
+    assert "test_run.py" in record.reason
+
+
+class _OneExit(AnytimeModel):
+    num_exits, ticks = 1, (1.0,)
+
+    def __init__(self, task):
+        super().__init__()
+        from torch import nn
+
+        self.head = nn.Linear(math.prod(task.shape), task.num_classes)
+
+    def stream(self, images):
+        yield self.head(images.flatten(1))
+
+
+class _Skipping(_Exploding):
+    def skip(self, task):
+        return "it needs larger images"
+
+
+def test_a_skipped_method_leaves_a_record_that_says_why(tiny_task, tmp_path):
+    record = anytime_bench.run(_Skipping, tiny_task, out=tmp_path, display=QUIET)
+    assert (record.status, record.reason) == ("skipped", "it needs larger images")
+
+
+def test_borrowed_weights_give_the_lenders_last_answers(tmp_path):
+    fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise=focus", "noise_images=40"]
+    lender = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
+    borrower = anytime_bench.run("cascaded_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
+    assert lender.training is not None
+    assert borrower.training is not None
+    assert borrower.training.weights_sha256 == lender.training.weights_sha256
+    traces = [store.load_arrays(r.path, r) for r in (lender, borrower) if r.path is not None]
+    assert np.array_equal(traces[0]["test_predictions"][-1], traces[1]["test_predictions"][-1])
+
+    # Both were examined under noise, so that the stateful one is compared fairly with the pipelined one.
+    rows = compare_records(borrower.path, lender.path).noise
+    assert {(row["policy"], row["moment"]) for row in rows} == {
+        (policy, moment) for policy in ("watch", "watch_mean") for moment in ("same_tick", "all_frames")
+    }
+    assert {row["kind"] for row in rows} == {"focus", "all"}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin_file):
+    folder, record, _ = plugin_run
+    done = cli("noise", record["path"], "--kinds", "focus", "--plugin", str(plugin_file), "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["supersedes"] == record["record_id"]
+    assert {row["kind"] for row in made["robustness"]["rows"]} == {"focus"}
+    for field in ("exits", "scores", "stopping", "timing"):
+        assert made[field] == record[field], field
+
+
+def test_noise_on_a_wrapper_finds_the_weights_behind_two_lenders(tmp_path):
+    """The option ``width`` is the lender's alone, and cascaded_ce itself borrows from serial_ce."""
+    fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise_images=40"]
+    record = anytime_bench.run(
+        "product_of_experts/cascaded_ce", "digits", overrides=[*fast, "noise=focus"], out=tmp_path, display=QUIET
+    )
+    assert record.method.options["width"] == 4, "the record says what the lender was"
+    assert record.path is not None
+    again = noise_on_record(record.path, "focus", display=QUIET)
+    assert again.robustness == record.robustness
+
+
+def test_ctrl_c_says_how_to_resume(plugin_file, tmp_path):
+    command = [sys.executable, "-m", "anytime_bench", "run", "--plugin", str(plugin_file), "-m", "two_exits"]
+    process = subprocess.Popen([*command, "epochs=5000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/*/*/*/checkpoint.safetensors")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Resume with:" in errors
+    assert errors.rstrip().endswith("epochs=5000 --resume")

@@ -1,0 +1,209 @@
+"""Stopping rules: the published budgeted batch to the last digit, the rest by hand and by brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anytime_bench.scores import risk_control, stopping
+from anytime_bench.trace.answers import Trace, TraceError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "budgeted_batch.npz"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def batch_inputs(golden):
+    """Confidence and correctness of both splits, and the cost, as the published code sees them."""
+    inputs = []
+    for split in ("val", "test"):
+        probabilities = golden[f"{split}_probs"]
+        inputs += [probabilities.max(axis=2), probabilities.argmax(axis=2) == golden[f"{split}_targets"]]
+    return (*inputs, golden["flops"])
+
+
+def random_trace(seed, exits=5, images=300, classes=10, sharpness=2.0):
+    """Exits that get better and surer with depth."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, images)
+    signal = np.linspace(0.5, 3, exits)[:, None, None] * np.eye(classes)[labels]
+    ease = rng.gamma(2, 0.5, size=(1, images, 1))
+    logits = sharpness * (signal * ease + 0.5 * rng.standard_normal((exits, images, classes)))
+    return Trace.from_logits(logits, labels)
+
+
+def test_budgeted_batch_equals_the_published_code(golden, batch_inputs):
+    result = stopping.budgeted_batch(*batch_inputs, as_published=True)
+    np.testing.assert_array_equal(result.thresholds.astype(np.float32), golden["main_T"])
+    for split in ("val", "test"):
+        accuracy, cost = getattr(result, f"accuracy_{split}"), getattr(result, f"cost_{split}")
+        np.testing.assert_allclose(accuracy * 100, golden[f"main_acc_{split}"], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(cost, golden[f"main_flops_{split}"], rtol=1e-9)
+
+
+def test_the_default_lets_everybody_leave_where_too_few_remain():
+    # Ties at exit 0 let all four leave although two were wanted, so exit 1 wants one and finds none.
+    confidence = np.array([[0.5, 0.5, 0.5, 0.5], [0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]])
+    correct = np.ones((3, 4), dtype=bool)
+    arguments = (confidence, correct, confidence, correct, [1.0, 2.0, 3.0])
+    published = stopping.budgeted_batch(*arguments, q_grid=[0.95], as_published=True).thresholds[0]
+    mended = stopping.budgeted_batch(*arguments, q_grid=[0.95]).thresholds[0]
+    assert published.tolist() == [pytest.approx(0.5), stopping.NOBODY, stopping.EVERYBODY]
+    assert mended.tolist() == [pytest.approx(0.5), stopping.EVERYBODY, stopping.EVERYBODY]
+
+
+def test_both_rules_agree_where_enough_images_remain(batch_inputs):
+    published = stopping.budgeted_batch(*batch_inputs, as_published=True)
+    mended = stopping.budgeted_batch(*batch_inputs)
+    np.testing.assert_array_equal(mended.thresholds, published.thresholds)
+
+
+def test_an_empty_validation_split_is_refused():
+    empty, full = np.ones((2, 0)), np.ones((2, 3))
+    with pytest.raises(TraceError, match="validation split is empty"):
+        stopping.budgeted_batch(empty, empty, full, full, [1.0, 2.0])
+
+
+@given(st.integers(1, 7), st.integers(1, 60), st.integers(0, 2**31), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_sweep_equals_leaving_image_by_image(exits, images, seed, coarse):
+    rng = np.random.default_rng(seed)
+    confidence = rng.random((exits, images))
+    if coarse:  # ties between images, exits and thresholds
+        confidence = np.round(confidence, 1)
+    correct = rng.random((exits, images)) < 0.5
+    cost = np.cumsum(rng.random(exits) + 0.01)
+    grid = np.append(np.linspace(0, 1, 11), np.inf)
+    swept = stopping.sweep(confidence, correct, cost, grid)
+    expected = [stopping.outcome(stopping.exits_by_threshold(confidence, q), correct, cost) for q in grid]
+    np.testing.assert_allclose(np.stack([swept.accuracy, swept.cost], axis=1), expected, atol=1e-12)
+
+
+@given(st.integers(0, 2**31), st.floats(0.01, 6))
+@settings(max_examples=40, deadline=None)
+def test_a_mixture_spends_its_budget_where_it_was_fitted(seed, budget):
+    rng = np.random.default_rng(seed)
+    confidence, correct = rng.random((4, 80)), rng.random((4, 80)) < 0.5
+    cost = np.array([1.0, 2.0, 3.0, 5.0])
+    mixture = stopping.threshold_for(stopping.sweep(confidence, correct, cost), budget)
+    if budget < 1:
+        assert mixture is None
+    else:
+        expected, spent = stopping.apply_mixture(mixture, confidence, correct, cost)
+        assert spent == pytest.approx(min(budget, 5.0), abs=1e-9)
+        assert 0 <= expected.min() <= expected.max() <= 1
+
+
+def test_a_threshold_nobody_reaches_means_the_last_exit():
+    assert stopping.exits_by_threshold([[0.4, 1.0], [0.4, 0.2]], np.inf).tolist() == [1, 1]
+    # A confidence of exactly 1 leaves at threshold 1.
+    assert stopping.exits_by_threshold([[0.4, 1.0], [0.4, 0.2]], 1.0).tolist() == [1, 0]
+
+
+def test_patience_counts_repeats_and_starts_again_at_a_change():
+    answers = np.array([[3], [3], [5], [5], [5], [5]])
+    assert stopping.exits_by_patience(answers, 1).tolist() == [1]
+    assert stopping.exits_by_patience(answers, 2).tolist() == [4]
+    assert stopping.exits_by_patience(answers, 3).tolist() == [5]
+    assert stopping.exits_by_patience(answers, 9).tolist() == [5]
+    with pytest.raises(ValueError, match="patience"):
+        stopping.exits_by_patience(answers, 0)
+
+
+def test_no_threshold_beats_the_oracle_at_its_cost():
+    trace = random_trace(0)
+    cost = np.arange(1.0, 6.0)
+    accuracy, spent = stopping.outcome(stopping.oracle(trace.correct), trace.correct, cost)
+    assert accuracy == trace.correct.any(axis=0).mean()
+    swept = stopping.sweep(trace.confidence, trace.correct, cost)
+    assert (swept.accuracy <= accuracy).all()
+    assert (swept.accuracy[swept.cost <= spent] < accuracy).all()
+
+
+def wsr_bound(losses, delta):
+    """The bound as its definition reads: the first mean at which some prefix's wealth reaches 1/delta."""
+    n = len(losses)
+    for candidate in np.linspace(0, 1, 2001):
+        wealth, best, total, squares = 1.0, 0.0, 0.5, 0.25
+        variance = 0.25
+        for i, loss in enumerate(losses, start=1):
+            stake = min(1.0, np.sqrt(2 * np.log(1 / delta) / (n * variance)))
+            wealth *= 1 - stake * (loss - candidate)
+            best = max(best, wealth)
+            total += loss
+            squares += (loss - total / (1 + i)) ** 2
+            variance = squares / (1 + i)
+        if best > 1 / delta:
+            return candidate
+    return 1.0
+
+
+def test_the_upper_bound_equals_its_definition():
+    rng = np.random.default_rng(6)
+    for share in (0.0, 0.03, 0.3):
+        losses = (rng.random(150) < share).astype(float)
+        assert risk_control.upper_bound(losses) == pytest.approx(wsr_bound(losses, 0.1), abs=1e-3)
+
+
+def test_the_decision_agrees_with_the_bound():
+    losses = (np.random.default_rng(7).random(400) < 0.02).astype(float)
+    bound = risk_control.upper_bound(losses)
+    bets = risk_control.Bets.on(losses, 0.1)
+    assert bets.below(bound + 1e-6, 0.1)
+    assert not bets.below(bound - 1e-6, 0.1)
+
+
+@pytest.mark.slow
+def test_the_upper_bound_fails_no_more_often_than_delta():
+    rng = np.random.default_rng(8)
+    failures = [risk_control.upper_bound(rng.random(300) < 0.05) < 0.05 for _ in range(1000)]
+    assert np.mean(failures) <= 0.1
+
+
+def test_the_walk_ends_at_the_first_threshold_that_is_not_safe():
+    safe, unsafe = np.zeros(400, dtype=bool), np.ones(400, dtype=bool)
+    assert risk_control.safe_threshold(np.stack([safe, safe, unsafe, safe]), 0.05) == 1
+    assert risk_control.safe_threshold(np.stack([unsafe, safe]), 0.05) == -1
+
+
+def test_losses_by_hand():
+    logits = np.zeros((2, 3, 2))
+    # Image 0: right then wrong. Image 1: wrong then right. Image 2: wrong twice. All sure from exit 0 on.
+    for k, answers in enumerate([[0, 1, 1], [1, 0, 1]]):
+        logits[k, np.arange(3), answers] = 9
+    trace = Trace.from_logits(logits, np.array([0, 0, 0]))
+    gap, exits = risk_control.losses_by_threshold(trace, "gap", [0.5])
+    consistency, _ = risk_control.losses_by_threshold(trace, "consistency", [0.5])
+    assert exits.tolist() == [[0, 0, 0]]
+    assert gap.tolist() == [[False, True, False]]
+    assert consistency.tolist() == [[True, True, False]]
+
+
+def test_risk_control_keeps_its_promise_and_says_what_it_did():
+    test, val = random_trace(1, images=2000), random_trace(2, images=1000)
+    rows = risk_control.risk_control(test, val, np.arange(1.0, 6.0))
+    assert [(row["risk"], row["epsilon"]) for row in rows] == [
+        (risk, epsilon) for risk in ("gap", "consistency") for epsilon in (0.01, 0.02, 0.05)
+    ]
+    for row in rows:
+        # 100 splits: three standard errors of a rate of 0.1.
+        assert row["violation_rate"] <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 100)
+        assert row["accuracy"] >= test.accuracy[-1] - row["test_risk"] - 1e-12
+    costs = [row["cost"] for row in rows[:3]]
+    assert costs == sorted(costs, reverse=True), "a laxer promise must not cost more"
+    assert costs[-1] < 5, "some image must leave early, or nothing was tested"
+
+
+def test_risk_control_refuses_what_does_not_fit():
+    trace = random_trace(3)
+    with pytest.raises(TraceError, match="cost, val: expected 5 exits, got 4 and 5"):
+        risk_control.risk_control(trace, trace, [1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ValueError, match="expected 'gap' or 'consistency'"):
+        risk_control.losses_by_threshold(trace, "brier")

@@ -1,0 +1,280 @@
+"""All scores of a run: JSON-ready, reproducible to the bit, refusing bad traces with the field named."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import special
+from sklearn.metrics import roc_auc_score
+
+from anytime_bench.files import canonical_json
+from anytime_bench.records.record import ExitEntry
+from anytime_bench.scores import compare, curve, per_sample
+from anytime_bench.scores import run_scores as summary
+from anytime_bench.scores.intervals import bootstrap_mean
+from anytime_bench.trace.answers import MANY, Trace, TraceError
+
+EXITS, CLASSES = 4, 10
+COSTS = {"ticks": [1, 2, 3, 4], "macs": [10, 25, 60, 100], "latency": [0.01, 0.03, 0.025, 0.04]}
+HORIZONS = {"ticks": 4.0, "macs": 80.0, "latency": 0.03}
+
+
+def logits_and_labels(seed, images=400, classes=CLASSES, labels_seed=0):
+    labels = np.random.default_rng(labels_seed).integers(0, classes, images)
+    rng = np.random.default_rng(seed)
+    signal = np.linspace(0.5, 2.5, EXITS)[:, None, None] * np.eye(classes)[labels]
+    return 2 * (signal + rng.standard_normal((EXITS, images, classes))), labels
+
+
+def trace_of(seed, **kwargs):
+    return Trace.from_logits(*logits_and_labels(seed, **kwargs))
+
+
+def everything(test, val):
+    return {
+        "exits": summary.exit_scores(test),
+        "axes": summary.score_axes(test, COSTS, HORIZONS, reference_accuracy=float(test.accuracy[-1])),
+        "trace": summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"]),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return trace_of(1), trace_of(2, labels_seed=9)
+
+
+def test_all_scores_are_json_and_repeat_to_the_bit_after_storage(runs, tmp_path):
+    test, val = runs
+    first = canonical_json(everything(test, val))
+    np.savez(tmp_path / "run.npz", **test.to_arrays("test"), **val.to_arrays("val"))
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as arrays:
+        again = everything(Trace.from_arrays(arrays, "test"), Trace.from_arrays(arrays, "val"))
+    assert canonical_json(again) == first
+
+
+def test_exit_scores_fit_the_record(runs):
+    for k, row in enumerate(summary.exit_scores(runs[0])):
+        entry = ExitEntry(k=k, ticks=k + 1, macs=k, macs_prefix=k, **row)
+        assert entry.accuracy.value == pytest.approx(runs[0].accuracy[k], abs=1e-10)
+        assert entry.accuracy.low < entry.accuracy.value < entry.accuracy.high
+
+
+def test_top5_is_left_out_where_it_says_nothing():
+    rows = summary.exit_scores(trace_of(1, classes=5))
+    assert [row["top5"] for row in rows] == [None] * EXITS
+    trace = trace_of(1)
+    logits, labels = logits_and_labels(1)
+    top5 = (np.argsort(-logits, axis=2)[..., :5] == labels[None, :, None]).any(axis=2).mean(axis=1)
+    np.testing.assert_allclose([row["top5"] for row in summary.exit_scores(trace)], top5, atol=1e-10)
+
+
+def test_perfect_answers_leave_auroc_undefined():
+    labels = np.arange(CLASSES)
+    row = summary.exit_scores(Trace.from_logits(9.0 * np.eye(CLASSES)[None], labels))[0]
+    assert row["auroc"] is None
+    assert row["augrc"] == 0
+
+
+def test_areas_are_those_of_the_curve_and_their_intervals_those_of_the_images(runs):
+    test, _ = runs
+    axes = summary.score_axes(test, COSTS, HORIZONS)
+    for axis in ("ticks", "macs"):
+        for name, multiple, log in summary.AREAS:
+            area = curve.alc if log else curve.auc
+            score = axes[axis][name]
+            horizon = multiple * HORIZONS[axis]
+            assert score["value"] == pytest.approx(area(COSTS[axis], test.accuracy, horizon, 0.1), abs=1e-9)
+            images = curve.per_sample_auc(COSTS[axis], test.correct, horizon, 0.1, log=log)
+            interval = bootstrap_mean(images[None])
+            assert (score["low"], score["high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_time_to_needs_the_references_accuracy(runs):
+    test, _ = runs
+    assert set(summary.score_axes(test, COSTS, HORIZONS)["macs"]["time_to"].values()) == {None}
+    times = summary.score_axes(test, COSTS, HORIZONS, reference_accuracy=test.accuracy[2])["macs"]["time_to"]
+    assert times["99"] == 60
+    assert list(times) == ["50", "90", "95", "99"]
+
+
+def test_measured_times_are_settled_and_counted_costs_refused(runs):
+    test, _ = runs
+    assert "auc_1" in summary.score_axes(test, {"latency": COSTS["latency"]}, HORIZONS)["latency"]
+    with pytest.raises(TraceError, match=r"cost\[macs\]: costs must increase"):
+        summary.score_axes(test, {"macs": [10, 25, 20, 100]}, HORIZONS)
+
+
+def test_budgets_are_kept_and_bracketed(runs):
+    test, val = runs
+    scores = summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"])
+    for budget, entry in scores["stopping"]["at_budget"].items():
+        assert entry["cost"] == pytest.approx(int(budget) / 100, abs=0.05)
+        assert entry["accuracy"]["low"] <= entry["accuracy"]["value"] <= entry["accuracy"]["high"]
+    oracle = scores["stopping"]["oracle"]
+    assert oracle["accuracy"]["value"] >= test.accuracy.max()
+    assert oracle["gap"] > 0
+    falls = [entry["value"] for entry in scores["images"]["non_monotone"].values()]
+    assert falls == sorted(falls, reverse=True)
+
+
+def test_a_budget_below_the_first_exit_has_no_accuracy(runs):
+    test, val = runs
+    at_budget = summary.trace_scores(test, val, [30, 40, 50, 100], 100.0)["stopping"]["at_budget"]
+    assert at_budget["25"] is None
+    assert at_budget["50"] is not None
+
+
+def test_thresholds_come_from_the_validation_split_only(runs):
+    test, val = runs
+    other = Trace.from_logits(*logits_and_labels(5))
+    first = summary.trace_scores(test, val, COSTS["macs"], 80.0)["stopping"]
+    second = summary.trace_scores(other, val, COSTS["macs"], 80.0)["stopping"]
+    for budget in first["at_budget"]:
+        assert first["at_budget"][budget]["thresholds"] == second["at_budget"][budget]["thresholds"]
+        assert first["at_budget"][budget]["weight"] == second["at_budget"][budget]["weight"]
+    assert [row["threshold"] for row in first["risk_control"]] == [row["threshold"] for row in second["risk_control"]]
+
+
+def test_a_single_exit_can_be_scored():
+    logits, labels = logits_and_labels(1)
+    single = Trace.from_logits(logits[-1:], labels)
+    scores = {
+        "exits": summary.exit_scores(single),
+        "axes": summary.score_axes(single, {"macs": [50]}, {"macs": 50.0}, reference_accuracy=1.0),
+        "trace": summary.trace_scores(single, single, [50], 50.0),
+    }
+    json.dumps(scores, allow_nan=False)
+    assert scores["axes"]["macs"]["auc_1"]["value"] == pytest.approx(0.1)
+    assert scores["trace"]["images"]["flips"]["value"] == 0
+
+
+def test_confusion_is_stored_and_predicts_errors(runs):
+    test, val = runs
+    logits, labels = logits_and_labels(1)
+    probabilities = special.softmax(logits, axis=2)
+    np.testing.assert_allclose(test.confusion, per_sample.confusion(probabilities), rtol=1e-3)
+    found = summary.trace_scores(test, val, COSTS["macs"], 80.0)["images"]["confusion"]
+    expected = roc_auc_score(probabilities[-1].argmax(axis=1) != labels, test.confusion.astype(float))
+    assert found["auroc_error"] == pytest.approx(expected, abs=1e-9)
+    arrays = {name: value for name, value in test.to_arrays("test").items() if name != "test_confusion"}
+    older = Trace.from_arrays(arrays, "test")
+    assert "test_confusion" not in older.to_arrays("test")
+    assert summary.trace_scores(older, val, COSTS["macs"], 80.0)["images"]["confusion"] is None
+
+
+@pytest.mark.parametrize("repeats", [1, 8])
+def test_a_stored_trace_is_the_one_that_was_scored_and_close_to_the_logits(repeats):
+    """Also in the fewer bits of a large split."""
+    parts = [logits_and_labels(seed) for seed in range(repeats)]
+    logits = np.concatenate([part[0] for part in parts], axis=1)
+    labels = np.concatenate([part[1] for part in parts])
+    assert (len(labels) > MANY) == (repeats > 1)
+    trace = Trace.from_logits(logits, labels)
+    back = Trace.from_arrays(trace.to_arrays("test"), "test")
+    for name in Trace.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(back, name), getattr(trace, name))
+    probability = special.softmax(logits, axis=2)
+    coarse = 4 if repeats > 1 else 1
+    np.testing.assert_allclose(trace.confidence, probability.max(axis=2), atol=5e-4 * coarse)
+    np.testing.assert_allclose(trace.squared_norm, (probability**2).sum(axis=2), atol=2.5e-3 * coarse)
+    assert abs(trace.squared_norm.mean(dtype=float) - (probability**2).sum(axis=2).mean()) < 2e-4
+    log_truth = special.log_softmax(logits, axis=2)[:, np.arange(len(labels)), labels]
+    np.testing.assert_allclose(
+        trace.true_log_probability, log_truth, rtol=1.2 * 2.0 ** (-8 if repeats > 1 else -11), atol=1e-7
+    )
+    assert abs(trace.true_log_probability.mean(dtype=float) - log_truth.mean()) < 2e-4
+
+
+BROKEN = {
+    "NaN logits": (lambda a: a["logits"].__setitem__((1, 3, 2), np.nan), "logits: exit 1 holds NaN"),
+    "label out of range": (lambda a: a["labels"].__setitem__(0, CLASSES), r"labels: expected 0\.\.9, got"),
+    "unequal sample counts": (lambda a: a.update(labels=a["labels"][:-1]), "labels: expected shape"),
+    "no images": (lambda a: a.update(labels=a["labels"][:0], logits=a["logits"][:, :0]), "labels: the split is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_logits_are_refused_with_the_field_named(name):
+    logits, labels = logits_and_labels(1)
+    arrays = {"logits": logits, "labels": labels}
+    breaking, message = BROKEN[name]
+    breaking(arrays)
+    with pytest.raises(TraceError, match=message):
+        Trace.from_logits(arrays["logits"], arrays["labels"])
+
+
+STORED = {
+    "val_confidence": (lambda v: np.where(np.arange(len(v.T)) == 3, np.nan, v), "val_confidence: holds NaN"),
+    "val_true_log_probability": (lambda v: -v + np.float16(1), "val_true_log_probability: expected"),
+    "val_labels": (lambda v: v + np.uint8(200), "val_labels: expected 0"),
+    "val_spread": (lambda v: v[:, :-1], "val_spread: expected shape"),
+    "val_predictions": (lambda v: v[:, :-1], "val_predictions: expected"),
+    "val_confusion": (lambda v: v * np.float16(np.nan), "val_confusion: expected"),
+    "val_true_rank": (lambda v: v * 0 + 1, "val_true_rank: disagrees"),
+}
+
+
+@pytest.mark.parametrize("field", STORED)
+def test_bad_stored_traces_are_refused_with_the_field_named(runs, field):
+    arrays = runs[1].to_arrays("val")
+    breaking, message = STORED[field]
+    arrays[field] = breaking(arrays[field])
+    with pytest.raises(TraceError, match=message):
+        Trace.from_arrays(arrays, "val")
+
+
+def test_an_empty_validation_split_is_refused(runs):
+    arrays = runs[1].to_arrays("val")
+    empty = {name: value[..., :0] if value.ndim else value for name, value in arrays.items()}
+    empty["val_squared_norm"] = empty["val_spread"]
+    with pytest.raises(TraceError, match="val_labels: expected a non-empty vector"):
+        Trace.from_arrays(empty, "val")
+    unchecked = Trace(CLASSES, *(empty[f"val_{name}"] for name in list(Trace.__dataclass_fields__)[1:7]))
+    with pytest.raises(TraceError, match="val_labels: the validation split is empty"):
+        summary.trace_scores(runs[0], unchecked, COSTS["macs"], 80.0)
+
+
+def test_splits_and_costs_that_do_not_belong_together_are_refused(runs):
+    test, val = runs
+    with pytest.raises(TraceError, match="val_predictions: expected 4 exits and 10 classes"):
+        summary.trace_scores(test, trace_of(1, classes=7), COSTS["macs"], 80.0)
+    with pytest.raises(TraceError, match="cost: expected one number for each of 4 exits, got 2"):
+        summary.trace_scores(test, val, [1, 2], 80.0)
+    with pytest.raises(TraceError, match=r"cost\[ticks\]: expected one number for each of 4 exits"):
+        summary.score_axes(test, {"ticks": [1, 2]}, HORIZONS)
+    with pytest.raises(TraceError, match=r"horizon\[macs\]: missing"):
+        summary.score_axes(test, {"macs": COSTS["macs"]}, {})
+
+
+def matrices(seeds, shift=0.0):
+    traces = []
+    for seed in seeds:
+        logits, labels = logits_and_labels(seed)
+        traces.append(Trace.from_logits(logits + shift * np.eye(CLASSES)[labels], labels))
+    return compare.score_matrices(traces, [COSTS] * len(traces), [HORIZONS] * len(traces))
+
+
+def test_compare_tells_better_from_worse_and_itself_from_nothing():
+    weak, strong = matrices([1, 2, 3]), matrices([4, 5], shift=1.5)
+    verdicts = {row.score: row.difference.verdict for row in compare.compare(strong, weak)}
+    # For NLL less is better, and the verdict says so.
+    assert {verdicts[name] for name in ("accuracy", "nll", "auc_1[ticks]", "auc_2[macs]", "alc_1[latency]")} == {
+        "BETTER"
+    }
+    back = {row.score: row.difference.verdict for row in compare.compare(weak, strong)}
+    assert back["accuracy"] == back["nll"] == back["auc_1[ticks]"] == "WORSE"
+    assert {row.difference.verdict for row in compare.compare(weak, weak, margins={"accuracy": 0.1})} <= {
+        "SAME",
+        "AMBIGUOUS",
+    }
+    alone = matrices([1])
+    assert {row.difference.verdict for row in compare.compare(alone, alone)} == {"SAME"}
+
+
+def test_compare_refuses_runs_on_different_images():
+    with pytest.raises(TraceError, match="labels: differ from image"):
+        compare.score_matrices([trace_of(1), trace_of(1, labels_seed=3)], [COSTS] * 2, [HORIZONS] * 2)
+    with pytest.raises(TraceError, match="labels: unequal sample counts"):
+        compare.score_matrices([trace_of(1), trace_of(1, images=10)], [COSTS] * 2, [HORIZONS] * 2)
+    with pytest.raises(TraceError, match="unequal sample counts"):
+        compare.compare({"accuracy": np.ones((1, 3))}, {"accuracy": np.ones((1, 4))})

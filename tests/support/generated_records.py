@@ -1,0 +1,151 @@
+"""Synthetic records with real scores: traces of made-up methods, scored by the suite's own functions.
+
+Difficulty belongs to the image and is shared by all methods, so paired comparisons behave as on a real task. Nothing
+here was measured: devices are called ``generated``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from anytime_bench.records import store
+from anytime_bench.records.record import MethodEntry, Record, TaskEntry, TrainingEntry
+from anytime_bench.records.scoring import derive
+from anytime_bench.trace.answers import Trace
+
+CLASSES = 10
+RESAMPLES = 500
+
+
+def make_trace(
+    skill: float, exits: int, images: int, seed: int, *, split: str = "test", classes: int = CLASSES
+) -> Trace:
+    """Answers of a made-up method: better with skill, with later exits and on easier images."""
+    task = np.random.default_rng([7, images, split == "test"])
+    labels, difficulty = task.integers(0, classes, images), task.normal(size=images)
+    noise = np.random.default_rng([seed, int(1000 * skill), exits, split == "test"])
+    logits = noise.normal(size=(exits, images, classes))
+    logits[1:] = 0.6 * logits[1:] + 0.8 * logits[:1]  # Exits of one network err together.
+    reach = np.linspace(0.2, 1.0, exits)[:, None]
+    logits[:, np.arange(images), labels] += (2.0 + 3.0 * skill) * reach - 1.5 * difficulty
+    return Trace.from_logits(logits, labels)
+
+
+def make_record(
+    method: str = "quick",
+    *,
+    seed: int = 0,
+    skill: float = 0.5,
+    exits: int = 5,
+    images: int = 400,
+    task: str = "digits",
+    device: str = "generated-cpu",
+    options: Mapping[str, Any] | None = None,
+    speed: float = 1.0,
+    timed: bool = True,
+    gpu: bool = False,
+    reported: float | None = None,
+    created: str = "2026-01-01T00:00:00Z",
+    traces: tuple[Trace, Trace] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    change: Mapping[str, Any] | None = None,
+) -> tuple[Record, dict[str, Any]]:
+    """A record and its arrays; ``speed`` scales measured times, ``extra`` adds arrays, ``change`` replaces fields."""
+    test, val = traces or (
+        make_trace(skill, exits, images, seed),
+        make_trace(skill, exits, images // 4 + 20, seed, split="val"),
+    )
+    exits = test.num_exits
+    ticks = [k + 1.0 for k in range(exits)]
+    macs = [1_000_000 * (k + 1) + 40_000 * k * k for k in range(exits)]
+    reference: dict[str, Any] = {"method": "plain", "ticks": 5.0, "macs": 5_000_000}
+    meta, arrays = make_timing(exits, speed, f"{method} {options} {seed}", comparable=timed, gpu=gpu)
+    arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
+    derived = derive(
+        arrays, ticks=ticks, macs=macs, macs_prefix=macs, reference=reference, timing_meta=meta, resamples=RESAMPLES
+    )
+    full, device_block = derived["timing"]["reference_full"], derived["timing"]["device_time"]
+    reference["latency"] = full["p50"]
+    reference["device_time"] = device_block["reference_full"]["p50"] if device_block else None
+    fields: dict[str, Any] = {
+        "created": created,
+        "status": "ok",
+        "suite_version": "0.1.0",
+        "command": f"anytime-bench run {method} --task {task} --seed {seed}",
+        "device": device,
+        "method": MethodEntry(
+            name=method,
+            origin={"distribution": "generated", "version": "1"},
+            options=dict(options or {}),
+            card={
+                "title": method.replace("_", " ").title(), "paper": "Made-up Methods", "year": 2026,
+                "ticks": "one block", "deviations": ["it does not exist"],
+                "reported": {} if reported is None else {task: reported},
+            },
+        ),
+        "task": TaskEntry(
+            name=task, title=task.title(), version="1", classes=test.num_classes, shape=(1, 8, 8),
+            sizes={"train": 1000, "val": val.num_samples, "test": test.num_samples},
+            sha256=hashlib.sha256(task.encode()).hexdigest(),
+        ),
+        "training": TrainingEntry(
+            seed=seed, epochs=2, recipe={"training": {"lr": 0.1}}, recipe_sha256="a" * 64,
+            weights_sha256=hashlib.sha256(f"{method}{seed}{options}".encode()).hexdigest(), seconds=1.5, final_loss=0.3,
+        ),
+        "environment": {"python": "3.12", "torch": "none", "device": "generated", "threads": 1},
+        "parameters": 12_345,
+        "reference": reference,
+        "evaluation": {"resamples": RESAMPLES},
+        "artifacts": {"trace": {"sha256": "", "bytes": 0}},
+        **derived,
+    }  # fmt: skip
+    fields.update(change or {})
+    return Record.model_validate(fields), arrays
+
+
+def make_timing(
+    exits: int, speed: float, run: str, *, comparable: bool, gpu: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a timing run says of itself, and its raw samples; by speed 1 exit k costs (k + 1) / 5 of the reference."""
+    rng = np.random.default_rng([crc32(run.encode()), exits])
+    clocks = ("latency", "device_time")[: 2 if gpu else 1]
+    samples = {}
+    for clock in clocks:
+        full = (0.004 if clock == "latency" else 0.003) * rng.normal(1, 0.01, (30, 3))
+        steps = np.arange(1, exits + 1) / 5 / speed
+        samples[f"batch1_{clock}_reference"] = full.astype(np.float32)
+        noise = rng.normal(1, 0.005, (30, 3, exits))
+        samples[f"batch1_{clock}_run_through"] = (full[..., None] * steps * noise).astype(np.float32)
+    meta = {
+        "seed": 0,
+        "batch_sizes": [1],
+        "stopped_because": {"1": "rounds"},
+        "disturbances": {} if comparable else {"1": ["another process used the device"]},
+        "stop": {clock: {"run_through": "real", "prefix": "real"} for clock in clocks},
+        "clocks": dict.fromkeys(clocks, "generated"),
+        "notes": [],
+    }
+    return meta, {f"timing_{name}": values for name, values in samples.items()}
+
+
+def save(root: Path, *args: Any, **options: Any) -> Path:
+    """Make a record and store it; returns its path."""
+    record, arrays = make_record(*args, **options)
+    return store.save(root, record, arrays)
+
+
+def fill(root: Path, methods: int = 4, seeds: int = 2, **options: Any) -> list[Path]:
+    """A store of ``methods`` x ``seeds`` records, the reference first."""
+    paths = []
+    for index in range(methods):
+        name = "plain" if index == 0 else f"method_{index:02d}"
+        for seed in range(seeds):
+            settings = {"skill": 0.3 + 0.6 * index / max(1, methods - 1), "speed": 1.0 + 0.2 * (index % 5), **options}
+            paths.append(save(root, name, seed=seed, **settings))
+    return paths

@@ -1,0 +1,97 @@
+"""Batches and augmentation: every image once an epoch, and the same ones whatever the device or the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anytime_bench.training.config import AugmentConfig
+from anytime_bench.training.data import DeviceSplit, apply_augmentation, seeded
+
+
+def split_of(count: int) -> DeviceSplit:
+    images = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1).expand(count, 1, 4, 4).contiguous()
+    one = torch.ones(1, 1, 1, 1)
+    return DeviceSplit(images, torch.arange(count), torch.zeros_like(one), one / 255)
+
+
+@given(count=st.integers(2, 60), batch=st.integers(1, 30), seed=st.integers(0, 2**40))
+@settings(deadline=None, max_examples=60)
+def test_an_epoch_shows_every_image_once_and_never_ends_on_one_alone(count, batch, seed):
+    split = split_of(count)
+    batches = [labels for _, labels in split.shuffled(batch, AugmentConfig(), seeded(seed))]
+    assert torch.cat(batches).sort().values.tolist() == list(range(count))
+    assert len(batches) == split.steps_per_epoch(batch)
+    if batch > 1:
+        assert all(len(labels) > 1 for labels in batches)
+
+
+def test_images_and_labels_stay_together():
+    for images, labels in split_of(40).shuffled(7, AugmentConfig(), seeded(3)):
+        assert torch.equal(images[:, 0, 0, 0].round().long(), labels)
+
+
+def test_a_sample_of_a_sorted_split_holds_every_class_and_is_always_the_same():
+    images = torch.zeros(1000, 1, 2, 2, dtype=torch.uint8)
+    split = DeviceSplit(images, torch.arange(1000) // 100, *torch.ones(2, 1, 1, 1, 1))
+    chosen = split.sample(40)
+    assert chosen.labels.bincount().tolist() == [4] * 10
+    assert chosen.labels.tolist() != sorted(chosen.labels.tolist())
+    assert torch.equal(chosen.labels, split.sample(40).labels)
+    assert split.sample(0) is split
+    assert split.sample(1000) is split
+
+
+@given(count=st.integers(1, 80), size=st.integers(1, 80))
+@settings(deadline=None, max_examples=60)
+def test_a_sample_holds_no_image_twice(count, size):
+    chosen = split_of(size).sample(count)
+    assert len(set(chosen.labels.tolist())) == len(chosen) == min(count, size)
+
+
+def test_order_follows_from_the_seed_alone():
+    orders = [
+        torch.cat([labels for _, labels in split_of(50).shuffled(8, AugmentConfig(), seeded(seed, 1))])
+        for seed in (4, 4, 5)
+    ]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", "replicate"])
+def test_a_crop_is_a_window_of_the_padded_image(mode):
+    images = torch.arange(64.0).view(1, 1, 8, 8) + 5
+    config = AugmentConfig(crop_padding=2, crop_mode=mode)
+    padded = torch.nn.functional.pad(images, (2,) * 4, mode=mode, **({"value": 5.0} if mode == "constant" else {}))
+    windows = [padded[..., i : i + 8, j : j + 8] for i in range(5) for j in range(5)]
+    seen = set()
+    for seed in range(60):
+        crop = apply_augmentation(images, config, seeded(seed))
+        matches = [n for n, window in enumerate(windows) if torch.equal(window, crop)]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) > 15, "windows are drawn from all over"
+
+
+def test_a_flip_mirrors_about_half_of_the_images():
+    images = torch.rand(400, 1, 3, 5)
+    flipped = apply_augmentation(images, AugmentConfig(flip=True), seeded(0))
+    same = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
+    assert bool((same | mirrored).all())
+    assert 150 < int(mirrored.sum()) < 250
+
+
+def test_an_occlusion_hides_one_square_of_the_given_size():
+    images = torch.ones(50, 3, 32, 32)
+    hidden = apply_augmentation(images, AugmentConfig(occlusion=16), seeded(0)) == 0
+    assert (hidden.flatten(1).sum(1) == 3 * 16 * 16).all()
+    assert len({tuple(mask[0].any(1).nonzero().flatten().tolist()) for mask in hidden}) > 5
+
+
+def test_neighbouring_seeds_share_nothing():
+    draws = [tuple(torch.randint(0, 2**31, (4,), generator=seeded(*parts)).tolist()) for parts in
+             [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 0)]]  # fmt: skip
+    assert len(set(draws)) == len(draws)
