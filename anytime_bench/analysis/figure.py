@@ -14,9 +14,9 @@ import numpy as np
 
 from anytime_bench.analysis.readings import Reading
 from anytime_bench.files import write_atomically
-from anytime_bench.leaderboard.stamp import stamp
 from anytime_bench.records.axes import TITLES
 from anytime_bench.records.figures import STYLE
+from anytime_bench.records.stamp import stamp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

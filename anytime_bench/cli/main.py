@@ -97,9 +97,7 @@ def list_names(
 
         rows = [(kind.name, str(kind.family), kind.summary) for kind in KINDS.values()]
         if sheet is not None:
-            from anytime_bench.corruptions.contact_sheet import sheets_of_task
-
-            for path in sheets_of_task(task, data_root, sheet):
+            for path in _contact_sheets(task, data_root, sheet):
                 print(path, file=sys.stderr)
     else:
         from anytime_bench import registry
@@ -228,6 +226,18 @@ def _display() -> Display:
     from anytime_bench.runs.display import Display
 
     return Display()
+
+
+def _contact_sheets(task: str, data_root: Path | None, path: Path) -> list[Path]:
+    """Both sheets on test images of ``task``: kinds and severities at ``path``, transient frames beside it."""
+    from anytime_bench.corruptions.contact_sheet import contact_sheet, frame_sheet
+    from anytime_bench.tasks.loading import load_task
+    from anytime_bench.training.data import DeviceSplit
+
+    loaded = load_task(task, data_root)
+    images = DeviceSplit.place(loaded.splits["test"], loaded.card, "cpu").sample(8).normalised()
+    frames = path.with_name(f"{path.stem}-frames{path.suffix}")
+    return [contact_sheet(images, loaded.card, path), frame_sheet(images, loaded.card, frames)]
 
 
 def _command() -> str:

@@ -38,17 +38,6 @@ def contact_sheet(
     return _sheet(rows, chosen, columns, f"{task.title}: {note}", path)
 
 
-def sheets_of_task(task: str, data_root: Path | None, path: Path) -> list[Path]:
-    """Both sheets on test images of ``task``: kinds and severities at ``path``, transient frames beside it."""
-    from anytime_bench.tasks.loading import load_task
-    from anytime_bench.training.data import DeviceSplit
-
-    loaded = load_task(task, data_root)
-    images = DeviceSplit.place(loaded.splits["test"], loaded.card, "cpu").sample(8).normalised()
-    frames = path.with_name(f"{path.stem}-frames{path.suffix}")
-    return [contact_sheet(images, loaded.card, path), frame_sheet(images, loaded.card, frames)]
-
-
 def frame_sheet(
     images: Tensor,
     task: TaskCard,

@@ -18,11 +18,11 @@ from typing import Any
 
 from anytime_bench.files import write_atomically
 from anytime_bench.leaderboard.board import assemble
-from anytime_bench.leaderboard.stamp import read_stamp
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.axes import TITLES
 from anytime_bench.records.entries import Group, groups, read_entries
 from anytime_bench.records.figures import Line, board_figure
+from anytime_bench.records.stamp import read_stamp
 
 PAGES = "anytime_bench.pages"
 

@@ -20,10 +20,10 @@ from anytime_bench.files import write_atomically
 from anytime_bench.leaderboard import sections
 from anytime_bench.leaderboard.board import assemble
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
-from anytime_bench.leaderboard.stamp import stamp
 from anytime_bench.leaderboard.text import reference_sentence
 from anytime_bench.records.axes import TITLES
 from anytime_bench.records.entries import Entry, groups
+from anytime_bench.records.stamp import stamp
 from anytime_bench.records.store import load
 
 #: The curves that are drawn when the page opens; the others are one click away.

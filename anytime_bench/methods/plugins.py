@@ -94,7 +94,7 @@ def method_class(name: str) -> tuple[type[Method], Origin, str | None]:
 
 def load_method(name: str, **config: Any) -> Method:
     """A method by name with its options, checked: ``load_method("cascaded_td", lam=0.5)``."""
-    from anytime_bench.training.config import build_options
+    from anytime_bench.methods.options import build_options
 
     target, _, variant = method_class(name)
     return target(build_options(name, target, config, variant))

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.files import write_atomically
-from anytime_bench.leaderboard.stamp import stamp
 from anytime_bench.records.axes import AXES, TITLES, exit_costs
 from anytime_bench.records.record import Record
+from anytime_bench.records.stamp import stamp
 from anytime_bench.trace.answers import Trace
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from anytime_bench.errors import UserError, did_you_mean
 from anytime_bench.files import canonical_json
+from anytime_bench.methods.options import merged, option_defaults, typed
 
 
 @dataclass
@@ -124,19 +124,6 @@ NOT_NEGATIVE = (
 )
 
 
-def build_options(name: str, method: type, given: Mapping[str, Any], variant: str | None = None) -> Any:
-    """An instance of the method's ``Config`` with ``given`` filled in; unknown keys and wrong types are errors."""
-    given = dict(given)
-    option = getattr(method, "variant_option", None)
-    if variant is not None and option is not None:
-        given[option] = name if option == "backbone" else variant
-    base = _structured(name, method)
-    for key in given:
-        if key not in base:
-            raise UserError(f"method '{name}' has no option '{key}'.{did_you_mean(key, [str(k) for k in base])}")
-    return _to_object(_merge(base, given, f"method '{name}'"), f"method '{name}'")
-
-
 def build_config(
     name: str,
     method: type,
@@ -151,7 +138,7 @@ def build_config(
     for key in exceptions:
         if key not in SECTIONS:
             raise UserError(f"the recipe's exception for '{name}' has an unknown section '{key}'. Known: {SECTIONS}.")
-    options = _structured(name, method)
+    options = option_defaults(name, method)
     shared = {key: value for key, value in (recipe.get("options") or {}).items() if key in options}
     sections: dict[str, DictConfig] = {
         "training": OmegaConf.structured(TrainingConfig),
@@ -162,54 +149,20 @@ def build_config(
     for section in SECTIONS:
         layers = [recipe.get(section) if section != "options" else shared, exceptions.get(section)]
         for layer in layers:
-            sections[section] = _merge(sections[section], layer or {}, f"the recipe's section '{section}'")
+            sections[section] = merged(sections[section], layer or {}, f"the recipe's section '{section}'")
     option = getattr(method, "variant_option", None)
     if variant is not None and option is not None:
         value = name if option == "backbone" else variant
-        sections["options"] = _merge(sections["options"], {option: value}, f"method '{name}'")
+        sections["options"] = merged(sections["options"], {option: value}, f"method '{name}'")
     for override in overrides:
         section, key, value = _parse_override(override, sections)
-        sections[section] = _merge(sections[section], {key: value}, f"override '{override}'")
-    merged = {section: _to_object(node, f"section '{section}'") for section, node in sections.items()}
+        sections[section] = merged(sections[section], {key: value}, f"override '{override}'")
+    complete = {section: typed(node, f"section '{section}'") for section, node in sections.items()}
     config = RunConfig(
-        reference=str(recipe.get("reference", "serial_ce")), recipe_name=str(recipe.get("name", "")), **merged
+        reference=str(recipe.get("reference", "serial_ce")), recipe_name=str(recipe.get("name", "")), **complete
     )
     _check_ranges(config)
     return config
-
-
-def _structured(name: str, method: type) -> DictConfig:
-    target = getattr(method, "Config", None)
-    if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
-        raise UserError(f"method '{name}': Config must be a dataclass, got {target!r}. Decorate it with @dataclass.")
-    try:
-        return OmegaConf.structured(target)
-    except OmegaConfBaseException as error:
-        raise UserError(f"method '{name}': Config holds a type OmegaConf cannot check: {_first_line(error)}") from error
-
-
-def _merge(base: DictConfig, layer: Mapping[str, Any], where: str) -> DictConfig:
-    for key in layer:
-        if key not in base:
-            raise UserError(f"{where}: unknown key '{key}'.{did_you_mean(str(key), [str(k) for k in base])}")
-    try:
-        merged = OmegaConf.merge(base, dict(layer))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {_first_line(error)}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _to_object(node: DictConfig, where: str) -> Any:
-    try:
-        return OmegaConf.to_object(node)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".") + "."
 
 
 def _parse_override(override: str, sections: Mapping[str, DictConfig]) -> tuple[str, str, Any]:

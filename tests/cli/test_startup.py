@@ -13,7 +13,7 @@ import pytest
 )
 def test_answers_without_importing_torch(arguments):
     code = (
-        "import sys; from anytime_bench import main; sys.argv = ['anytime-bench', *sys.argv[1:]]\n"
+        "import sys; from anytime_bench.cli.main import main; sys.argv = ['anytime-bench', *sys.argv[1:]]\n"
         "try: main()\n"
         "except SystemExit as leave: assert not leave.code, leave.code\n"
         "heavy = {'torch', 'pandas', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"

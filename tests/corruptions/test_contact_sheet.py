@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anytime_bench.corruptions import corrupt
+from anytime_bench.corruptions import contact_sheet, corrupt
 from anytime_bench.records import noise_figures
 from anytime_bench.tasks.task import TaskCard
 
@@ -20,8 +20,8 @@ def is_png(path: Path) -> bool:
 
 
 def test_sheets_are_written_whole(tmp_path: Path) -> None:
-    sheet = noise_figures.contact_sheet(IMAGES, TASK, tmp_path / "a" / "sheet.png", kinds=["focus", "fog"])
-    frames = noise_figures.frame_sheet(IMAGES, TASK, tmp_path / "frames.png", kinds=["perlin"], frames=3)
+    sheet = contact_sheet.contact_sheet(IMAGES, TASK, tmp_path / "a" / "sheet.png", kinds=["focus", "fog"])
+    frames = contact_sheet.frame_sheet(IMAGES, TASK, tmp_path / "frames.png", kinds=["perlin"], frames=3)
     assert is_png(sheet)
     assert is_png(frames)
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["frames.png", "sheet.png"], "no partial file is left"
@@ -30,7 +30,7 @@ def test_sheets_are_written_whole(tmp_path: Path) -> None:
 def test_pictures_are_the_pixels_behind_the_normalised_image() -> None:
     noisy = corrupt(IMAGES[:1], "fog", severity=2, seed=0, indices=[0], mean=TASK.mean, std=TASK.std)
     expected = np.round((noisy[0, 0].numpy() * 0.25 + 0.5) * 255).astype(np.uint8)
-    np.testing.assert_array_equal(noise_figures._picture(noisy[0], TASK), expected)
+    np.testing.assert_array_equal(contact_sheet._picture(noisy[0], TASK), expected)
 
 
 def test_accuracy_is_drawn_as_steps_from_chance(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from support import generated_records as generated
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.build import boards
 from anytime_bench.leaderboard.page import board_page, record_page
-from anytime_bench.leaderboard.stamp import read_stamp
 from anytime_bench.records import store
+from anytime_bench.records.stamp import read_stamp
 from anytime_bench.trace.noise import NoiseRun, pack
 
 needs_browser = pytest.mark.skipif(browser.BINARY is None, reason="needs Chromium: apt-get install chromium")

@@ -17,7 +17,7 @@ FIND_AND_ANSWER = """
 import json
 import torch
 from anytime_bench.conformance import run_checks, synthetic_task
-from anytime_bench.registry import load_method, methods
+from anytime_bench.methods.plugins import load_method, methods
 
 target, origin = methods.get("two_exits")
 model = load_method("two_exits").build(synthetic_task(8, channels=1, classes=10))
