@@ -108,14 +108,8 @@ class SDN(Method):
         super().__init__(config)
         if self.regime not in REGIMES:
             raise UserError(f"regime is '{self.regime}'; expected one of {', '.join(REGIMES)}.")
-        if self.regime == "joint" or self.config.weights:
-            return
-        if self.config.backbone != "suite":
-            raise UserError(
-                f"the {self.regime} regime begins with a trained network, and backbone '{self.config.backbone}' has "
-                "none: give weights=FILE, or backbone=suite, which takes serial_ce's."
-            )
-        self.starts_from = "serial_ce"
+        if self.regime != "joint":
+            self.starts_from = source_of_backbone(self.regime, self.config)
 
     @property
     def regime(self) -> str:
@@ -124,13 +118,8 @@ class SDN(Method):
 
     def build(self, task: TaskCard) -> AnytimeModel:
         """The network with its internal classifiers for ``task``; trained weights come by ``adopt``."""
-        backbone, complete = make_backbone(self.config, task)
         frozen = self.regime == "disjoint"
-        if frozen and self.config.weights and not complete:
-            raise UserError(
-                f"weights file '{self.config.weights}' has no classifier for {task.num_classes} classes, and "
-                f"the disjoint regime trains none: give those of a network trained on {task.name}, or use another."
-            )
+        backbone = frozen_backbone(self.regime, self.config, task) if frozen else make_backbone(self.config, task)[0]
         return ShallowDeepNet(backbone, task.num_classes, task.shape, self.config.ic_input, frozen=frozen)
 
     def adopt(self, model: AnytimeModel, weights: Mapping[str, Tensor]) -> None:
@@ -165,6 +154,29 @@ def nominal_of(model: torch.nn.Module) -> Sequence[float]:
     inner = getattr(model, "module", model)
     assert isinstance(inner, ShallowDeepNet)
     return inner.nominal
+
+
+def source_of_backbone(regime: str, options: SDNOptions) -> str | None:
+    """The method whose trained network ``regime`` begins with; None where a file of weights gives it."""
+    if options.weights:
+        return None
+    if options.backbone != "suite":
+        raise UserError(
+            f"the {regime} regime begins with a trained network, and backbone '{options.backbone}' has "
+            "none: give weights=FILE, or backbone=suite, which takes serial_ce's."
+        )
+    return "serial_ce"
+
+
+def frozen_backbone(regime: str, options: SDNOptions, task: TaskCard) -> Backbone:
+    """The backbone that ``regime`` leaves as it is; a file of weights must therefore hold its classifier too."""
+    backbone, complete = make_backbone(options, task)
+    if options.weights and not complete:
+        raise UserError(
+            f"weights file '{options.weights}' has no classifier for {task.num_classes} classes, and "
+            f"the {regime} regime trains none: give those of a network trained on {task.name}, or use another."
+        )
+    return backbone
 
 
 def make_backbone(options: SDNOptions, task: TaskCard) -> tuple[Backbone, bool]:

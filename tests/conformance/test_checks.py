@@ -141,8 +141,9 @@ def test_skips_name_their_reason():
     assert {r.name: r.why for r in run_checks(OneExit) if r.status == "skip"} == {
         "lazy": "one exit: there is nothing to stop",
         "compacts": "the model does not accept keep-masks",
+        "finish": "nothing is fitted after training",
     }
-    assert {r.name for r in run_checks(Borrowed) if r.status == "skip"} == {"gradients", "compacts"}
+    assert {r.name for r in run_checks(Borrowed) if r.status == "skip"} == {"gradients", "compacts", "finish"}
     small = run_checks(TooSmall, synthetic_task(8))
     assert {r.why for r in small} == {"needs images of 64 pixels"}
 
