@@ -19,7 +19,7 @@ import torch
 from anytime_bench.conformance import run_checks, synthetic_task
 from anytime_bench.methods.plugins import load_method, methods
 
-target, origin = methods.get("two_exits")
+target, origin = methods.resolve("two_exits")
 model = load_method("two_exits").build(synthetic_task(8, channels=1, classes=10))
 print(json.dumps({
     "distribution": origin.distribution,

@@ -24,7 +24,7 @@ from anytime_bench.tasks.loading import load_task
 def test_a_new_file_registers_under_its_name_and_passes_all_checks(tmp_path, name):
     (path,) = new_plugin(name, tmp_path)
     assert path == tmp_path / f"{name}.py"
-    assert load_plugin(str(path)) == [name]
+    assert load_plugin(str(path)) == {"method": [name]}
     check_method(load_method(name))
 
 
