@@ -8,15 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from anytime_bench.corruptions.catalogue import (
-    KINDS,
-    LEFT_OUT,
-    Catalogue,
-    Corruption,
-    conditions,
-    named,
-    register_corruption,
-)
+from anytime_bench.corruptions.catalogue import KINDS, LEFT_OUT, Catalogue, Corruption, conditions, named, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +22,7 @@ __all__ = [
     "corrupt",
     "corrupt_frames",
     "named",
-    "register_corruption",
+    "register",
 ]
 
 

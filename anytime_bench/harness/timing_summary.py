@@ -160,15 +160,18 @@ def spread(times: Floats, seed: int) -> list[dict[str, float]]:
     ]
 
 
+def resampled_rounds(rounds: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """Rounds drawn anew in blocks of about ``rounds^(1/3)`` neighbours: indices ``(resamples, rounds)``."""
+    length = max(1, round(rounds ** (1 / 3)))
+    blocks = -(-rounds // length)
+    starts = np.random.default_rng(seed).integers(0, rounds - length + 1, size=(resamples, blocks))
+    return (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :rounds]
+
+
 def median_interval(values: Floats, seed: int, resamples: int = RESAMPLES) -> list[dict[str, float]]:
     """Median over rounds of ``values (R, E)`` with its 95 % moving-block bootstrap interval, per exit."""
     values = np.asarray(values, dtype=np.float64)
-    rounds = len(values)
-    length = max(1, round(rounds ** (1 / 3)))
-    blocks = -(-rounds // length)
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(0, rounds - length + 1, size=(resamples, blocks))
-    index = (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :rounds]
+    index = resampled_rounds(len(values), seed, resamples)
     medians = np.median(values[index], axis=1)  # (resamples, E)
     low, high = np.percentile(medians, (2.5, 97.5), axis=0)
     middle = np.median(values, axis=0)

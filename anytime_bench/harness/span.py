@@ -1,0 +1,232 @@
+"""Measure what parallel time is computed from: a model's operators, and how long each takes beside the reference.
+
+In every round, in random order, run the model with each number of intra-op threads and the reference on one thread.
+Each is run a few times in turn as it is and with a stopwatch around its operators. The stopwatch's cost per call is
+read off the reference (its passes with and without, divided by its calls), so that the model's own latency stays an
+independent witness of T_1, the sum of its operators' times.
+
+``samples`` are the arrays of ``span_summary``; nothing is computed here that can be computed from them. Recording
+changes no answer, leaves no hook behind and keeps no tensor alive.
+
+Units: seconds. Errors: ``SpanError``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anytime_bench.harness.clocks import Clock, EventClock, HostClock
+from anytime_bench.harness.cost import evaluating
+from anytime_bench.harness.disturbance import Watch
+from anytime_bench.harness.engines import Eager, chosen_engine, make_engine
+from anytime_bench.harness.operator_graph import Arrays, OperatorGraph, SpanError, graph_to_arrays
+from anytime_bench.harness.operator_recording import record
+from anytime_bench.harness.operator_times import dispatches, time_operators
+from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, summarise_span
+from anytime_bench.methods.contract import AnytimeModel
+
+#: Rounds: at least the first, at most the second; the time budget decides in between.
+ROUNDS = (7, 15)
+#: Passes of one model in one round, at most.
+PASSES = 3
+#: A measurement that takes this many times its budget ends after LEAST_ROUNDS rounds.
+PATIENCE = 3.0
+LEAST_ROUNDS = 3
+
+Floats = NDArray[np.float64]
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class SpanMeasurement:
+    """A model's operator ``graph``, the raw ``samples`` and what was noticed meanwhile (see ``span_summary``)."""
+
+    graph: OperatorGraph
+    samples: Arrays
+    meta: SpanMeta
+
+    def summary(self) -> SpanBlock:
+        """The numbers of a record, derived from ``samples`` and ``meta`` alone."""
+        return summarise_span(self.samples, self.meta)
+
+
+def cores_at_hand() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_to_try(device: torch.device) -> tuple[int, ...]:
+    """1, 2, 4, ... intra-op threads up to the cores at hand, and these; a GPU has no such choice."""
+    cores = cores_at_hand() if device.type == "cpu" else 1
+    return tuple(sorted({2**power for power in range(cores.bit_length()) if 2**power <= cores} | {cores}))
+
+
+def measure_span(
+    model: AnytimeModel,
+    reference: AnytimeModel,
+    images: Tensor,
+    *,
+    budget_seconds: float = 3.0,
+    batch_size: int = 1,
+    threads: Sequence[int] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SpanMeasurement:
+    """Record and time the operators of ``model`` beside ``reference``, both on the device of ``images (N, D, H, W)``.
+
+    Every pass takes ``batch_size`` images at random. ``threads`` are the numbers of intra-op threads to measure (None:
+    ``threads_to_try``). Neither model is changed.
+    """
+    _check(images, budget_seconds, batch_size, threads)
+    device = images.device
+    counts = threads_to_try(device) if threads is None else tuple(threads)
+    with _threads_restored():
+        torch.set_num_threads(1)
+        session = _Session(model, reference, images, batch_size, np.random.default_rng(seed))
+        watch = Watch(device)
+        with evaluating(model), evaluating(reference):
+            rounds = session.run(counts, budget_seconds, progress or (lambda share, what: None))
+        reasons = watch.finish(session.queue_share)
+    meta = SpanMeta(device=str(device), seed=seed, reasons=tuple(reasons))
+    return SpanMeasurement(session.recordings[0].graph, session.samples(rounds, counts), meta)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Medians over a few passes: latency as usual, total with the stopwatch, and ``(N,)`` per operator."""
+
+    latency: float
+    total: float
+    seconds: Floats
+    inside: Floats
+
+
+class _Session:
+    """Both models (0 the model, 1 the reference) with their recordings; images and order of turns by ``rng``."""
+
+    def __init__(
+        self,
+        model: AnytimeModel,
+        reference: AnytimeModel,
+        images: Tensor,
+        batch_size: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.images, self.batch_size, self._rng = images, batch_size, rng
+        self.models = (model, reference)
+        self.recordings = tuple(record(each, self._batch()) for each in self.models)
+        self._on_device = images.device.type == "cuda"
+        self._clock: Clock = EventClock(images.device) if self._on_device else HostClock(images.device)
+        self._engines = self._make_engines()
+        self._spent = self._queued = 0.0
+
+    def run(self, counts: Sequence[int], budget: float, progress: Progress) -> list[list[_Turn]]:
+        """Rounds of turns: the model on each number of threads, then the reference on one."""
+        turns = [(0, count) for count in counts] + [(1, 1)]
+        passes = self._passes(turns, budget)
+        rounds: list[list[_Turn]] = []
+        begun = perf_counter()
+        while self._go_on(len(rounds), (perf_counter() - begun) / budget):
+            results = {}
+            for place in self._rng.permutation(len(turns)).tolist():
+                which, threads = turns[place]
+                results[place] = self._turn(which, threads, passes)
+            rounds.append([results[place] for place in range(len(turns))])
+            progress(min(1.0, max((perf_counter() - begun) / budget, len(rounds) / ROUNDS[1])), "span")
+        return rounds
+
+    @staticmethod
+    def _go_on(done: int, used: float) -> bool:
+        wanted = ROUNDS[1] if used < 1 else ROUNDS[0] if used < PATIENCE else LEAST_ROUNDS
+        return done < wanted
+
+    @property
+    def queue_share(self) -> float | None:
+        """The part of all latencies for which the thread stood ready without a core; None where unknown."""
+        return self._queued / self._spent if self._clock.sees_queue and self._spent else None
+
+    def samples(self, rounds: Sequence[Sequence[_Turn]], counts: Sequence[int]) -> Arrays:
+        """The arrays of ``span_summary``."""
+        recording, reference = self.recordings
+        own = [[turns[which] for turns in rounds] for which in range(len(counts))]
+        beside = [turns[-1] for turns in rounds]
+        # On a device no operator's time holds anything of the stopwatch.
+        with_stopwatch = [turn.latency if self._on_device else turn.total for turn in beside]
+        return {
+            **graph_to_arrays(recording.graph),
+            "calls": dispatches(recording).astype(np.int16),
+            "threads": np.array(counts, dtype=np.int16),
+            "batch_size": np.array(self.batch_size, dtype=np.int32),
+            "seconds": np.array([[turn.seconds for turn in turns] for turns in own], dtype=np.float32),
+            "inside": np.array([np.median([turn.inside for turn in turns], axis=0) for turns in own], dtype=np.float32),
+            "latency": np.array([[turn.latency for turn in turns] for turns in own], dtype=np.float32),
+            "reference": np.array([[turn.latency for turn in beside], with_stopwatch], dtype=np.float32),
+            "reference_calls": np.array(len(reference.calls), dtype=np.int32),
+        }
+
+    def _passes(self, turns: Sequence[tuple[int, int]], budget: float) -> int:
+        """Warm everything up (caches, allocator, code paths), and see how many passes a turn can have."""
+        for which, threads in turns:
+            self._turn(which, threads, passes=1)
+        begun = perf_counter()
+        for which, threads in turns:
+            self._turn(which, threads, passes=1)
+        return int(np.clip(budget / (ROUNDS[0] * (perf_counter() - begun)), 1, PASSES))
+
+    def _turn(self, which: int, threads: int, passes: int) -> _Turn:
+        torch.set_num_threads(threads)
+        self._latency(which)  # warmed by itself
+        latencies, times = [], []
+        for _ in range(passes):
+            latencies.append(self._latency(which))
+            times.append(time_operators(self.models[which], self._batch(), self.recordings[which]))
+        return _Turn(
+            float(np.median(latencies)),
+            float(np.median([each.total for each in times])),
+            np.median([each.seconds for each in times], axis=0),
+            np.median([each.inside for each in times], axis=0),
+        )
+
+    def _latency(self, which: int) -> float:
+        """Seconds from start to last answer, without the wait for a core; on a device, its own time."""
+        engine = self._engines[which]
+        engine.load(self._batch())
+        seconds, queue = engine.run_through(self._clock)
+        self._spent, self._queued = self._spent + seconds[-1], self._queued + queue[-1]
+        return float(seconds[-1] - queue[-1])
+
+    def _make_engines(self) -> list[Eager]:
+        name = chosen_engine("auto", self.images.device)
+        with evaluating(self.models[0]), evaluating(self.models[1]):
+            return [make_engine(name, model, self._batch())[0] for model in self.models]
+
+    def _batch(self) -> Tensor:
+        index = self._rng.integers(len(self.images), size=self.batch_size)
+        return self.images[torch.from_numpy(index).to(self.images.device)]
+
+
+def _check(images: Tensor, budget_seconds: float, batch_size: int, threads: Sequence[int] | None) -> None:
+    if images.ndim != 4 or len(images) == 0:
+        raise SpanError(f"images have shape {tuple(images.shape)}, expected (N, D, H, W) with at least one image")
+    if budget_seconds <= 0 or batch_size < 1:
+        raise SpanError(f"budget_seconds is {budget_seconds} and batch_size {batch_size}, expected both above 0")
+    if threads is not None and (not threads or threads[0] != 1 or sorted(set(threads)) != list(threads)):
+        raise SpanError(f"threads is {tuple(threads)}, expected 1 and then larger numbers of intra-op threads")
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,1 +1,0 @@
-"""Zero Time Waste: internal classifiers that pass their answers on, and ensembles of them."""
