@@ -1,9 +1,16 @@
-"""Errors a user can mend: the command line prints them as one line and exits with status 2."""
+"""Errors the user can fix: the command line prints them as one line and exits with status 2."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+#: The environment variable that asks for full tracebacks; ``--traceback`` sets it.
+TRACEBACK = "ANYTIME_BENCH_TRACEBACK"
 
 
 class UserError(ValueError):
@@ -17,3 +24,47 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     if near:
         return f" Did you mean {' or '.join(near)}?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+def traceback_wanted() -> bool:
+    """Whether the user asked for full tracebacks."""
+    return os.environ.get(TRACEBACK, "") not in ("", "0")
+
+
+def describe(error: BaseException) -> str:
+    """``file:line: Type: message`` on one line, where ``file:line`` is the plugin's own line rather than a library's.
+
+    The innermost frame of code that is neither the suite, nor Python's library, nor installed counts as the plugin's;
+    without one, the innermost frame outside the suite and torch, else the innermost.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    own = [f for f in frames if not _is_library(f.filename)]
+    outside = [f for f in frames if not _is_below(f.filename, _SUITE) and "/torch/" not in f.filename]
+    where = ""
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}: "
+    elif frames:
+        frame = (own or outside or frames)[-1]
+        where = f"{frame.filename}:{frame.lineno}: "
+    return f"{where}{type(error).__name__}: {message(error)}"
+
+
+def message(error: BaseException) -> str:
+    """The error's own words on one line, also where its ``__str__`` raises."""
+    try:
+        return " ".join(str(error).split())
+    except Exception as fault:
+        return f"(its message cannot be shown: {type(fault).__name__})"
+
+
+_SUITE = Path(__file__).parent
+_LIBRARIES = (_SUITE, *{Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")})
+
+
+def _is_library(file: str) -> bool:
+    installed = file.startswith("<") or "site-packages" in file or "dist-packages" in file
+    return installed or any(_is_below(file, folder) for folder in _LIBRARIES)
+
+
+def _is_below(file: str, folder: Path) -> bool:
+    return Path(file).is_relative_to(folder)

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from anytime_bench.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
+from anytime_bench.errors import UserError, describe, did_you_mean
 
 METHODS = "anytime_bench.methods"
 TASKS = "anytime_bench.tasks"
@@ -94,7 +90,7 @@ class Registry:
         try:
             return entry.load(), _origin(entry)
         except Exception as error:
-            raise UserError(f"{self.kind} '{name}' of {_origin(entry)} fails to import: {last_line(error)}") from error
+            raise UserError(f"{self.kind} '{name}' of {_origin(entry)} fails to import: {describe(error)}") from error
 
     def _installed(self) -> dict[str, EntryPoint]:
         return _entries(self.group, self.kind, tuple(sys.path))
@@ -121,12 +117,3 @@ def _origin(entry: EntryPoint) -> Origin:
 
 methods = Registry(METHODS, "method")
 tasks = Registry(TASKS, "task")
-
-
-def last_line(error: BaseException) -> str:
-    """``file:line: Type: message`` of the innermost frame outside this package's import machinery."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    if isinstance(error, SyntaxError) and error.filename:
-        where = f"{error.filename}:{error.lineno}: "
-    return f"{where}{type(error).__name__}: {error}"

@@ -1,28 +1,26 @@
 """The command line: verbs only. Heavy modules are imported inside the commands, so ``--help`` and ``list`` are instant.
 
-Exit status: 0 done; 1 the run failed (a record says why) or a check found faults; 2 bad input, one line says what;
-3 a generated file differs from its sources; 130 interrupted.
+Exit status: 0 done; 1 the run failed (a record says why), a check found faults or a plugin broke off; 2 bad input or a
+disk that cannot be written, one line says what; 3 a generated file differs from its sources; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import sys
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from anytime_bench.cli import analyse as cli_read
-from anytime_bench.cli import records as cli_board
-from anytime_bench.cli import sweep as cli_sweep
-from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.cli import analyse, records, run, sweep
+from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, command_line, load_plugins
+from anytime_bench.errors import UserError, describe, did_you_mean, message, traceback_wanted
+from anytime_bench.runs.guard import guarded
 
-if TYPE_CHECKING:
-    from anytime_bench.runs.display import Display
-
-app = typer.Typer(
+app = Verbs(
     name="anytime-bench",
     help="The benchmark suite for anytime prediction: train, measure and score methods that can be interrupted.",
     no_args_is_help=True,
@@ -31,51 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="A .py file or module that defines a Method.")]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Where the task's files lie.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints and records.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
-
-
-@app.command()
-def run(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, such as epochs=5 or options.lam=0.5")
-    ] = None,
-    method: Annotated[str, typer.Option("--method", "-m", help="A name from `anytime-bench list methods`.")] = "",
-    task: Annotated[str, typer.Option("--task", "-t", help="A name from `anytime-bench list tasks`.")] = "digits",
-    seed: Annotated[int, typer.Option(help="Weights, order and augmentation follow from it; the split does not.")] = 0,
-    device: Device = "auto",
-    plugin: Plugin = None,
-    data_root: DataRoot = None,
-    out: Out = Path("runs"),
-    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the task's own.")] = None,
-    noise: Annotated[str | None, typer.Option(help="none, paper, common, all, or kinds separated by commas.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Train, measure and score one method on one task, and write its record."""
-    _load_plugins(plugin)
-    if not method:
-        from anytime_bench.registry import methods
-
-        raise UserError(f"which method? Give one with --method. Known: {', '.join(methods.names())}.")
-    if seed < 0:
-        raise UserError(f"--seed {seed}: expected 0 or more.")
-    given = [*(overrides or []), *([f"evaluation.noise={noise}"] if noise is not None else [])]
-    from anytime_bench.runs.pipeline import run as run_method
-
-    record = run_method(
-        method, task, seed=seed, overrides=given, device=device, out=out, data_root=data_root,
-        recipe=recipe, resume=resume, command=_command(), display=_display(),
-    )  # fmt: skip
-    if as_json:
-        print(json.dumps({"path": str(record.path), **record.model_dump(mode="json")}))
-    if record.status == "failed":
-        raise typer.Exit(1)
+run.mount(app)
 
 
 @app.command(name="list")
@@ -91,7 +47,7 @@ def list_names(
     kinds = ("methods", "tasks", "corruptions")
     if what not in kinds:
         raise UserError(f"cannot list '{what}'.{did_you_mean(what, kinds)}")
-    _load_plugins(plugin)
+    load_plugins(plugin)
     if what == "corruptions":
         from anytime_bench.corruptions.catalogue import KINDS
 
@@ -124,14 +80,14 @@ def doctor(
 
     place = pick_device(device)
     environment = capture(place)
-    found = findings(environment)
-    report: dict[str, object] = {"environment": environment, "findings": [vars(finding) for finding in found]}
+    results = findings(environment)
+    report: dict[str, object] = {"environment": environment, "findings": [vars(finding) for finding in results]}
     if not as_json:
-        for finding in found:
+        for finding in results:
             print(f"{finding.level:<6}{finding.what}")
             if finding.effect:
                 print(f"      -> {finding.effect}")
-    failed = any(finding.level == "error" for finding in found)
+    failed = any(finding.level == "error" for finding in results)
     if self_test and not failed:
         from anytime_bench.harness.self_test import self_test as two_copies
 
@@ -143,55 +99,7 @@ def doctor(
     if as_json:
         print(json.dumps(report, default=str))
     if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def noise(
-    record: Annotated[Path, typer.Argument(help="A record whose trained weights are still in its runs folder.")],
-    kinds: Annotated[str, typer.Option(help="paper, common, all, or kinds separated by commas.")] = "paper",
-    plugin: Plugin = None,
-    data_root: DataRoot = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Examine an existing record's trained weights under noise; writes a new record that supersedes it."""
-    _load_plugins(plugin)
-    from anytime_bench.runs.rerun import noise_on_record
-
-    made = noise_on_record(record, kinds, data_root=data_root, device=device, command=_command(), display=_display())
-    if as_json:
-        print(json.dumps({"path": str(made.path), **made.model_dump(mode="json")}))
-
-
-@app.command()
-def check(
-    method: Annotated[str, typer.Argument(help="A method's name, or a plugin file.")],
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Check on this task instead of a synthetic one.")
-    ] = None,
-    data_root: DataRoot = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value option of the method.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Check a method against the plugin contract: pass, fail and why, per check."""
-    from anytime_bench.conformance.report import check_named
-
-    results = check_named(method, task, data_root, overrides or [])
-    if as_json:
-        print(json.dumps([{"method": name, **vars(result)} for name, result in results]))
-    else:
-        for name, result in results:
-            why = f"  {result.why}" if result.why else ""
-            print(f"{result.status:<5} {name}: {result.name}{why}")
-    counts = {status: sum(result.status == status for _, result in results) for status in ("pass", "fail", "skip")}
-    failures = counts["fail"]
-    if not as_json:
-        told = [f"{counts['pass']} checks hold"]
-        told += [f"{failures} fail"] * (failures > 0) + [f"{counts['skip']} do not apply"] * (counts["skip"] > 0)
-        print(", ".join(told))
-    if failures:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -209,23 +117,9 @@ def new(
     print(f"next: anytime-bench check {paths[0]}" if kind == "file" else f"next: pip install -e {folder / name}")
 
 
-cli_board.mount(app)
-cli_read.mount(app)
-app.command()(cli_sweep.sweep)
-
-
-def _load_plugins(plugins: list[str] | None) -> None:
-    if plugins:
-        from anytime_bench.methods.plugins import load_plugin
-
-        for plugin in plugins:
-            load_plugin(plugin)
-
-
-def _display() -> Display:
-    from anytime_bench.runs.display import Display
-
-    return Display()
+records.mount(app)
+analyse.mount(app)
+sweep.mount(app)
 
 
 def _contact_sheets(task: str, data_root: Path | None, path: Path) -> list[Path]:
@@ -240,29 +134,46 @@ def _contact_sheets(task: str, data_root: Path | None, path: Path) -> list[Path]
     return [contact_sheet(images, loaded.card, path), frame_sheet(images, loaded.card, frames)]
 
 
-def _command() -> str:
-    return shlex.join(["anytime-bench", *sys.argv[1:]])
-
-
 def main() -> NoReturn:
     """Entry point of the console script."""
     try:
-        status = app(standalone_mode=False)
-    except UserError as error:
-        # One line, whatever a library put into its message.
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
-    except (KeyboardInterrupt, typer.Abort):
+        with guarded():
+            status = app(standalone_mode=False)
+    except KeyboardInterrupt:
         status = INTERRUPTED
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        # A usage error of the command-line library itself.
-        print(f"error: {error.format_message()} See anytime-bench --help.", file=sys.stderr)
-        status = 2
+    except BrokenPipeError:
+        # Whoever read standard output has closed it, as ``head`` does; what Python would still flush has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    except BaseException as error:
+        status = INTERRUPTED if isinstance(error, typer.Abort) else _explain(error)
     if status == INTERRUPTED:
-        again = _command() if "--resume" in sys.argv else f"{_command()} --resume"
-        hint = f" Resume with:\n  {again}" if len(sys.argv) > 1 and sys.argv[1] == "run" else ""
-        print(f"\ninterrupted; the last finished epoch is kept.{hint}", file=sys.stderr)
+        _say_how_to_resume()
     # Outside its standalone mode typer returns the status of typer.Exit instead of raising it.
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """One line about ``error``, whatever a library put into its message, and the exit status."""
+    if traceback_wanted():
+        traceback.print_exception(error)
+    status = BAD_INPUT
+    if isinstance(error, UserError):
+        line = message(error)
+    elif hasattr(error, "format_message"):
+        # A usage error of the command-line library itself.
+        line = f"{error.format_message()} See anytime-bench --help."
+    elif isinstance(error, OSError) and error.filename is not None:
+        line = f"'{error.filename}': {error.strerror or error}."
+    elif isinstance(error, SystemExit):
+        line, status = f"a plugin ended the process with status {error.code} ({describe(error)}).", FAILED
+    else:
+        line, status = f"{describe(error)} (--traceback shows the whole way there)", FAILED
+    print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def _say_how_to_resume() -> None:
+    again = command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
+    hint = f" Resume with:\n  {again}" if len(sys.argv) > 1 and sys.argv[1] == "run" else ""
+    print(f"\ninterrupted; the last finished epoch is kept.{hint}", file=sys.stderr)

@@ -1,30 +1,39 @@
-"""The reader's verbs: leaderboard, verify, publish, compare, report. Functions to be mounted by ``cli``; see ``mount``.
+"""The reader's verbs: leaderboard, verify, publish, compare, report. See ``mount``.
 
-Nothing heavy is imported until a verb runs. Exit status as in ``cli``: 1 for faults in records, 2 for bad input, 3 for
-generated files that are not what the records give.
+Nothing heavy is imported until a verb runs. Exit status as in ``cli.main``: 1 for faults in records, 2 for bad input, 3
+for generated files that are not what the records give.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Results = Annotated[Path, typer.Option("--results", help="The store of published records.")]
-Boards = Annotated[Path, typer.Option("--out", help="Folder of the generated leaderboards.")]
-Records = Annotated[list[Path], typer.Argument(help="Record files, or folders of them.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Where the task's files lie.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0.")]
+from anytime_bench.cli.options import (
+    Boards,
+    DataRoot,
+    Device,
+    Json,
+    Plugin,
+    Records,
+    Results,
+    Verbs,
+    load_plugins,
+    require_folder,
+)
+from anytime_bench.runs.progress import progress
 
-leaderboard = typer.Typer(help="Build the leaderboards from results/, or check that they are what results/ gives.")
+RESULTS = Path("results")
+
+leaderboard = Verbs(help="Build the leaderboards from results/, or check that they are what results/ gives.")
 
 
-def mount(app: typer.Typer) -> None:
+def mount(app: Verbs) -> None:
     """Add the reader's verbs to the command line."""
     app.add_typer(leaderboard, name="leaderboard", no_args_is_help=True)
     for verb in (verify, publish, compare, report):
@@ -32,13 +41,13 @@ def mount(app: typer.Typer) -> None:
 
 
 @leaderboard.command("build")
-def build_boards(results: Results = Path("results"), out: Boards = Path("leaderboards")) -> None:
+def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards")) -> None:
     """Write leaderboards/<task>/<device>.{md,csv,json,html} and figures."""
-    _need_folder(results)
+    require_folder(results)
     from anytime_bench.leaderboard.build import build
 
-    with _progress() as step:
-        paths = build(results, out, step)
+    with progress("reading") as bar:
+        paths = build(results, out, lambda what, done, total: bar.at(done, total=total, title=what))
     for path in paths:
         if path.suffix in (".md", ".html"):
             print(path)
@@ -47,13 +56,13 @@ def build_boards(results: Results = Path("results"), out: Boards = Path("leaderb
 
 
 @leaderboard.command("check")
-def check_boards(results: Results = Path("results"), out: Boards = Path("leaderboards"), as_json: Json = False) -> None:
+def check_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"), as_json: Json = False) -> None:
     """Rebuild in memory and compare bytes; exit status 3 names the files that differ."""
-    _need_folder(results)
+    require_folder(results)
     from anytime_bench.leaderboard.build import check
 
-    with _progress() as step:
-        findings = check(results, out, step)
+    with progress("reading") as bar:
+        findings = check(results, out, lambda what, done, total: bar.at(done, total=total, title=what))
     if as_json:
         print(json.dumps([{"path": str(f.path), "problem": f.problem, "fault": f.fault} for f in findings]))
     else:
@@ -69,7 +78,7 @@ def verify(
     records: Records,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train each run again and compare.")] = False,
     retime: Annotated[bool, typer.Option("--retime", help="Time each model again and compare.")] = False,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A .py file or module with the method.")] = None,
+    plugin: Plugin = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -78,27 +87,27 @@ def verify(
     from anytime_bench.records.verify import record_paths, verify_paths
 
     paths = record_paths(records)
-    found: dict[Path, list[str]] = {}
-    with _progress() as step:
-        for done, (path, faults) in enumerate(verify_paths(paths)):
-            step(path.name[:12], done, len(paths))
-            found[path] = faults
-        step("done", len(paths), len(paths))
+    results: dict[Path, list[str]] = {}
+    with progress("verify", len(paths)) as bar:
+        for path, faults in verify_paths(paths):
+            bar(1, path.name[:12])
+            results[path] = faults
     if retrain or retime:
-        _redo(found, retrain=retrain, retime=retime, plugin=plugin, data_root=data_root, device=device)
-    bad = sum(bool(faults) for faults in found.values())
+        load_plugins(plugin)
+        _redo(results, retrain=retrain, retime=retime, data_root=data_root, device=device)
+    bad = sum(bool(faults) for faults in results.values())
     if as_json:
-        print(json.dumps([{"path": str(path), "faults": faults} for path, faults in found.items()]))
+        print(json.dumps([{"path": str(path), "faults": faults} for path, faults in results.items()]))
     else:
-        for faults in found.values():
+        for faults in results.values():
             for fault in faults:
                 print(" ".join(fault.split()))
-        print(f"{len(found) - bad} of {len(found)} records hold" + (f", {bad} do not" if bad else ""))
+        print(f"{len(results) - bad} of {len(results)} records hold" + (f", {bad} do not" if bad else ""))
     if bad:
         raise typer.Exit(1)
 
 
-def publish(records: Records, results: Results = Path("results"), as_json: Json = False) -> None:
+def publish(records: Records, results: Results = RESULTS, as_json: Json = False) -> None:
     """Verify local records and copy them to results/, then say what to commit."""
     from anytime_bench.records.publish import publish as copy
     from anytime_bench.records.verify import record_paths
@@ -113,7 +122,8 @@ def publish(records: Records, results: Results = Path("results"), as_json: Json 
         for path in done.files:
             print(path)
         if done.files:
-            print("\nnext:\n  anytime-bench leaderboard build")
+            build = ["anytime-bench", "leaderboard", "build", *(["--results", str(results)] * (results != RESULTS))]
+            print(f"\nnext:\n  {shlex.join(build)}")
             print(f"  git add {results} leaderboards")
             print(f"  git commit -m 'Results: {', '.join(sorted({path.parent.name for path in done.files}))}'")
     if done.faults:
@@ -137,40 +147,9 @@ def compare(
     if as_json:
         print(json.dumps(asdict(result)))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from anytime_bench.cli.tables import print_comparison
 
-    table = Table(title=f"A = {result.a}   B = {result.b}", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("score")
-    for name in ("A", "B", "A - B", "95 % interval"):
-        table.add_column(name, justify="right")
-    table.add_column("A is")
-    for row in result.rows:
-        gap = row.difference
-        interval = f"[{gap.low:+.4f}, {gap.high:+.4f}]"
-        table.add_row(escape(row.score), f"{row.a:.4f}", f"{row.b:.4f}", f"{gap.value:+.4f}", interval, gap.verdict)
-    console = Console(highlight=False)
-    console.print(table)
-    if result.noise:
-        title = "Transient noise, a fresh frame per tick: A stateful minus B pipelined with a running mean"
-        noise = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for name in ("policy of A", "moment", "kind", "A - B", "95 % interval", "A is"):
-            noise.add_column(name, justify="right" if name in ("A - B", "95 % interval") else "left", no_wrap=True)
-        for entry in result.noise:
-            interval = f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
-            moment = entry["moment"].replace("_", " ")
-            noise.add_row(
-                entry["policy"].replace("_", " "),
-                moment,
-                entry["kind"],
-                f"{entry['value']:+.4f}",
-                interval,
-                entry["verdict"],
-            )
-        console.print(noise)
-    for note in result.notes:
-        console.print(note, markup=False)
+    print_comparison(result)
 
 
 def report(
@@ -184,56 +163,17 @@ def report(
     print(write_report(record_paths(records), out))
 
 
-def _redo(
-    found: dict[Path, list[str]],
-    *,
-    retrain: bool,
-    retime: bool,
-    plugin: list[str] | None,
-    data_root: Path | None,
-    device: str,
-) -> None:
-    """Train and time the records that hold so far; faults are added to ``found``."""
-    from anytime_bench.methods.plugins import load_plugin
+def _redo(results: dict[Path, list[str]], *, retrain: bool, retime: bool, data_root: Path | None, device: str) -> None:
+    """Train and time the records that hold so far; faults are added to ``results``."""
     from anytime_bench.records import store
     from anytime_bench.runs import reproduce
     from anytime_bench.runs.display import Display
 
-    for each in plugin or ():
-        load_plugin(each)
     display = Display()
-    for path, faults in found.items():
+    for path, faults in results.items():
         if faults or store.load(path).status != "ok":
             continue
         if retrain:
             faults += reproduce.retrain(path, data_root=data_root, device=device, display=display)
         if retime:
             faults += reproduce.retime(path, data_root=data_root, device=device, display=display)
-
-
-def _need_folder(results: Path) -> None:
-    from anytime_bench.errors import UserError
-
-    if not results.is_dir():
-        raise UserError(
-            f"'{results}' is not a folder. Give the store of published records with --results, or publish a record "
-            "first."
-        )
-
-
-class _progress:
-    """A bar with the time left on standard error; nothing where that is not a terminal."""
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.bar.start()
-        self.task = self.bar.add_task("reading", total=None)
-        return lambda what, done, total: self.bar.update(self.task, description=what, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()

@@ -9,9 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from anytime_bench.cli.options import DataRoot, Json, Plugin, Verbs
 from anytime_bench.errors import UserError
 
-app = typer.Typer(add_completion=False)
+
+def mount(app: Verbs) -> None:
+    """Add the verb to the command line."""
+    app.command()(sweep)
 
 
 def sweep(
@@ -26,8 +30,8 @@ def sweep(
     ] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", help="GPUs to use, such as 0,1: one training each.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A .py file or module with methods.")] = None,
-    data_root: Annotated[Path | None, typer.Option("--data-root", help="Where the tasks' files lie.")] = None,
+    plugin: Plugin = None,
+    data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for checkpoints and records.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the tasks' own.")] = None,
     existing: Annotated[str | None, typer.Option(help="Runs that exist: skip, rerun or error.")] = None,
@@ -37,7 +41,7 @@ def sweep(
     cluster: Annotated[str | None, typer.Option("--cluster", help="slurm: submit as array jobs instead.")] = None,
     wait: Annotated[bool, typer.Option(help="With --cluster: wait for the jobs and show the summary.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run methods x tasks x seeds: what is missing, side by side, each timed alone. Repeating it loses nothing."""
     from anytime_bench.runs.sweep import local as machine
@@ -74,6 +78,3 @@ def sweep(
         print(json.dumps({"runs": runs, "repeat": machine.repeat_command(grid, outcomes)}))
     if any(each.status == "failed" for each in outcomes):
         raise typer.Exit(1)
-
-
-app.command()(sweep)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from anytime_bench.conformance.kit import CHECKS, CheckResult, run_checks
 from anytime_bench.methods.contract import Method
 from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.runs.plan import make_row
+from anytime_bench.runs.progress import progress
 from anytime_bench.training.recipes import recipe_for
 
 
@@ -32,13 +30,9 @@ def check_named(
         card = load_task(task, data_root).card
     built = {name: named_method(name, task, overrides) for name in names}
     results = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("checks", total=len(CHECKS) * len(built))
+    with progress("checks", len(CHECKS) * len(built)) as bar:
         for name, subject in built.items():
-            progress.update(bar, description=name)
-            for result in run_checks(subject, card, on_result=lambda _: progress.advance(bar)):
+            for result in run_checks(subject, card, on_result=lambda _: bar(1, name)):  # noqa: B023
                 results.append((name, result))
     return results
 

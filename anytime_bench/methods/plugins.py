@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.errors import UserError, describe, did_you_mean
 from anytime_bench.methods.contract import Method
-from anytime_bench.registry import Origin, last_line, methods
+from anytime_bench.registry import Origin, methods
 
 
 def load_plugin(plugin: str) -> list[str]:
@@ -46,12 +46,12 @@ def load_plugin(plugin: str) -> list[str]:
                 del sys.modules[module_name]
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                raise UserError(f"plugin '{plugin}' fails to import: {last_line(error)}") from error
+                raise UserError(f"plugin '{plugin}' fails to import: {describe(error)}") from error
     else:
         try:
             module = importlib.import_module(plugin)
         except Exception as error:
-            raise UserError(f"plugin '{plugin}' fails to import: {last_line(error)}") from error
+            raise UserError(f"plugin '{plugin}' fails to import: {describe(error)}") from error
     names = []
     for value in vars(module).values():
         if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from anytime_bench.errors import UserError
+from anytime_bench.errors import UserError, describe
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import snake_case
 from anytime_bench.records import store
@@ -23,7 +23,7 @@ from anytime_bench.records.figures import speed_accuracy
 from anytime_bench.records.noise_figures import accuracy_over_ticks
 from anytime_bench.records.record import MethodEntry, Record, TaskEntry, TrainingEntry, finite
 from anytime_bench.records.scoring import derive
-from anytime_bench.registry import last_line, methods
+from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan, Row, build_model, make_plan, weights_folder
 from anytime_bench.runs.prepared import prepared_path, read_prepared, write_prepared
@@ -194,7 +194,7 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
     except Exception as error:
         if distributed.rank() > 0:
             raise
-        reason = f"{last_line(error)}"
+        reason = f"{describe(error)}"
         display.trace(error)
         return store.save(plan.out, Record.model_validate(skeleton(plan, "failed", reason)), {})
     path = store.save(plan.out, record, measured.arrays)

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from anytime_bench.corruptions.catalogue import named
-from anytime_bench.errors import UserError
+from anytime_bench.errors import UserError, describe
 from anytime_bench.harness.cost import ExitCosts, count_costs
 from anytime_bench.harness.environment import capture
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import method_class
 from anytime_bench.records.record import finite
-from anytime_bench.registry import Origin, last_line
+from anytime_bench.registry import Origin
 from anytime_bench.tasks.task import Task
 from anytime_bench.training import checkpoints
 from anytime_bench.training.config import RunConfig, build_config
@@ -248,7 +248,7 @@ def count_row(row: Row, task: Task, seed: int, device: torch.device) -> ExitCost
     try:
         return count_costs(model, task.card.shape, device)
     except Exception as error:
-        told = str(error) if isinstance(error, ValueError) else last_line(error)
+        told = str(error) if isinstance(error, ValueError) else describe(error)
         raise UserError(f"method '{row.name}' on task '{task.card.name}': {told}") from error
 
 

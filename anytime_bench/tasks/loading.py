@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anytime_bench.errors import UserError
-from anytime_bench.registry import last_line, tasks
+from anytime_bench.errors import UserError, describe
+from anytime_bench.registry import tasks
 from anytime_bench.tasks.task import Split, Task
 
 #: The validation split is part of the task, not of the run: it never depends on a run's seed.
@@ -31,7 +31,7 @@ def load_task(name: str, data_root: str | Path | None = None) -> Task:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"task '{name}' of {origin} cannot be read: {last_line(error)}") from error
+        raise UserError(f"task '{name}' of {origin} cannot be read: {describe(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task '{name}' of {origin}: the reader must return a Task, got {type(task).__name__}.")
     return task

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from anytime_bench.analysis import learned_stopping, readings
 from anytime_bench.analysis.tables import show
-from anytime_bench.cli import analyse as cli_read
+from anytime_bench.cli import analyse
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.trace.answers import Trace
 
 app = typer.Typer()
-cli_read.mount(app)
+analyse.mount(app)
 
 
 @pytest.fixture(scope="module")

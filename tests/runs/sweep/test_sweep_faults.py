@@ -152,10 +152,9 @@ def test_twenty_workers_killed_at_random(grid, tmp_path):
 
 
 def command(grid):
-    code = "import sys; from anytime_bench.cli.sweep import app; app(sys.argv[1:])"
     options = ["--methods", ",".join(grid.methods), "--tasks", "specks", "--seeds", ",".join(map(str, grid.seeds))]
     places = ["--out", grid.out, "--recipe", grid.recipe, "--plugin", PLUGIN, "--jobs", "2", "--json"]
-    return [sys.executable, "-c", code, *options, *places, "--device", "cpu", *grid.overrides]
+    return [sys.executable, "-m", "anytime_bench", "sweep", *options, *places, "--device", "cpu", *grid.overrides]
 
 
 @pytest.mark.slow

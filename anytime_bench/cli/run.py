@@ -1,0 +1,105 @@
+"""The verbs that carry methods out: run, noise, check. See ``mount``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anytime_bench.cli.options import DataRoot, Device, Json, Out, Plugin, Verbs, command_line, load_plugins
+from anytime_bench.errors import UserError
+
+
+def mount(app: Verbs) -> None:
+    """Add the verbs to the command line."""
+    for verb in (run, noise, check):
+        app.command()(verb)
+
+
+def run(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as epochs=5 or options.lam=0.5")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="A name from `anytime-bench list methods`.")] = "",
+    task: Annotated[str, typer.Option("--task", "-t", help="A name from `anytime-bench list tasks`.")] = "digits",
+    seed: Annotated[int, typer.Option(help="Weights, order and augmentation follow from it; the split does not.")] = 0,
+    device: Device = "auto",
+    plugin: Plugin = None,
+    data_root: DataRoot = None,
+    out: Out = Path("runs"),
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the task's own.")] = None,
+    noise: Annotated[str | None, typer.Option(help="none, paper, common, all, or kinds separated by commas.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, measure and score one method on one task, and write its record."""
+    load_plugins(plugin)
+    if not method:
+        from anytime_bench.registry import methods
+
+        raise UserError(f"which method? Give one with --method. Known: {', '.join(methods.names())}.")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected 0 or more.")
+    values = [*(overrides or []), *([f"evaluation.noise={noise}"] if noise is not None else [])]
+    from anytime_bench.runs.display import Display
+    from anytime_bench.runs.pipeline import run as run_method
+
+    record = run_method(
+        method, task, seed=seed, overrides=values, device=device, out=out, data_root=data_root,
+        recipe=recipe, resume=resume, command=command_line(), display=Display(),
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps({"path": str(record.path), **record.model_dump(mode="json")}))
+    if record.status == "failed":
+        raise typer.Exit(1)
+
+
+def noise(
+    record: Annotated[Path, typer.Argument(help="A record whose trained weights are still in its runs folder.")],
+    kinds: Annotated[str, typer.Option(help="paper, common, all, or kinds separated by commas.")] = "paper",
+    plugin: Plugin = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Examine an existing record's trained weights under noise; writes a new record that supersedes it."""
+    load_plugins(plugin)
+    from anytime_bench.runs.display import Display
+    from anytime_bench.runs.rerun import noise_on_record
+
+    made = noise_on_record(
+        record, kinds, data_root=data_root, device=device, command=command_line(), display=Display()
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps({"path": str(made.path), **made.model_dump(mode="json")}))
+
+
+def check(
+    method: Annotated[str, typer.Argument(help="A method's name, or a plugin file.")],
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Check on this task instead of a synthetic one.")
+    ] = None,
+    data_root: DataRoot = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value option of the method.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a method against the plugin contract: pass, fail and why, per check."""
+    from anytime_bench.conformance.report import check_named
+
+    results = check_named(method, task, data_root, overrides or [])
+    if as_json:
+        print(json.dumps([{"method": name, **vars(result)} for name, result in results]))
+    else:
+        for name, result in results:
+            why = f"  {result.why}" if result.why else ""
+            print(f"{result.status:<5} {name}: {result.name}{why}")
+    counts = {status: sum(result.status == status for _, result in results) for status in ("pass", "fail", "skip")}
+    if not as_json:
+        parts = [f"{counts['pass']} checks hold"]
+        parts += [f"{counts['fail']} fail"] * (counts["fail"] > 0)
+        parts += [f"{counts['skip']} not judged, for the reasons above"] * (counts["skip"] > 0)
+        print(", ".join(parts))
+    if counts["fail"]:
+        raise typer.Exit(1)

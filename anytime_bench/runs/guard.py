@@ -1,0 +1,31 @@
+"""Keep a plugin from ending the process without a word, and from going on in two processes.
+
+``sys.exit(0)`` or ``os._exit(0)`` in a plugin would end a run with status 0 and no record; a ``fork`` would write two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NoReturn
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Inside, ``os._exit`` raises ``SystemExit`` as ``sys.exit`` does, and a forked child ends where the block ends."""
+    owner, leave = os.getpid(), os._exit
+
+    def raise_instead(status: int = 0) -> NoReturn:
+        if os.getpid() != owner:
+            # A child that multiprocessing forked ends like this.
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = raise_instead
+    try:
+        yield
+    finally:
+        os._exit = leave
+        if os.getpid() != owner:
+            leave(1)
