@@ -1,6 +1,18 @@
-"""The cascade's recursion written out literally, step by step from the equations: the judge of the fast executors.
+"""The cascade written out step by step, as its equations stand: read this first.
 
-Every block runs at every step, masked or not, with one row of batch-norm statistics per step. Nothing is reused.
+A ResNet of blocks l = 1..L, residual branch F_l and shortcut S_l, runs for the steps k = 0..L. Every block works at
+every step on what the block before it has *by then*; a delay line holds its residual back for a step::
+
+    in_1(k)   = stem(image at step k)
+    out_l(k)  = relu(S_l(in_l(k)) + m_l(k) d_l(k))          in_{l+1}(k) = out_l(k)
+    d_l(k)    = F_l(in_l(k-1)),  d_l(0) = 0                 one-step delay ("osd")
+    d_l(k)    = a d_l(k-1) + (1-a) F_l(in_l(k)),  d_l(-1)=0 exponential smoothing ("ews")
+    m_l(k)    = 1 in parallel; [k >= l] in the serial schedule
+    logits(k) = head(mean over the map of out_L(k))         exit k, so E = L + 1 exits
+
+Shortcuts are never delayed, so a first answer arrives at once and at k = L the cascade equals the plain ResNet. Batch
+norm has statistics of its own per step. Nothing is reused here: the fast executors are judged by this one.
+Source: Iuzzolino, Mozer, Bengio, NeurIPS 2021 (arXiv 2102.09808).
 """
 
 from __future__ import annotations

@@ -35,10 +35,9 @@ from torch.nn import functional as F
 
 from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.blocks import BLOCKS, Block, Convolve, apply
-from baselines.cascade.join import join
+from baselines.cascade.fast import convolve, join
 from baselines.cascade.norm import TemporalNorm
 from baselines.cascade.parallel import lanes_for
-from baselines.cascade.small_maps import convolve
 from baselines.cascade.stepwise import LazySteps
 
 

@@ -1,6 +1,12 @@
-"""The sum in which a block's shortcut and delayed residual meet, for all steps at once.
+"""Two operations that make the layer-wise cascade fast; each equals plain torch code to rounding.
 
-Shapes: shortcut ``(n * B, C, H, W)``, residual ``(m * B, C, H, W)``, result ``(K * B, C, H, W)``, step by step.
+``join`` is the sum in which a block's shortcut and delayed residual meet, for all steps at once. Shapes: shortcut
+``(n * B, C, H, W)``, residual ``(m * B, C, H, W)``, result ``(K * B, C, H, W)``, step by step.
+
+``convolve`` runs 3x3 convolutions on maps of at most 2x2 as matrix products. Where every output position sees every
+input position, a padded 3x3 convolution is one dense product, with 4 of the 9 taps per pair of positions in use on a
+2x2 map and 1 of 9 on a 1x1 map; the padding is never multiplied. Shapes: features ``(N, C, H, W)`` with H, W <= 2,
+weights ``(O, C, 3, 3)``, matrices ``(H' W' O, H W C)``.
 """
 
 from __future__ import annotations
@@ -9,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 def join(shortcut: Tensor, residual: Tensor, pairs: Sequence[tuple[int, int | None]], batch: int) -> Tensor:
@@ -74,3 +81,47 @@ def _gather(grad: Tensor, column: tuple[int | None, ...], count: int, batch: int
 
 def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """``conv(x)``, as a matrix product on the CPU where ``conv`` is 3x3 with padding 1 and the map at most 2x2."""
+    if x.device.type != "cpu" or conv.kernel_size != (3, 3) or max(x.shape[2:]) > 2:
+        return conv(x)
+    height, width = x.shape[2:]
+    stride = conv.stride[0]
+    h_out, w_out = (height - 1) // stride + 1, (width - 1) // stride + 1
+    matrix = _Unrolled.apply(conv.weight, height, width, stride)
+    y = F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix)  # (N, H W C) -> (N, H' W' O)
+    return y.view(len(x), h_out, w_out, -1).permute(0, 3, 1, 2)  # channels last in memory
+
+
+class _Unrolled(torch.autograd.Function):
+    """The matrix ``(H' W' O, H W C)`` of a 3x3 convolution with padding 1 on an H x W map, H, W <= 2.
+
+    Output position i of stride s sees input position u through tap u - s i + 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
+        ctx.shape, ctx.map, ctx.stride = weight.shape, (height, width), stride
+        weight = weight.permute(0, 2, 3, 1).contiguous()  # (O, 3, 3, C)
+        return torch.cat([weight[:, rows, columns].flatten(1) for rows, columns in _windows(height, width, stride)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        channels_out, channels = ctx.shape[:2]
+        windows = _windows(ctx.map[0], ctx.map[1], ctx.stride)
+        total = grad.new_zeros(channels_out, 3, 3, channels)
+        for (rows, columns), part in zip(windows, grad.chunk(len(windows)), strict=True):
+            total[:, rows, columns] += part.view(channels_out, *ctx.map, channels)
+        return total.permute(0, 3, 1, 2).contiguous(), None, None, None
+
+
+def _windows(height: int, width: int, stride: int) -> list[tuple[slice, slice]]:
+    """Per output position, row by row, the taps through which it sees the map."""
+    return [
+        (slice(1 - i, 1 - i + height), slice(1 - j, 1 - j + width))
+        for i in range(0, height, stride)
+        for j in range(0, width, stride)
+    ]
