@@ -20,7 +20,6 @@ __all__ = [
     "Corruption",
     "conditions",
     "corrupt",
-    "corrupt_frames",
     "named",
     "register",
 ]
@@ -50,26 +49,3 @@ def corrupt(
     from anytime_bench.corruptions.apply import apply
 
     return apply(images, KINDS[kind], severity, seed, indices, frame, mean, std)
-
-
-def corrupt_frames(
-    images: Tensor,
-    kind: str,
-    *,
-    frames: Sequence[int],
-    severity: int | None = None,
-    seed: int,
-    indices: Tensor | Sequence[int],
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Tensor:
-    """Several draws of the same images, ``(F, B, D, H, W)``; a frame number of -1 is the clean image."""
-    import torch
-
-    def one(frame: int) -> Tensor:
-        if frame < 0:
-            return images
-        return corrupt(images, kind, severity=severity, seed=seed, indices=indices, frame=frame, mean=mean, std=std)
-
-    drawn = {frame: one(frame) for frame in set(frames)}
-    return torch.stack([drawn[frame] for frame in frames])

@@ -53,8 +53,11 @@ def apply(
 
 
 def snap(pixels: Tensor) -> Tensor:
-    """Pixels rounded to the 8-bit grid k/255 within [0, 1]."""
-    return (pixels * 255).round_().clamp_(0, 255).div_(255)
+    """Pixels rounded to the 8-bit grid within [0, 1], value k being k * (1/255).
+
+    A GPU divides by a number as it multiplies by its reciprocal; doing so everywhere gives equal bits everywhere.
+    """
+    return (pixels * 255).round_().clamp_(0, 255).mul_(1 / 255)
 
 
 def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

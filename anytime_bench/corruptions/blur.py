@@ -73,7 +73,7 @@ def glass_blur(pixels: Tensor, draws: Draws, sigma: float, reach: int, rounds: i
     sigma, reach = sigma * scale, max(1, round(reach * scale))
     height, width = pixels.shape[2:]
     # Cut to 8 bits as published; the small addend keeps an even area, a whole step up to rounding, at its own step.
-    pixels = (smooth(pixels, sigma) * 255 + 2.0**-10).floor_() / 255
+    pixels = (smooth(pixels, sigma) * 255 + 2.0**-10).floor_() * (1 / 255)
     y, x = grid(height, width, pixels.device)
     inner = (y > reach) & (y <= height - reach) & (x > reach) & (x <= width - reach)
     for _ in range(rounds):

@@ -23,7 +23,7 @@ def contrast(pixels: Tensor, draws: Draws, factor: float) -> Tensor:
     """(x - m) factor + m, clipped, m the channel's mean over the image."""
     # Summed in whole 8-bit steps, so that the order of the sum cannot matter.
     steps = (pixels * 255).round_().long().sum(dim=(2, 3), keepdim=True)
-    mean = steps.float() / (255.0 * pixels.shape[2] * pixels.shape[3])
+    mean = steps.float() * (1 / (255.0 * pixels.shape[2] * pixels.shape[3]))
     return ((pixels - mean) * factor + mean).clamp_(0, 1)
 
 
@@ -54,8 +54,9 @@ def _affine(draws: Draws, y: Tensor, x: Tensor, reach: float, height: int, width
     move = draws.uniform((3, 2), -reach, reach).unsqueeze(-1).unsqueeze(-1)  # (B, corner, axis, 1, 1)
     (first_x, first_y), (second_x, second_y), (third_x, third_y) = (move[:, i].unbind(1) for i in range(3))
     # Forward map p -> A (p - c) + c + t: the side from corner 2 to 1 is along y, that from 3 to 2 along x.
-    a_xy, a_yy = (first_x - second_x) / (2 * s), 1 + (first_y - second_y) / (2 * s)
-    a_xx, a_yx = 1 + (second_x - third_x) / (2 * s), (second_y - third_y) / (2 * s)
+    scale = 1 / (2 * s)
+    a_xy, a_yy = (first_x - second_x) * scale, 1 + (first_y - second_y) * scale
+    a_xx, a_yx = 1 + (second_x - third_x) * scale, (second_y - third_y) * scale
     t_x, t_y = (first_x + third_x) / 2, (first_y + third_y) / 2
     dx, dy = x - centre_x - t_x, y - centre_y - t_y
     determinant = a_xx * a_yy - a_xy * a_yx

@@ -24,7 +24,7 @@ def shot_noise(pixels: Tensor, draws: Draws, photons: float) -> Tensor:
     # One search for all 256 distributions: level v owns the stretch [v, v + 1) of one increasing table.
     place = torch.searchsorted(cumulative, draws.uniform(pixels.shape[1:]).double() + level, right=True)
     count = place - level * counts
-    return (count.clamp_(0, counts - 1).float() / photons).clamp_(0, 1)
+    return (count.clamp_(0, counts - 1).float() * (1 / photons)).clamp_(0, 1)
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from anytime_bench.corruptions.draws import Draws
 from anytime_bench.corruptions.sampling import zoomed
 
 #: The roughness of the first step of the plasma fractal, which enters squared.
-FIRST_WIBBLE = 100.0
+INITIAL_ROUGHNESS = 100.0
 
 
 def luma(pixels: Tensor) -> Tensor:
@@ -60,21 +60,21 @@ def plasma_fractal(draws: Draws, side: int, decay: float) -> Tensor:
     """
     size = max(2, 1 << (side - 1).bit_length())
     heights = torch.zeros(len(draws), size, size, device=draws.device)
-    step, wibble = size, FIRST_WIBBLE
+    step, roughness = size, INITIAL_ROUGHNESS
     while step >= 2:
         half, cells = step // 2, size // step
 
-        def wobble(cells: int = cells, wibble: float = wibble) -> Tensor:
-            return draws.uniform((cells, cells), -wibble, wibble).mul_(wibble)
+        def displacement(cells: int = cells, roughness: float = roughness) -> Tensor:
+            return draws.uniform((cells, cells), -roughness, roughness).mul_(roughness)
 
         corner = heights[:, ::step, ::step]
         down = corner + corner.roll(-1, 1)
-        heights[:, half::step, half::step] = (down + down.roll(-1, 2)) / 4 + wobble()
+        heights[:, half::step, half::step] = (down + down.roll(-1, 2)) / 4 + displacement()
         middle, corner = heights[:, half::step, half::step], heights[:, ::step, ::step]
         above = (middle + middle.roll(1, 1)) + (corner + corner.roll(-1, 2))
         beside = (middle + middle.roll(1, 2)) + (corner + corner.roll(-1, 1))
-        heights[:, ::step, half::step] = above / 4 + wobble()
-        heights[:, half::step, ::step] = beside / 4 + wobble()
-        step, wibble = half, wibble / decay
+        heights[:, ::step, half::step] = above / 4 + displacement()
+        heights[:, half::step, ::step] = beside / 4 + displacement()
+        step, roughness = half, roughness / decay
     heights = heights - heights.amin(dim=(1, 2), keepdim=True)
     return heights / heights.amax(dim=(1, 2), keepdim=True)

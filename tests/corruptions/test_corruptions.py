@@ -19,7 +19,6 @@ from anytime_bench.corruptions import (
     Corruption,
     conditions,
     corrupt,
-    corrupt_frames,
     named,
     register,
 )
@@ -206,15 +205,6 @@ def test_normalised_images_come_back_normalised() -> None:
     got = corrupt(normalised, "fog", severity=3, seed=1, indices=range(3), mean=mean, std=std)
     expected = to_normalised(corrupt(images, "fog", severity=3, seed=1, indices=range(3)), mean, std)
     assert torch.equal(got, expected)
-
-
-def test_frames_are_draws_and_minus_one_is_clean() -> None:
-    images = torch.randn(2, 1, 8, 8)
-    frames = corrupt_frames(images, "occlusion", frames=[-1, 4, 4, 0], seed=1, indices=[7, 8])
-    assert frames.shape == (4, 2, 1, 8, 8)
-    assert torch.equal(frames[0], images)
-    assert torch.equal(frames[1], frames[2])
-    assert torch.equal(frames[3], corrupt(images, "occlusion", seed=1, indices=[7, 8]))
 
 
 # ----------------------------------------------------------------------------------------------------- errors
