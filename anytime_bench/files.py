@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and bytes that are equal for equal content. The lowest layer: no other module.
+"""Atomic writes, reproducible bytes and safe file names. Imports nothing from the package.
 
 ``write_atomically`` raises the operating system's ``OSError``; callers say what it means to the user.
 """
@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +18,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def safe_name(name: object) -> str:
+    """``name`` as one part of a path: no separator, no control character, no lone surrogate, no leading dot.
+
+    >>> safe_name("timm/vit"), safe_name("image_folder:pictures"), safe_name(".."), safe_name("a\\0b"), safe_name("")
+    ('timm-vit', 'image_folder-pictures', '-.', 'a-b', '-')
+    """
+    text = re.sub(r"[/\\\\:\x00-\x1f\x7f\ud800-\udfff]", "-", str(name))
+    return "-" + text[1:] if text[:1] in ("", ".") else text
+
+
+def is_record_file(path: Path) -> bool:
+    """Whether ``path`` is named as a record is: 64 hex digits and ``.json``."""
+    return re.fullmatch(r"[0-9a-f]{64}\.json", path.name) is not None
 
 
 def file_sha256(path: Path) -> str:

@@ -34,7 +34,7 @@ Traceback = Annotated[
 class Verbs(typer.Typer):
     """A group of commands that all take ``--traceback``."""
 
-    def command(self, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def command(self, *args: Any, **kwargs: Any) -> Any:
         register = super().command(*args, **kwargs)
 
         def with_traceback(verb: Callable[..., Any]) -> Callable[..., Any]:

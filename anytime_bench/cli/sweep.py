@@ -44,7 +44,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Run methods x tasks x seeds: what is missing, side by side, each timed alone. Repeating it loses nothing."""
-    from anytime_bench.runs.sweep import local as machine
+    from anytime_bench.runs.sweep import local
     from anytime_bench.runs.sweep.grid import make_grid, read_plan_file
 
     values: dict[str, Any] = {}
@@ -72,9 +72,9 @@ def sweep(
 
         outcomes = sweep_on_slurm(grid, wait=wait, dry_run=dry_run)
     else:
-        outcomes = machine.sweep(grid, dry_run=dry_run)
+        outcomes = local.sweep(grid, dry_run=dry_run)
     if as_json:
         runs = [dataclasses.asdict(each) for each in outcomes]
-        print(json.dumps({"runs": runs, "repeat": machine.repeat_command(grid, outcomes)}))
+        print(json.dumps({"runs": runs, "repeat": grid.repeat_command(outcomes)}))
     if any(each.status == "failed" for each in outcomes):
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from anytime_bench.files import write_atomically
+from anytime_bench.files import safe_name, write_atomically
 from anytime_bench.leaderboard.board import assemble
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.axes import TITLES
@@ -46,13 +46,13 @@ def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Board
         places.setdefault((group.task, group.device), []).append(group)
     done = 0
     for (task, device), members in places.items():
-        names = [_safe(device)]
-        names = [*(f"{_safe(device)}.{_told_apart(group, members)}" for group in members[:-1]), *names]
+        names = [safe_name(device)]
+        names = [*(f"{safe_name(device)}.{_told_apart(group, members)}" for group in members[:-1]), *names]
         for group, name in zip(members, names, strict=True):
             if on_progress:
                 on_progress(f"{task} on {device}", done, len(found))
             others = tuple(other for other in names if other != name)
-            yield Board(Path(_safe(task)) / name, assemble(group), others)
+            yield Board(Path(safe_name(task)) / name, assemble(group), others)
             done += 1
     if on_progress:
         on_progress("done", done, len(found))
@@ -194,8 +194,4 @@ def _told_apart(group: Group, members: list[Group]) -> str:
     ]
     if len(same) > 1:
         parts.append(digest)
-    return _safe("-".join(parts))
-
-
-def _safe(name: str) -> str:
-    return name.replace("/", "-").replace(":", "-")
+    return safe_name("-".join(parts))

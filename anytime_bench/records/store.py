@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import file_sha256, npz_bytes, write_atomically
+from anytime_bench.files import file_sha256, is_record_file, npz_bytes, safe_name, write_atomically
 from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Record, content_hash
 
 
 def record_folder(root: Path, record: Record) -> Path:
-    """``<root>/<task>/<device>/<method>``; a slash or colon in a name becomes a dash."""
-    safe = [part.replace("/", "-").replace(":", "-") for part in (record.task.name, record.device, record.method.name)]
-    return root.joinpath(*safe)
+    """``<root>/<task>/<device>/<method>``, each name made safe for a path."""
+    return root.joinpath(*map(safe_name, (record.task.name, record.device, record.method.name)))
 
 
 def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) -> Path:
@@ -94,4 +93,4 @@ def load_arrays(path: Path, record: Record, names: Collection[str] | None = None
 
 def find(root: Path) -> Iterator[Path]:
     """Paths of all records below ``root``, in a stable order."""
-    yield from sorted(path for path in root.glob("*/*/*/*.json") if len(path.stem) == 64)
+    yield from sorted(filter(is_record_file, root.glob("*/*/*/*.json")))

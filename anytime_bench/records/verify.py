@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anytime_bench.errors import UserError
+from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
 from anytime_bench.records.record import PROTOCOL_VERSION, Record, finite
@@ -33,7 +34,7 @@ def record_paths(given: Iterable[Path]) -> list[Path]:
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*.json") if len(p.stem) == 64)
+            found = sorted(filter(is_record_file, path.rglob("*.json")))
             if not found:
                 raise UserError(f"there is no record below '{path}'. Expected files named <record id>.json.")
             paths += found

@@ -1,7 +1,6 @@
 """What a person sees while a run goes on: the plan, progress bars with time left, the table of exits.
 
-Everything goes to standard error, so that standard output stays clean for ``--json``. Without a terminal the bars
-become a line every tenth of the way.
+Everything goes to standard error, so that standard output stays clean for ``--json``.
 """
 
 from __future__ import annotations
@@ -9,32 +8,40 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from anytime_bench.errors import TRACEBACK, traceback_wanted
 from anytime_bench.records.record import Record
-
-if TYPE_CHECKING:
-    from anytime_bench.runs.plan import Plan
-    from anytime_bench.training.loop import TrainingStep
+from anytime_bench.runs.plan import Plan
+from anytime_bench.runs.progress import Steps, progress
+from anytime_bench.training.loop import TrainingStep
 
 
 class Display:
-    """Prints to ``console``; ``quiet`` leaves only warnings."""
+    """Prints to ``console``; ``quiet`` leaves only warnings. ``on_training_step`` hears of every step of training."""
 
-    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        quiet: bool = False,
+        on_training_step: Callable[[TrainingStep], None] = lambda step: None,
+    ) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.quiet = quiet
+        self.on_training_step = on_training_step
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]warning:[/] {text}", soft_wrap=True)
+        self.console.print(f"warning: {text}", soft_wrap=True, markup=False, style="yellow")
 
     def trace(self, error: BaseException) -> None:
-        """The traceback of a method's own failure, for whoever has to mend it."""
-        self.console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+        """The traceback of a method's own failure, where it was asked for; else how to ask."""
+        if traceback_wanted():
+            self.console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+        else:
+            self.say(f"--traceback (or {TRACEBACK}=1) shows the full traceback")
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -73,50 +80,26 @@ class Display:
     @contextlib.contextmanager
     def training(self, name: str, epochs: int) -> Iterator[Callable[[TrainingStep], None]]:
         """A bar with epoch, loss and validation accuracy of the first, middle and last exit."""
-        with self.bar(f"train {name}", 1000) as advance:
-            done = 0
+        with self.bar(f"train {name}", 1.0) as bar:
 
             def on_step(step: TrainingStep) -> None:
-                nonlocal done
-                now = int(step.fraction * 1000)
                 loss = "" if step.loss is None else f" loss {step.loss:.3f}"
-                shown = step.accuracies
-                picks = [shown[i] for i in sorted({0, len(shown) // 2, len(shown) - 1})] if shown else []
+                last = len(step.accuracies) - 1
+                picks = [step.accuracies[i] for i in sorted({0, last // 2, last})] if step.accuracies else []
                 accuracy = " val " + " ".join(f"{100 * value:.0f}" for value in picks) + " %" if picks else ""
-                advance(now - done, f"epoch {step.epoch}/{epochs}{loss}{accuracy}")
-                done = now
+                bar.at(step.fraction, f"epoch {step.epoch}/{epochs}{loss}{accuracy}")
+                self.on_training_step(step)
 
             yield on_step
 
     @contextlib.contextmanager
-    def bar(self, title: str, total: float) -> Iterator[Callable[..., None]]:
-        """``advance(amount, note="")`` for a stage of known length."""
+    def bar(self, title: str, total: float) -> Iterator[Steps]:
+        """``advance(amount, note)`` or ``advance.at(done, note)`` for a stage of known length."""
         if self.quiet:
-            yield lambda amount=1, note="": None
-            return
-        if not self.console.is_terminal:
-            yield self._lines(title, total)
-            return
-        columns = (
-            TextColumn("{task.description:<22}"), BarColumn(24), TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(title, total=total, note="")
-            yield lambda amount=1, note="": progress.update(task, advance=amount, note=note)
-
-    def _lines(self, title: str, total: float) -> Callable[..., None]:
-        done, printed = 0.0, -1
-
-        def advance(amount: float = 1, note: str = "") -> None:
-            nonlocal done, printed
-            done += amount
-            tenth = int(10 * done / total)
-            if tenth > printed:
-                printed = tenth
-                self.console.print(f"{title} {10 * tenth:3d} % {note}", soft_wrap=True)
-
-        return advance
+            yield Steps(title, total, lambda share, title, note: None)
+        else:
+            with progress(title, total, console=self.console, lines=True, transient=False) as steps:
+                yield steps
 
     def result(self, record: Record, path: object, next_command: str) -> None:
         """The table of exits, the scores, the record's path and what to type next."""

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from anytime_bench.runs.sweep.grid import Grid
 from anytime_bench.runs.sweep.local import sweep
-from anytime_bench.runs.sweep.workers import places
+from anytime_bench.runs.sweep.workers import slots_for
 
 
 def measure(jobs: int, timed: bool, epochs: int) -> float:
@@ -54,7 +54,7 @@ def main() -> None:
     seconds = {}
     for jobs in (1, 2):
         seconds[jobs] = measure(jobs, given.timed, given.epochs)
-        print(f"{jobs} at a time, {places(jobs, [])[0].threads} threads each: {seconds[jobs]:.1f} s", flush=True)
+        print(f"{jobs} at a time, {slots_for(jobs, [])[0].threads} threads each: {seconds[jobs]:.1f} s", flush=True)
     print(f"ratio {seconds[2] / seconds[1]:.2f}")
 
 

@@ -5,45 +5,37 @@ On a terminal the running jobs are a live table; elsewhere each start and end is
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from anytime_bench.runs.display import Display
-
-if TYPE_CHECKING:
-    from anytime_bench.runs.sweep.local import Outcome
-    from anytime_bench.runs.sweep.planning import SweepPlan
-    from anytime_bench.training.loop import TrainingStep
+from anytime_bench.errors import UserError
+from anytime_bench.runs.progress import duration
+from anytime_bench.runs.sweep.grid import Grid
+from anytime_bench.runs.sweep.jobs import Outcome, SweepPlan
+from anytime_bench.runs.sweep.workers import Slot, Worker
 
 STATE_COLOURS = {"new": "green", "cached": "dim", "skip": "yellow", "refused": "red"}
 OUTCOME_COLOURS = {"ok": "green", "cached": "dim", "skipped": "yellow", "failed": "red"}
 
 
-class JobDisplay(Display):
-    """The display inside a job: a log on standard output, and each training step reported to the sweep."""
-
-    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
-        super().__init__(Console(width=100, highlight=False))
-        self.report = report
-
-    @contextlib.contextmanager
-    def training(self, name: str, epochs: int) -> Iterator[Callable[[TrainingStep], None]]:
-        from anytime_bench.runs.sweep.jobs import training_event
-
-        with super().training(name, epochs) as shown:
-
-            def on_step(step: TrainingStep) -> None:
-                shown(step)
-                self.report(training_event(step))
-
-            yield on_step
+def show_plan(plan: SweepPlan, console: Console, slots: int, how: str) -> None:
+    """Print the plan; raise ``UserError`` where runs exist and must not."""
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    console.print(plan_table(plan))
+    for line in plan_lines(plan, slots, how):
+        console.print(line, soft_wrap=True, markup=False)
+    refused = [cell for cell in plan.cells if cell.state == "refused"]
+    if refused:
+        raise UserError(
+            f"{len(refused)} of these runs exist, first {refused[0].name} in '{refused[0].record}'. "
+            "Leave them out, or use --existing skip or rerun."
+        )
 
 
 def plan_table(plan: SweepPlan) -> Table:
@@ -53,7 +45,7 @@ def plan_table(plan: SweepPlan) -> Table:
         table.add_column(name, overflow="fold")
     for cell in plan.cells:
         time_expected = duration(cell.seconds) if cell.state == "new" and cell.seconds is not None else "-"
-        note = cell.why or cell.record.rpartition("/")[2][:12]
+        note = Text(cell.why or cell.record.rpartition("/")[2][:12])
         colour = STATE_COLOURS[cell.state]
         table.add_row(cell.method, cell.task, str(cell.seed), f"[{colour}]{cell.state}[/]", time_expected, note)
     return table
@@ -75,12 +67,29 @@ def plan_lines(plan: SweepPlan, slots: int, how: str) -> list[str]:
     return lines
 
 
+def spread(slots: Sequence[Slot]) -> str:
+    """How many jobs run at a time, and on what."""
+    labels = list(dict.fromkeys(slot.label for slot in slots))
+    return f"{len(slots)} at a time ({', '.join(labels)}{' each' if len(slots) > 1 else ''}), timings one by one"
+
+
+def show_summary(outcomes: Sequence[Outcome], grid: Grid, console: Console) -> None:
+    """The table of results, the logs of what failed, and the command that repeats just that."""
+    console.print(summary_table(outcomes))
+    for each in outcomes:
+        if each.status == "failed" and each.log:
+            console.print(f"log of {each.name}: {each.log}", soft_wrap=True, markup=False)
+    again = grid.repeat_command(outcomes)
+    if again:
+        console.print(f"repeat what failed with\n  {again}", soft_wrap=True, markup=False)
+
+
 def summary_table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(title="Summary", box=None, pad_edge=False)
     for name in ("method", "task", "seed", "result", "seconds", "reason or record"):
         table.add_column(name, overflow="fold")
     for each in outcomes:
-        note = each.reason or each.record.rpartition("/")[2][:12]
+        note = Text(each.reason or each.record.rpartition("/")[2][:12])
         colour = OUTCOME_COLOURS[each.status]
         seconds = f"{each.seconds:.0f}" if each.seconds else "-"
         table.add_row(each.method, each.task, str(each.seed), f"[{colour}]{each.status}[/]", seconds, note)
@@ -111,30 +120,16 @@ class Overview:
         self.done += 1
         self.say(f"[{self.done}/{self.total}] {text}")
 
-    def update(self, running: Sequence[Mapping[str, Any]]) -> None:
-        """``running``: name, place, state and share in [0, 1] or None, seconds so far, of each job."""
+    def update(self, running: Sequence[Worker]) -> None:
+        """Show the jobs that run now."""
         if self._live is None:
             return
         table = Table(box=None, pad_edge=False, show_header=False)
-        for job in running:
-            percent = "" if job["share"] is None else f"{100 * job['share']:3.0f} %"
-            table.add_row(job["name"], job["place"], job["state"], percent, duration(job["seconds"]))
-        began = sum(job["share"] or 0.0 for job in running)
-        share = (self.done + began) / max(self.total, 1)
+        for worker in running:
+            percent = "" if worker.share is None else f"{100 * worker.share:3.0f} %"
+            table.add_row(worker.job.name, worker.slot.label, worker.state, percent, duration(worker.seconds))
+        begun = sum(worker.share or 0.0 for worker in running)
+        share = (self.done + begun) / max(self.total, 1)
         passed = time.monotonic() - self.began
         left = f", about {duration(passed * (1 - share) / share)} left" if share > 0.02 else ""
         self._live.update(Group(Text(f"{self.done} of {self.total} jobs done, {duration(passed)}{left}"), table))
-
-
-def duration(seconds: float) -> str:
-    """``75`` -> ``1m15s``.
-
-    >>> duration(4.2), duration(75), duration(7300)
-    ('4s', '1m15s', '2h01m')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -6,57 +6,42 @@ A record that cannot be read, or whose trace is missing or altered, is not a rec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import file_sha256
+from anytime_bench.files import file_sha256, is_record_file, safe_name
+from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import Record
 from anytime_bench.records.store import load
 from anytime_bench.registry import origin_identity
+from anytime_bench.runs.sweep.jobs import Job, RunIdentity
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One readable record and where it lies."""
-
-    record: Record
-    path: Path
-
-    def is_run(self, expected: Mapping[str, Any]) -> bool:
-        """Whether this is a finished run of the same method, options, recipe, evaluation, data, seed and protocol."""
-        record = self.record
-        if record.status != "ok" or record.training is None:
-            return False
-        shown = {
-            "method": record.method.name,
-            "origin": origin_identity(record.method.origin),
-            "options": record.method.options,
-            "recipe_sha256": record.training.recipe_sha256,
-            "evaluation": record.evaluation,
-            "task": record.task.sha256,
-            "seed": record.training.seed,
-            "device": record.device,
-            "protocol": record.protocol_version,
-        }
-        return all(shown[key] == value for key, value in expected.items())
-
-    @property
-    def seconds_per_epoch(self) -> float | None:
-        training = self.record.training
-        return training.seconds / training.epochs if training is not None and training.epochs else None
+def identity_of(record: Record) -> RunIdentity | None:
+    """What run a record is of; None for one that did not finish."""
+    if record.status != "ok" or record.training is None:
+        return None
+    return RunIdentity(
+        method=record.method.name,
+        origin=origin_identity(record.method.origin),
+        options=record.method.options,
+        recipe_sha256=record.training.recipe_sha256,
+        evaluation=record.evaluation,
+        task=record.task.sha256,
+        seed=record.training.seed,
+        device=record.device,
+        protocol=record.protocol_version,
+    )
 
 
 def stored_records(
     out: Path, task: str, device: str, method: str, warn: Callable[[str], None] = lambda text: None
-) -> list[Stored]:
+) -> list[Entry]:
     """All sound records of one method on one task and device, oldest first; damaged ones are set aside."""
-    names = [part.replace("/", "-").replace(":", "-") for part in (task, device, method)]
-    found = []
-    for path in sorted(out.joinpath(*names).glob("*.json")):
-        if len(path.stem) != 64:
+    entries = []
+    for path in sorted(out.joinpath(*map(safe_name, (task, device, method))).glob("*.json")):
+        if not is_record_file(path):
             continue
         try:
             record = load(path)
@@ -66,14 +51,16 @@ def stored_records(
                 _set_aside(path)
                 warn(f"{error} It is set aside as '{path.name}.damaged', and its run counts as missing.")
             continue
-        found.append(Stored(record, path))
-    return sorted(found, key=lambda each: each.record.created)
+        entries.append(Entry(path, record))
+    return sorted(entries, key=lambda entry: entry.record.created)
 
 
-def find_run(out: Path, task: str, expected: Mapping[str, Any]) -> Stored | None:
-    """The record of this run, if the store has one."""
-    records = stored_records(out, task, expected["device"], expected["method"])
-    return next((each for each in records if each.is_run(expected)), None)
+def finished_record(job: Job) -> str:
+    """The path of the record this job would end with, if the store has it; else an empty string."""
+    if job.identity is None:
+        return ""
+    entries = stored_records(Path(job.out), job.stored_task, job.identity.device, job.identity.method)
+    return next((str(entry.path) for entry in entries if identity_of(entry.record) == job.identity), "")
 
 
 def _check_trace(path: Path, record: Record) -> None:

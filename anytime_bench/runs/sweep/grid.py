@@ -2,7 +2,7 @@
 
 A plan file is YAML with the keys of ``Grid``; what the command line gives replaces what the file says::
 
-    methods: [serial_ce, cascaded_td]
+    methods: [first_method, second_method]
     tasks: [digits]
     seeds: 0-4
     overrides: [epochs=5]
@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import OmegaConf
 
-from anytime_bench.errors import UserError, did_you_mean
-from anytime_bench.runs.sweep.jobs import Existing
+from anytime_bench.errors import UserError, did_you_mean, message
+from anytime_bench.runs.sweep.jobs import Existing, Outcome
 
 #: What ``slurm`` in a plan file may hold; everything else goes into ``extra`` as sbatch options.
 SLURM_KEYS = ("partition", "cpus_per_task", "gpus_per_node", "mem_gb", "minutes", "parallel", "exclusive", "extra")
+#: More runs than this are a slip of the keyboard.
+MAX_RUNS = 100_000
 
 
 @dataclass
@@ -59,12 +63,41 @@ class Grid:
             raise UserError(f"--only {method}@{task}@{seed}: this run is not part of the sweep.")
         return [cell for cell in product if not wanted or cell in wanted]
 
+    def shared_options(self) -> list[str]:
+        """The options of this grid that a single run has too, as a command line spells them."""
+        values = {
+            "--out": self.out if self.out != "runs" else "",
+            "--device": self.device if self.device != "auto" else "",
+            "--data-root": self.data_root or "",
+            "--recipe": self.recipe or "",
+        }
+        options = [piece for option, value in values.items() if value for piece in (option, value)]
+        return [*options, *(piece for plugin in self.plugins for piece in ("--plugin", plugin))]
+
+    def repeat_command(self, outcomes: Sequence[Outcome]) -> str:
+        """The command that does just the failed runs again; empty where none failed."""
+        failed = [each for each in outcomes if each.status == "failed"]
+        if not failed:
+            return ""
+        axes = [list(dict.fromkeys(getattr(each, key) for each in failed)) for key in ("method", "task", "seed")]
+        parts = ["anytime-bench", "sweep"]
+        for option, values in zip(("--methods", "--tasks", "--seeds"), axes, strict=True):
+            parts += [option, ",".join(map(str, values))]
+        if len(axes[0]) * len(axes[1]) * len(axes[2]) > len(failed):
+            parts += [piece for each in failed for piece in ("--only", each.name)]
+        parts += self.shared_options()
+        parts += ["--jobs", str(self.jobs)] if self.jobs else []
+        parts += ["--gpus", ",".join(self.gpus)] if self.gpus else []
+        parts += ["--time-limit", f"{self.time_limit:g}"] if self.time_limit else []
+        parts += ["--memory-limit", f"{self.memory_limit:g}"] if self.memory_limit else []
+        return shlex.join([*parts, *self.overrides])
+
 
 def parse_cell(text: str) -> tuple[str, str, int]:
-    """``serial_ce@digits@0`` as its three parts."""
+    """``method@task@0`` as its three parts."""
     parts = text.rsplit("@", 2)
     if len(parts) != 3 or not parts[2].isdigit():
-        raise UserError(f"--only '{text}': expected method@task@seed, such as serial_ce@digits@0.")
+        raise UserError(f"--only '{text}': expected method@task@seed, such as two_exits@digits@0.")
     return parts[0], parts[1], int(parts[2])
 
 
@@ -77,10 +110,13 @@ def parse_seeds(text: str | int | list[Any]) -> list[int]:
     items = text if isinstance(text, list) else str(text).split(",")
     seeds: list[int] = []
     for item in items:
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", str(item))
+        match = re.fullmatch(r"\s*([0-9]{1,18})(?:\s*-\s*([0-9]{1,18}))?\s*", str(item))
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise UserError(f"seeds '{item}': expected numbers and ranges of 0 or more, such as 0-4 or 0,2,5.")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        wanted = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(wanted) > MAX_RUNS:
+            raise UserError(f"seeds '{item}' are {len(wanted):,} seeds; a sweep takes at most {MAX_RUNS:,} runs.")
+        seeds += wanted
     return list(dict.fromkeys(seeds))
 
 
@@ -94,10 +130,11 @@ def read_plan_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"plan file '{path}' does not exist. Give a YAML file, or --methods a,b --tasks t --seeds 0-4.")
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
+        loaded = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    except UnicodeDecodeError as error:
+        raise UserError(f"plan file '{path}' is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     except Exception as error:
-        told = str(error).splitlines()[0]
-        raise UserError(f"plan file '{path}' is not valid YAML: {told}") from error
+        raise UserError(f"plan file '{path}' is not valid YAML: {message(error)}") from error
     known = {each.name for each in dataclasses.fields(Grid)}
     if not isinstance(loaded, dict):
         raise UserError(f"plan file '{path}' must be a mapping with keys such as methods, tasks and seeds.")
@@ -105,10 +142,12 @@ def read_plan_file(path: Path) -> dict[str, Any]:
     for key in values:
         if key not in known:
             raise UserError(f"plan file '{path}' has an unknown key '{key}'.{did_you_mean(key, known)}")
+    if not isinstance(values.get("overrides", []), list):
+        raise UserError(f"plan file '{path}': 'overrides' must be a list such as [epochs=5].")
     return values
 
 
-def make_grid(given: dict[str, Any]) -> Grid:
+def make_grid(given: Mapping[str, Any]) -> Grid:
     """A checked grid from plain values, those of a plan file and of the command line merged."""
     values = dict(given)
     for key in ("methods", "tasks", "gpus"):
@@ -126,6 +165,11 @@ def make_grid(given: dict[str, Any]) -> Grid:
     for key, kind in (("jobs", int), ("time_limit", float), ("memory_limit", float)):
         if key in values:
             values[key] = _number(key, values[key], kind)
+    for key in ("out", "device", "data_root", "recipe", "existing"):
+        if not isinstance(values.get(key, ""), str):
+            raise UserError(f"sweep: '{key}' must be text, got {values[key]!r}.")
+    if not isinstance(values.get("slurm", {}), dict):
+        raise UserError(f"plan: 'slurm' must be a mapping with keys such as {', '.join(SLURM_KEYS[:3])}.")
     grid = Grid(**values)
     if not grid.methods:
         raise UserError(
@@ -133,6 +177,9 @@ def make_grid(given: dict[str, Any]) -> Grid:
         )
     if not grid.tasks or not grid.seeds:
         raise UserError("a sweep needs at least one task and one seed.")
+    runs = len(grid.methods) * len(grid.tasks) * len(grid.seeds)
+    if runs > MAX_RUNS:
+        raise UserError(f"this sweep has {runs:,} runs; it takes at most {MAX_RUNS:,}.")
     if grid.existing not in get_args(Existing):
         raise UserError(f"--existing {grid.existing}: expected {', '.join(get_args(Existing))}.")
     for key in grid.slurm:

@@ -8,50 +8,26 @@ what is left. Two sweeps on one folder share the work through lock files. torch 
 from __future__ import annotations
 
 import dataclasses
-import shlex
+import json
+import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from anytime_bench.errors import UserError
-from anytime_bench.runs.sweep.display import Overview, plan_lines, plan_table, summary_table
+from anytime_bench.files import safe_name
+from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary, spread
+from anytime_bench.runs.sweep.existing import finished_record
 from anytime_bench.runs.sweep.grid import Grid
-from anytime_bench.runs.sweep.jobs import Job, finished_record
-from anytime_bench.runs.sweep.planning import SweepPlan, plan_apart
-from anytime_bench.runs.sweep.workers import Place, Worker, places
+from anytime_bench.runs.sweep.jobs import Job, JobEnd, Outcome, SweepPlan
+from anytime_bench.runs.sweep.workers import Slot, Worker, slots_for
 
-#: Seconds after which a job that another sweep had in hand is looked at again.
+#: Seconds after which a job whose work another sweep does is looked at again.
 ASK_AGAIN = 1.0
-
-
-@dataclass
-class Outcome:
-    """What became of one run. ``seconds`` is the time its jobs took; ``log`` the last job's log file."""
-
-    method: str
-    task: str
-    seed: int
-    status: Literal["ok", "cached", "skipped", "failed"]
-    reason: str = ""
-    record: str = ""
-    seconds: float = 0.0
-    log: str = ""
-
-
-@dataclass
-class JobEnd:
-    """How one job ended, as far as the runs that need it are concerned."""
-
-    status: str
-    reason: str = ""
-    record: str = ""
-    seconds: float = 0.0
-    log: str = ""
 
 
 def sweep(grid: Grid, console: Console | None = None, *, dry_run: bool = False) -> list[Outcome]:
@@ -60,42 +36,42 @@ def sweep(grid: Grid, console: Console | None = None, *, dry_run: bool = False) 
     Raises ``UserError`` for bad input, before any run, and with ``existing="error"`` where a run exists.
     """
     console = console or Console(stderr=True, highlight=False)
-    plan = plan_apart(grid)
-    slots = places(grid.jobs, grid.gpus)
+    plan = plan_in_subprocess(grid)
+    slots = slots_for(grid.jobs, grid.gpus)
     show_plan(plan, console, len(slots), spread(slots))
-    if not dry_run:
-        with Overview(console, len(plan.jobs)) as overview:
-            ends = Runner(plan, grid, slots, overview).run()
-        outcomes = gather(plan, ends)
-        show_summary(outcomes, grid, console)
-        return outcomes
-    return gather(plan, {})
+    if dry_run:
+        return plan.outcomes({})
+    with Overview(console, len(plan.jobs)) as overview:
+        ends = Runner(plan, grid, slots, overview).run()
+    outcomes = plan.outcomes(ends)
+    show_summary(outcomes, grid, console)
+    return outcomes
 
 
-def show_plan(plan: SweepPlan, console: Console, slots: int, how: str) -> None:
-    """Print the plan; refuse it where runs exist and must not."""
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
-    console.print(plan_table(plan))
-    for line in plan_lines(plan, slots, how):
-        console.print(line, soft_wrap=True, markup=False)
-    refused = [cell for cell in plan.cells if cell.state == "refused"]
-    if refused:
+def plan_in_subprocess(grid: Grid, launcher: Iterable[str] = ()) -> SweepPlan:
+    """The plan of ``grid``, made by another process, so that neither a plugin nor a GPU context stays in this one.
+
+    ``launcher`` goes before the command, to plan on another machine.
+    """
+    planner = subprocess.run(
+        [*launcher, sys.executable, "-m", "anytime_bench.runs.sweep.planning"],
+        input=json.dumps(dataclasses.asdict(grid)), capture_output=True, text=True,
+    )  # fmt: skip
+    sys.stderr.write(planner.stderr)
+    if planner.returncode == 2:
+        raise UserError(planner.stdout.strip())
+    if planner.returncode != 0 or not planner.stdout.strip():
         raise UserError(
-            f"{len(refused)} of these runs exist, first {refused[0].name} in '{refused[0].record}'. "
-            "Leave them out, or use --existing skip or rerun."
+            f"planning ended with status {planner.returncode} and no plan: a plugin ends the process when it is "
+            "imported."
         )
-
-
-def spread(slots: Sequence[Place]) -> str:
-    labels = list(dict.fromkeys(place.label for place in slots))
-    return f"{len(slots)} at a time ({', '.join(labels)}{' each' if len(slots) > 1 else ''}), timings one by one"
+    return SweepPlan.from_json(planner.stdout.splitlines()[-1])
 
 
 class Runner:
-    """Starts jobs whose needs are met, as many as there are places, and keeps how each ended."""
+    """Starts jobs whose needs are met, as many as there are slots, and keeps how each ended."""
 
-    def __init__(self, plan: SweepPlan, grid: Grid, slots: Sequence[Place], overview: Overview) -> None:
+    def __init__(self, plan: SweepPlan, grid: Grid, slots: Sequence[Slot], overview: Overview) -> None:
         self.plan, self.grid, self.slots, self.overview = plan, grid, list(slots), overview
         self.waiting: deque[tuple[float, Job]] = deque((0.0, job) for job in plan.jobs.values())
         self.running: list[Worker] = []
@@ -110,7 +86,7 @@ class Runner:
                 for worker in list(self.running):
                     if worker.poll(self.grid.time_limit):
                         self._end(worker)
-                self.overview.update([worker.progress() for worker in self.running])
+                self.overview.update(self.running)
                 time.sleep(0.05)
         except BaseException:
             for worker in self.running:
@@ -128,8 +104,8 @@ class Runner:
                 self._settle(job, JobEnd("failed", f"{missing} failed: {self.ends[missing].reason}"))
             elif now < not_before or not self._may_start(job):
                 self.waiting.append((not_before, job))
-            elif (done := self._done_elsewhere(job)) is not None:
-                self._settle(job, done)
+            elif (end := self._done_elsewhere(job)) is not None:
+                self._settle(job, end)
             else:
                 self._start(job)
 
@@ -137,39 +113,39 @@ class Runner:
         return name in self.ends and self.ends[name].status == "failed"
 
     def _may_start(self, job: Job) -> bool:
-        """Needs met and a place free. What wants the machine alone starts when no other kind of job is left."""
+        """Needs met and a slot free. What wants the machine to itself starts when no other kind of job is left."""
         if any(need not in self.ends for need in job.needs):
             return False
-        if job.alone:
-            return not self.running and all(each.alone for _, each in self.waiting)
-        return bool(self.free) and not any(worker.job.alone for worker in self.running)
+        if job.exclusive:
+            return not self.running and all(each.exclusive for _, each in self.waiting)
+        return bool(self.free) and not any(worker.job.exclusive for worker in self.running)
 
     def _done_elsewhere(self, job: Job) -> JobEnd | None:
         """The end of a job whose work is done already, by another sweep on this folder or an earlier one."""
-        if job.outcome and Path(job.outcome).exists():
+        if job.done_file and Path(job.done_file).exists():
             return JobEnd("ok")
         record = finished_record(job)
         return JobEnd("ok", record=record) if record else None
 
     def _start(self, job: Job) -> None:
-        place = dataclasses.replace(self.slots[0], threads=0) if job.alone else self.free.popleft()
+        slot = dataclasses.replace(self.slots[0], threads=0) if job.exclusive else self.free.popleft()
         log = log_path(self.grid.out, job)
         try:
-            self.running.append(Worker.start(job, place, log))
+            self.running.append(Worker.start(job, slot, log))
         except OSError as error:
-            if not job.alone:
-                self.free.append(place)
+            if not job.exclusive:
+                self.free.append(slot)
             self._settle(job, JobEnd("failed", f"cannot start with log '{log}': {error.strerror or error}"))
 
     def _end(self, worker: Worker) -> None:
         self.running.remove(worker)
-        if not worker.job.alone:
-            self.free.append(worker.place)
-        verdict = worker.verdict()
-        if verdict["status"] == "busy":
+        if not worker.job.exclusive:
+            self.free.append(worker.slot)
+        end = worker.ended()
+        if end.status == "busy":
             self.waiting.append((time.monotonic() + ASK_AGAIN, worker.job))
-            return
-        self._settle(worker.job, JobEnd(**verdict, seconds=worker.seconds, log=str(worker.log)))
+        else:
+            self._settle(worker.job, end)
 
     def _settle(self, job: Job, end: JobEnd) -> None:
         self.ends[job.name] = end
@@ -179,64 +155,4 @@ class Runner:
 
 def log_path(out: str, job: Job) -> Path:
     """``<out>/logs/<task>/<method>-seed<seed>.log``; the jobs of one run share it, in order."""
-    task, method = (part.replace("/", "-").replace(":", "-") for part in (job.task, job.method))
-    return Path(out) / "logs" / task / f"{method}-seed{job.seed}.log"
-
-
-def gather(plan: SweepPlan, ends: dict[str, JobEnd]) -> list[Outcome]:
-    """What became of each run, from the ends of its jobs; runs without any end are left out."""
-    outcomes = []
-    for cell in plan.cells:
-        outcome = Outcome(cell.method, cell.task, cell.seed, "ok", cell.why, cell.record)
-        if cell.state == "cached":
-            outcome.status = "cached"
-        elif cell.state == "skip":
-            outcome.status = "skipped"
-        else:
-            done = [ends[name] for name in cell.jobs if name in ends]
-            if not done:
-                continue
-            # The first failure is the cause; those after it only repeat it.
-            last = next((end for end in done if end.status == "failed"), done[-1])
-            outcome.status = "failed" if last.status == "failed" else "skipped" if last.status == "skipped" else "ok"
-            outcome.reason, outcome.record = last.reason, last.record
-            outcome.seconds, outcome.log = sum(end.seconds for end in done), last.log
-        outcomes.append(outcome)
-    return outcomes
-
-
-def repeat_command(grid: Grid, outcomes: Sequence[Outcome]) -> str:
-    """The command that does just the failed runs again; empty where none failed."""
-    failed = [each for each in outcomes if each.status == "failed"]
-    if not failed:
-        return ""
-    names = {key: ",".join(dict.fromkeys(getattr(each, key) for each in failed)) for key in ("method", "task")}
-    seeds = ",".join(str(seed) for seed in dict.fromkeys(each.seed for each in failed))
-    parts = ["anytime-bench", "sweep", "--methods", names["method"], "--tasks", names["task"], "--seeds", seeds]
-    product = len(dict.fromkeys(e.method for e in failed)) * len(dict.fromkeys(e.task for e in failed))
-    if product * len(dict.fromkeys(e.seed for e in failed)) > len(failed):
-        parts += [piece for e in failed for piece in ("--only", f"{e.method}@{e.task}@{e.seed}")]
-    given = {
-        "--out": grid.out if grid.out != "runs" else "",
-        "--device": grid.device if grid.device != "auto" else "",
-        "--data-root": grid.data_root or "",
-        "--recipe": grid.recipe or "",
-        "--jobs": str(grid.jobs or ""),
-        "--gpus": ",".join(grid.gpus),
-        "--time-limit": f"{grid.time_limit:g}" if grid.time_limit else "",
-        "--memory-limit": f"{grid.memory_limit:g}" if grid.memory_limit else "",
-    }
-    parts += [piece for option, value in given.items() if value for piece in (option, value)]
-    parts += [piece for plugin in grid.plugins for piece in ("--plugin", plugin)]
-    return shlex.join([*parts, *grid.overrides])
-
-
-def show_summary(outcomes: Sequence[Outcome], grid: Grid, console: Console) -> None:
-    """The table of results, the logs of what failed, and the command that repeats just that."""
-    console.print(summary_table(outcomes))
-    for each in outcomes:
-        if each.status == "failed" and each.log:
-            console.print(f"log of {each.method}@{each.task}@{each.seed}: {each.log}", soft_wrap=True, markup=False)
-    again = repeat_command(grid, outcomes)
-    if again:
-        console.print(f"repeat what failed with\n  {again}", soft_wrap=True, markup=False)
+    return Path(out) / "logs" / safe_name(job.task) / f"{safe_name(job.method)}-seed{job.seed}.log"

@@ -23,15 +23,16 @@ from typing import Any
 
 from rich.console import Console
 
-from anytime_bench.errors import UserError
+from anytime_bench.errors import UserError, message
 from anytime_bench.files import write_atomically
-from anytime_bench.runs.sweep.display import Overview
+from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary
+from anytime_bench.runs.sweep.existing import finished_record
 from anytime_bench.runs.sweep.grid import Grid
-from anytime_bench.runs.sweep.jobs import Job, do, finished_record
-from anytime_bench.runs.sweep.local import JobEnd, Outcome, gather, show_plan, show_summary
-from anytime_bench.runs.sweep.planning import SweepPlan, digest, plan_apart
+from anytime_bench.runs.sweep.jobs import Job, JobEnd, Outcome, SweepPlan, digest
+from anytime_bench.runs.sweep.local import plan_in_subprocess
+from anytime_bench.runs.sweep.process import run_job
 
-#: Seconds between two looks at the queue, and between two tries of a job whose files another job has in hand.
+#: Seconds between two looks at the queue, and between two tries of a job whose work another job does.
 LOOK_AGAIN = 2.0
 MINUTES = 240
 
@@ -39,26 +40,26 @@ MINUTES = 240
 class ClusterRun:
     """What a cluster job calls. submitit pickles it, and asks for its ``checkpoint`` when the job has to go."""
 
-    def __init__(self, job: Job, verdict: Path) -> None:
-        self.job, self.verdict = job, verdict
+    def __init__(self, job: Job, end_file: Path) -> None:
+        self.job, self.end_file = job, end_file
 
     def __call__(self) -> str:
         try:
-            result = do(self.job)
-            while result["status"] == "busy":
+            end = run_job(self.job)
+            while end.status == "busy":
                 # A requeued job may start before its killed predecessor is gone.
                 time.sleep(LOOK_AGAIN)
-                result = do(self.job)
+                end = run_job(self.job)
         except UserError as error:
-            result = {"status": "failed", "reason": " ".join(str(error).split()), "record": ""}
-        write_atomically(self.verdict, json.dumps(result).encode())
-        return str(result["status"])
+            end = JobEnd("failed", message(error))
+        write_atomically(self.end_file, json.dumps(dataclasses.asdict(end)).encode())
+        return end.status
 
     def checkpoint(self) -> Any:
         """The same job again, going on from its last finished epoch."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(ClusterRun(dataclasses.replace(self.job, resume=True), self.verdict))
+        return submitit.helpers.DelayedSubmission(ClusterRun(dataclasses.replace(self.job, resume=True), self.end_file))
 
 
 def sweep_on_slurm(
@@ -68,20 +69,20 @@ def sweep_on_slurm(
     console = console or Console(stderr=True, highlight=False)
     check_cluster()
     on_node = ["srun", "--quiet", *srun_options(grid.slurm)] if grid.slurm.get("gpus_per_node") else []
-    plan = plan_apart(grid, on_node)
+    plan = plan_in_subprocess(grid, on_node)
     show_plan(plan, console, int(grid.slurm.get("parallel", 1)), "as Slurm arrays, timings one by one at the end")
     if dry_run or not plan.jobs:
-        return gather(plan, {})
+        return plan.outcomes({})
     folder = Path(grid.out).absolute() / "logs" / "slurm" / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     submitted = submit(plan, grid, folder)
     arrays = sorted(set(submitted.values()), key=int)
     console.print(f"submitted {len(plan.jobs)} jobs in arrays {', '.join(arrays)}; logs in {folder}", soft_wrap=True)
     if not wait:
         console.print("when they have ended, the same command shows what became of them", soft_wrap=True)
-        return gather(plan, {})
+        return plan.outcomes({})
     with Overview(console, len(plan.jobs)) as overview:
         ends = watch(plan, folder, arrays, overview)
-    outcomes = gather(plan, ends)
+    outcomes = plan.outcomes(ends)
     show_summary(outcomes, grid, console)
     return outcomes
 
@@ -105,9 +106,9 @@ def levels(jobs: Mapping[str, Job]) -> list[list[Job]]:
             depth[name] = 1 + max((of(need) for need in jobs[name].needs), default=-1)
         return depth[name]
 
-    deepest = max((of(name) for name, job in jobs.items() if not job.alone), default=-1)
-    groups = [[job for name, job in jobs.items() if not job.alone and of(name) == d] for d in range(deepest + 1)]
-    timings = [job for job in jobs.values() if job.alone]
+    deepest = max((of(name) for name, job in jobs.items() if not job.exclusive), default=-1)
+    groups = [[job for name, job in jobs.items() if not job.exclusive and of(name) == d] for d in range(deepest + 1)]
+    timings = [job for job in jobs.values() if job.exclusive]
     return [group for group in (*groups, timings) if group]
 
 
@@ -121,7 +122,7 @@ def submit(plan: SweepPlan, grid: Grid, folder: Path) -> dict[str, str]:
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
         executor.update_parameters(**parameters(grid.slurm, group, before))
         with executor.batch():
-            handles = [executor.submit(ClusterRun(placed(job, grid), verdict_path(folder, job))) for job in group]
+            handles = [executor.submit(ClusterRun(placed(job, grid), end_path(folder, job))) for job in group]
         before = handles[0].job_id.partition("_")[0]
         submitted.update((job.name, before) for job in group)
     return submitted
@@ -141,7 +142,7 @@ def placed(job: Job, grid: Grid) -> Job:
 
 def parameters(slurm: Mapping[str, Any], group: Sequence[Job], after: str) -> dict[str, Any]:
     """submitit's parameters for one array."""
-    timed = group[0].alone
+    timed = group[0].exclusive
     extra = {"requeue": True, **dict(slurm.get("extra") or {})}
     if after:
         # Whatever became of them: a job whose weights are missing trains them itself.
@@ -166,7 +167,7 @@ def srun_options(slurm: Mapping[str, Any]) -> list[str]:
     return [f"--{option}={slurm[key]}" for key, option in named.items() if slurm.get(key)]
 
 
-def verdict_path(folder: Path, job: Job) -> Path:
+def end_path(folder: Path, job: Job) -> Path:
     return folder / "ends" / f"{digest(job.name)}.json"
 
 
@@ -190,9 +191,9 @@ def watch(plan: SweepPlan, folder: Path, arrays: Sequence[str], overview: Overvi
         for name, job in plan.jobs.items():
             if name in ends:
                 continue
-            verdict = verdict_path(folder, job)
-            if verdict.exists():
-                ends[name] = JobEnd(**json.loads(verdict.read_text()), log=str(folder))
+            end_file = end_path(folder, job)
+            if end_file.exists():
+                ends[name] = JobEnd(**{**json.loads(end_file.read_text()), "log": str(folder)})
             elif not left:
                 record = finished_record(job)
                 reason = "" if record else "the cluster ended the job before it was done"

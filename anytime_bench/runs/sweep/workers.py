@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -17,13 +16,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from anytime_bench.runs.sweep.jobs import BUSY, Job
+from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd
+from anytime_bench.runs.sweep.process import BUSY
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """Where a job may run: a GPU, or ``threads`` CPU threads where ``gpu`` is empty."""
 
     gpu: str = ""
@@ -44,31 +44,34 @@ class Place:
         return own
 
 
+def all_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def usable_cores() -> int:
     """Cores this process may use, not more than ``OMP_NUM_THREADS`` where that is set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(all_cores(), int(limit)) if limit.isdigit() and int(limit) > 0 else all_cores()
 
 
-def places(jobs: int, gpus: list[str]) -> list[Place]:
-    """One place per job that runs at a time: a GPU each, or the CPU threads divided evenly.
+def slots_for(jobs: int, gpus: list[str]) -> list[Slot]:
+    """One slot per job that runs at a time: a GPU each, or the CPU threads divided evenly.
 
     ``OMP_NUM_THREADS`` bounds the threads of one job, as it would without a sweep.
     """
     if gpus:
-        return [Place(gpu=gpu) for gpu in gpus for _ in range(max(jobs // len(gpus), 1))]
+        return [Slot(gpu=gpu) for gpu in gpus for _ in range(max(jobs // len(gpus), 1))]
     count = jobs or 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Place(threads=min(max(cores // count, 1), usable_cores()))] * count
+    return [Slot(threads=min(max(all_cores() // count, 1), usable_cores()))] * count
 
 
 @dataclass
 class Worker:
-    """A running job. ``state`` and ``share`` are what it last reported, ``result`` is its last word."""
+    """A running job. ``state`` and ``share`` are what it last reported, ``end`` how it says it ended."""
 
     job: Job
-    place: Place
+    slot: Slot
     process: subprocess.Popen[bytes]
     log: Path
     events: IO[bytes]
@@ -76,31 +79,31 @@ class Worker:
     started: float | None = None
     state: str = "starting"
     share: float | None = None
-    result: dict[str, Any] | None = None
+    end: JobEnd | None = None
     stopped: str = ""
     _rest: bytes = b""
 
     @classmethod
-    def start(cls, job: Job, place: Place, log: Path) -> Worker:
+    def start(cls, job: Job, slot: Slot, log: Path) -> Worker:
         """Start the job's process. It dies with this one: by the kernel's word, or when its standard input closes."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        job = dataclasses.replace(job, threads=place.threads)
+        job = dataclasses.replace(job, threads=slot.threads)
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
         try:
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "anytime_bench.runs.sweep.jobs", job.to_json(), str(write_end)],
+                    [sys.executable, "-m", "anytime_bench.runs.sweep.process", job.to_json(), str(write_end)],
                     stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, pass_fds=(write_end,),
-                    start_new_session=True, env=place.environment(os.environ),
+                    start_new_session=True, env=slot.environment(os.environ),
                 )  # fmt: skip
         except BaseException:
             os.close(read_end)
             raise
         finally:
             os.close(write_end)
-        return cls(job, place, process, log, os.fdopen(read_end, "rb", buffering=0))
+        return cls(job, slot, process, log, os.fdopen(read_end, "rb", buffering=0))
 
     def poll(self, time_limit: float) -> bool:
         """Take in what the job reported; stop it beyond ``time_limit`` seconds of work. True when it has ended."""
@@ -132,25 +135,22 @@ class Worker:
     def seconds(self) -> float:
         return time.monotonic() - (self.started or self.created)
 
-    def progress(self) -> dict[str, Any]:
-        """What the overview shows of this job."""
-        shown = {"name": self.job.name, "place": self.place.label, "state": self.state, "share": self.share}
-        return {**shown, "seconds": self.seconds}
-
-    def verdict(self) -> dict[str, Any]:
-        """``status``, ``reason`` and ``record`` of the ended job, also where it had no last word."""
-        code = self.process.returncode
+    def ended(self) -> JobEnd:
+        """How the job ended, also where the process said nothing about it."""
+        end = self.end or self._silent_end()
         if self.stopped:
-            return {"status": "failed", "reason": self.stopped, "record": ""}
-        if self.result is not None:
-            return self.result
+            end = JobEnd("failed", self.stopped)
+        return dataclasses.replace(end, seconds=self.seconds, log=str(self.log))
+
+    def _silent_end(self) -> JobEnd:
+        code = self.process.returncode
         if code == BUSY:
-            return {"status": "busy", "reason": "", "record": ""}
+            return JobEnd("busy")
         if code < 0:
             name = signal.Signals(-code).name
             hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-            return {"status": "failed", "reason": f"killed by {name}{hint}", "record": ""}
-        return {"status": "failed", "reason": f"the process ended with status {code} and no record", "record": ""}
+            return JobEnd("failed", f"killed by {name}{hint}")
+        return JobEnd("failed", f"the process ended with status {code} and no record")
 
     def _listen(self) -> None:
         while True:
@@ -162,14 +162,14 @@ class Worker:
                 return
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                self._take(json.loads(line))
+                self._take(Event.from_json(line))
 
-    def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] == "done":
-            self.result = {key: event[key] for key in ("status", "reason", "record")}
-        elif event["event"] == "started":
+    def _take(self, event: Event) -> None:
+        if event.kind == "done":
+            self.end = event.end
+        elif event.kind == "started":
             self.started, self.state = time.monotonic(), "working"
-        elif event["event"] == "training":
-            self.state, self.share = f"epoch {event['epoch']}/{event['epochs']}", event["fraction"]
+        elif event.kind == "training":
+            self.state, self.share = f"epoch {event.epoch}/{event.epochs}", event.share
         else:
             self.state = "waits for the machine"

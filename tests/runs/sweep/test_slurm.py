@@ -14,8 +14,8 @@ from anytime_bench.records import store
 from anytime_bench.runs.sweep.display import Overview
 from anytime_bench.runs.sweep.grid import Grid
 from anytime_bench.runs.sweep.jobs import Job
-from anytime_bench.runs.sweep.local import gather
-from anytime_bench.runs.sweep.planning import plan_apart, plan_sweep
+from anytime_bench.runs.sweep.local import plan_in_subprocess
+from anytime_bench.runs.sweep.planning import plan_sweep
 from anytime_bench.runs.sweep.slurm import levels, parameters, queued, srun_options, submit, sweep_on_slurm, watch
 
 SCRIPT = Path(__file__).parents[2] / "support" / "one_node_slurm.sh"
@@ -88,7 +88,7 @@ def test_sweep_survives_a_killed_and_requeued_job(slurm, tmp_path):
     start_now(victim)
     with Overview(console(), len(plan.jobs)) as overview:
         ends = watch(plan, folder, arrays, overview)
-    assert [each.status for each in gather(plan, ends)] == ["ok"] * 6, ends
+    assert [each.status for each in plan.outcomes(ends)] == ["ok"] * 6, ends
     assert results(grid.out) == expected
     assert {each.status for each in sweep_on_slurm(grid, console())} == {"cached"}
 
@@ -114,7 +114,7 @@ def test_a_pre_empted_job_requeues_itself(slurm, tmp_path):
         methods=["slow"], tasks=["specks"], overrides=quick, plugins=[plugin], out=str(tmp_path / "runs"),
         recipe=str(recipe), device="cpu",
     )  # fmt: skip
-    plan = plan_apart(grid, ["srun", "--quiet", *srun_options({"partition": "main", "cpus_per_task": 1})])
+    plan = plan_in_subprocess(grid, ["srun", "--quiet", *srun_options({"partition": "main", "cpus_per_task": 1})])
     folder = tmp_path / "logs"
     arrays = sorted(set(submit(plan, grid, folder).values()))
     deadline = time.monotonic() + 100
@@ -135,7 +135,9 @@ def test_a_pre_empted_job_requeues_itself(slurm, tmp_path):
 
 
 def test_arrays_wait_for_each_other_and_times_are_taken_one_by_one():
-    train, time_it = Job("a", "prepared", "m", "t", 0), Job("b", "record", "m", "t", 0, alone=True, needs=("a",))
+    run = {"method": "m", "task": "t", "seed": 0}
+    train = Job(name="a", until="prepared", **run)
+    time_it = Job(name="b", until="record", exclusive=True, needs=("a",), **run)
     assert [[job.name for job in group] for group in levels({"a": train, "b": time_it})] == [["a"], ["b"]]
     slurm = {
         "partition": "gpu",

@@ -21,10 +21,10 @@ from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.runs.sweep.display import Overview
 from anytime_bench.runs.sweep.grid import Grid
-from anytime_bench.runs.sweep.jobs import do
-from anytime_bench.runs.sweep.local import Runner, gather, sweep
+from anytime_bench.runs.sweep.local import Runner, sweep
 from anytime_bench.runs.sweep.planning import plan_sweep
-from anytime_bench.runs.sweep.workers import places
+from anytime_bench.runs.sweep.process import run_job
+from anytime_bench.runs.sweep.workers import slots_for
 
 PLUGIN = str(Path(__file__).parents[2] / "support" / "sweep_plugin.py")
 QUICK = ["epochs=4", "batch_size=30", "timing_rounds=0", "resamples=20", "training.lr=0.1"]
@@ -70,7 +70,7 @@ def weights(out):
 def calm(grid, out):
     """What an undisturbed sweep finds, done in this process."""
     for job in plan_sweep(dataclasses.replace(grid, out=str(out))).jobs.values():
-        do(job)
+        run_job(job)
     return weights(out)
 
 
@@ -78,7 +78,7 @@ def leftovers(out):
     return [path for path in Path(out).rglob("*") if path.suffix == ".part"]
 
 
-def children(of, word="anytime_bench.runs.sweep.jobs"):
+def children(of, word="anytime_bench.runs.sweep.process"):
     try:
         found = psutil.Process(of).children(recursive=True)
         return [each for each in found if word in " ".join(each.cmdline())]
@@ -142,7 +142,7 @@ def test_twenty_workers_killed_at_random(grid, tmp_path):
             shutil.rmtree(asked.out)
             continue
         with Overview(Console(file=io.StringIO()), len(plan.jobs)) as overview:
-            gather(plan, Runner(plan, asked, places(2, []), overview).run())
+            Runner(plan, asked, slots_for(2, []), overview).run()
         repeats += 1
     stop.set()
     killer.join()
@@ -223,7 +223,7 @@ def test_a_full_disk(grid, small_disk, tmp_path):
         os.truncate(filler, filler.stat().st_size // 4096 * 4096 - pages * 4096)
         reason = ""
         try:
-            do(job)
+            run_job(job)
         except UserError as error:
             reason = str(error)
             failures += 1
@@ -231,7 +231,7 @@ def test_a_full_disk(grid, small_disk, tmp_path):
         assert leftovers(out) == []
         filler.unlink()
         if plan_sweep(asked).jobs:
-            assert do(job)["status"] == "ok"
+            assert run_job(job).status == "ok"
         assert weights(out) == expected
         shutil.rmtree(out)
     assert 3 <= failures < 8

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,12 @@ import pytest
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.runs.sweep.grid import Grid, make_grid, parse_seeds, read_plan_file
-from anytime_bench.runs.sweep.jobs import Job, do, locked, machine, machine_lock, take_lock
-from anytime_bench.runs.sweep.local import Outcome, gather, repeat_command
-from anytime_bench.runs.sweep.planning import SweepPlan, plan_apart, plan_sweep
+from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd, Outcome, SweepPlan
+from anytime_bench.runs.sweep.local import plan_in_subprocess
+from anytime_bench.runs.sweep.planning import plan_sweep
+from anytime_bench.runs.sweep.process import locked, machine, machine_lock, run_job, take_lock
 from anytime_bench.runs.sweep.slurm import levels
-from anytime_bench.runs.sweep.workers import places
+from anytime_bench.runs.sweep.workers import slots_for
 
 PLUGIN = str(Path(__file__).parents[2] / "support" / "sweep_plugin.py")
 QUICK = ["epochs=3", "batch_size=30", "timing_rounds=0", "resamples=20", "training.lr=0.1"]
@@ -51,7 +51,7 @@ def test_a_row_of_the_sweep_lends_its_own_training(grid):
 def test_times_are_taken_by_jobs_that_are_alone(grid):
     timed = dataclasses.replace(grid, methods=["plain", "borrower"], overrides=[*QUICK[:2], "timing_rounds=3"])
     plan = plan_sweep(timed)
-    assert [(job.until, job.alone) for job in plan.jobs.values()] == [("prepared", False), ("record", True)] * 2
+    assert [(job.until, job.exclusive) for job in plan.jobs.values()] == [("prepared", False), ("record", True)] * 2
     # On a cluster: trainings, then what borrows from them, then all timings.
     assert [[job.name for job in group] for group in levels(plan.jobs)] == [
         ["train plain@specks@0"],
@@ -63,17 +63,17 @@ def test_times_are_taken_by_jobs_that_are_alone(grid):
 def test_skipped_with_its_reason(grid):
     plan = plan_sweep(dataclasses.replace(grid, methods=["not_here"]))
     assert (plan.cells[0].state, plan.cells[0].why, plan.jobs) == ("skip", "never fits", {})
-    assert gather(plan, {}) == [Outcome("not_here", "specks", 0, "skipped", "never fits")]
+    assert plan.outcomes({}) == [Outcome("not_here", "specks", 0, "skipped", "never fits")]
 
 
 def test_what_exists_is_not_repeated(grid):
     plan = plan_sweep(grid)
     (job,) = plan.jobs.values()
-    path = do(job)["record"]
+    path = run_job(job).record
     again = plan_sweep(grid)
     assert (again.cells[0].state, again.cells[0].record, again.jobs) == ("cached", path, {})
-    # The same job once more, as a second sweep would have it in hand: found, not repeated.
-    assert do(job) == {"status": "ok", "reason": "", "record": path}
+    # The same job once more, as a second sweep would do it: found, not repeated.
+    assert run_job(job) == JobEnd("ok", record=path)
     assert plan_sweep(dataclasses.replace(grid, existing="error")).cells[0].state == "refused"
     assert plan_sweep(dataclasses.replace(grid, existing="rerun")).cells[0].state == "new"
     for other in (["epochs=4"], ["training.lr=0.2"], ["resamples=30"]):
@@ -84,7 +84,7 @@ def test_what_exists_is_not_repeated(grid):
 @pytest.mark.parametrize("damage", ["truncated record", "truncated trace", "no trace", "altered record"])
 def test_a_damaged_record_is_set_aside_and_its_run_repeated(grid, damage):
     (job,) = plan_sweep(grid).jobs.values()
-    path = Path(do(job)["record"])
+    path = Path(run_job(job).record)
     trace = path.with_suffix(".npz")
     if damage == "truncated record":
         path.write_bytes(path.read_bytes()[:500])
@@ -99,7 +99,7 @@ def test_a_damaged_record_is_set_aside_and_its_run_repeated(grid, damage):
     assert path.name in plan.warnings[0]
     assert path.with_name(path.name + ".damaged").exists()
     (job,) = plan.jobs.values()
-    record = store.load(Path(do(job)["record"]))
+    record = store.load(Path(run_job(job).record))
     assert plan_sweep(grid).cells[0].state == "cached"
     assert record.status == "ok"
 
@@ -107,19 +107,19 @@ def test_a_damaged_record_is_set_aside_and_its_run_repeated(grid, damage):
 @pytest.mark.parametrize("name", ["weights.safetensors", "checkpoint.safetensors"])
 def test_truncated_weights_are_trained_again_to_the_same_bits(grid, name):
     (job,) = plan_sweep(grid).jobs.values()
-    record = Path(do(job)["record"])
+    record = Path(run_job(job).record)
     weights = next(Path(grid.out).rglob("weights.safetensors"))
     whole = weights.read_bytes()
     weights.unlink()
     (weights.parent / name).write_bytes(whole[: len(whole) // 2])
     record.unlink()
-    assert do(job)["status"] == "ok"
+    assert run_job(job).status == "ok"
     assert weights.read_bytes() == whole
 
 
 def test_altered_weights_are_refused(grid):
     (job,) = plan_sweep(grid).jobs.values()
-    path = Path(do(job)["record"])
+    path = Path(run_job(job).record)
     weights = next(Path(grid.out).rglob("weights.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -131,7 +131,7 @@ def test_altered_weights_are_refused(grid):
         verify_weights(weights, record.training.weights_sha256, "the record")
     path.unlink()
     with pytest.raises(UserError, match="were altered"):
-        do(job)
+        run_job(job)
 
 
 def test_a_pickle_in_place_of_weights_runs_no_code(grid, tmp_path):
@@ -143,10 +143,10 @@ def test_a_pickle_in_place_of_weights_runs_no_code(grid, tmp_path):
             return (Path.touch, (tmp_path / "code-ran",))
 
     (job,) = plan_sweep(grid).jobs.values()
-    Path(do(job)["record"]).unlink()
+    Path(run_job(job).record).unlink()
     weights = next(Path(grid.out).rglob("weights.safetensors"))
     weights.write_bytes(pickle.dumps(Bomb()))
-    assert do(job)["status"] == "ok"
+    assert run_job(job).status == "ok"
     assert not (tmp_path / "code-ran").exists()
 
 
@@ -161,23 +161,23 @@ def test_a_run_in_other_hands_is_left_alone(grid):
     (job,) = plan_sweep(grid).jobs.values()
     with locked(job) as free:
         assert free
-        assert do(job)["status"] == "busy"
-    assert do(job)["status"] == "ok"
+        assert run_job(job).status == "busy"
+    assert run_job(job).status == "ok"
 
 
 def test_a_timing_has_the_machine_alone(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     shared, alone = fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB
-    with machine(alone=False), machine(alone=False):
+    with machine(exclusive=False), machine(exclusive=False):
         assert take_lock(machine_lock(), alone) is None
-    with machine(alone=True):
+    with machine(exclusive=True):
         assert take_lock(machine_lock(), shared) is None
 
 
 def test_planning_in_another_process_gives_the_same_plan(grid):
-    assert plan_apart(grid) == plan_sweep(grid)
+    assert plan_in_subprocess(grid) == plan_sweep(grid)
     with pytest.raises(UserError, match="unknown method 'plian'"):
-        plan_apart(dataclasses.replace(grid, methods=["plian"]))
+        plan_in_subprocess(dataclasses.replace(grid, methods=["plian"]))
 
 
 def test_jobs_and_plans_survive_json(grid):
@@ -185,6 +185,8 @@ def test_jobs_and_plans_survive_json(grid):
     assert SweepPlan.from_json(plan.to_json()) == plan
     (first, *_) = plan.jobs.values()
     assert Job.from_json(first.to_json()) == first
+    event = Event("done", end=JobEnd("failed", "why", seconds=1.5))
+    assert Event.from_json(event.to_json()) == event
 
 
 def test_plan_file_and_its_errors(tmp_path):
@@ -214,18 +216,21 @@ def test_plan_file_and_its_errors(tmp_path):
 def test_seeds():
     assert parse_seeds("0-2,7,1") == [0, 1, 2, 7]
     assert parse_seeds([3, "5-6"]) == [3, 5, 6]
+    for text in ("0-999999999", "9" * 5000, "-1", "1_0"):
+        with pytest.raises(UserError, match=r"^seeds '"):
+            parse_seeds(text)
 
 
 def test_repeat_command_names_just_the_failures():
     grid = Grid(methods=["a", "b"], seeds=[0, 1], out="my runs", overrides=["epochs=3"])
     failed = [Outcome("a", "digits", 1, "failed"), Outcome("b", "digits", 0, "failed")]
     ok = [Outcome("a", "digits", 0, "ok"), Outcome("b", "digits", 1, "cached")]
-    assert repeat_command(grid, ok) == ""
-    command = repeat_command(grid, [*failed, *ok])
+    assert grid.repeat_command(ok) == ""
+    command = grid.repeat_command([*failed, *ok])
     assert "--only a@digits@1 --only b@digits@0" in command
     assert "--out 'my runs'" in command
     assert command.endswith("epochs=3")
-    assert "--only" not in repeat_command(grid, failed[:1])
+    assert "--only" not in grid.repeat_command(failed[:1])
 
 
 def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
@@ -233,19 +238,15 @@ def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [place.threads for place in places(3, [])] == [2, 2, 2]
-    assert [place.threads for place in places(0, [])] == [8]
-    assert [place.gpu for place in places(0, ["0", "2"])] == ["0", "2"]
-    assert places(0, ["2"])[0].environment({})["CUDA_VISIBLE_DEVICES"] == "2"
-    assert places(4, [])[0].environment({"A": "b"}) == {
+    assert [slot.threads for slot in slots_for(3, [])] == [2, 2, 2]
+    assert [slot.threads for slot in slots_for(0, [])] == [8]
+    assert [slot.gpu for slot in slots_for(0, ["0", "2"])] == ["0", "2"]
+    assert slots_for(0, ["2"])[0].environment({})["CUDA_VISIBLE_DEVICES"] == "2"
+    assert slots_for(4, [])[0].environment({"A": "b"}) == {
         "A": "b", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2",
     }  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert places(3, [])[0].threads == 1
-
-
-def test_json_of_an_outcome_is_plain():
-    assert json.loads(json.dumps(dataclasses.asdict(Outcome("a", "t", 0, "ok"))))["status"] == "ok"
+    assert slots_for(3, [])[0].threads == 1
 
 
 def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
@@ -263,4 +264,4 @@ def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
     cut = make_row("serial_ce", recipe_for("fashion_mnist", None, "cpu")).config
     full = make_row("serial_ce", recipe_for("fashion_mnist", "fashion_mnist")).config
     assert cut.recipe_sha256() != full.recipe_sha256()
-    assert plan.cells[0].expected["recipe_sha256"] == cut.recipe_sha256()
+    assert plan.cells[0].identity.recipe_sha256 == cut.recipe_sha256()
