@@ -25,6 +25,9 @@ _HOME = {
     "load_plugin": "methods.plugins",
     "load_task": "tasks.loading",
     "make_task": "tasks.task",
+    "register_corruption": "corruptions.catalogue",
+    "register_recipe": "training.recipes",
+    "register_task": "tasks.loading",
     "run": "runs.pipeline",
 }
 __all__ = list(_HOME)

@@ -1,8 +1,10 @@
-"""Names to objects: entry points, plugin files and classes of the same process, in one typed registry.
+"""Names to objects in one typed registry per kind: entry points, plugin files and objects of this process.
 
-Resolution order: a Python object registered in this process, then a plugin (``--plugin file.py`` or
-``package.module``), then the entry-point group. Nothing is imported until it is asked for, so listing names is
-instant. Two origins for one name are an error that names both; a later plugin file may not shadow an installed one.
+Resolution order: an object registered in this process, then a plugin (``--plugin file.py`` or ``package.module``),
+then the suite's own table, then the entry-point group. Nothing is imported until it is asked for, so listing names is
+instant. Two origins for one name are an error that names both; a plugin may not shadow what is installed.
+
+This module is generic: it knows no kind. Each kind makes its own ``Registry`` in the room it belongs to.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -19,7 +23,6 @@ from anytime_bench.errors import UserError, describe, did_you_mean
 
 METHODS = "anytime_bench.methods"
 TASKS = "anytime_bench.tasks"
-CORRUPTIONS = "anytime_bench.corruptions"
 
 
 @dataclass(frozen=True)
@@ -49,48 +52,91 @@ def origin_identity(origin: Mapping[str, str]) -> str:
     return origin.get("sha256") or origin.get("distribution") or origin.get("target", "")
 
 
-class Registry:
-    """All names of one entry-point group, plus what plugins and this process add."""
+#: File and SHA-256 of the plugin that is being imported; what registers meanwhile comes from it.
+_importing: ContextVar[Mapping[str, str]] = ContextVar("importing", default={})  # noqa: B039
 
-    def __init__(self, group: str, kind: str) -> None:
+
+@contextmanager
+def registering_from(file: str, sha256: str) -> Iterator[None]:
+    """Whatever registers inside the block has this plugin file as its origin."""
+    token = _importing.set({"file": file, "sha256": sha256})
+    try:
+        yield
+    finally:
+        _importing.reset(token)
+
+
+class Registry:
+    """All names of one kind: the suite's own table, one entry-point group, and what plugins and this process add."""
+
+    #: Every registry of this process by group, so that a plugin can be asked what it added to any of them.
+    all: dict[str, Registry] = {}  # noqa: RUF012
+
+    def __init__(self, group: str, kind: str, builtin: Mapping[str, Any] | None = None) -> None:
         self.group = group
         self.kind = kind
+        self._builtin = dict(builtin or {})
         self._added: dict[str, tuple[Any, Origin]] = {}
+        Registry.all[group] = self
 
     def add(self, name: str, target: Any, origin: Origin | None = None) -> None:
         """Register ``target`` under ``name``; a name that is taken by another object raises ``UserError``."""
-        origin = origin or Origin(
-            name, target=f"{getattr(target, '__module__', '?')}:{getattr(target, '__name__', '?')}"
-        )
+        if origin is None:
+            path = f"{getattr(target, '__module__', type(target).__module__)}:{getattr(target, '__name__', name)}"
+            origin = Origin(name, target=path, **_importing.get())
         taken = self._added.get(name)
         # A plugin file that was edited and loaded again replaces its former self.
         edited = taken is not None and bool(origin.file) and taken[1].file == origin.file
         if taken is not None and taken[0] is not target and taken[1] != origin and not edited:
-            raise UserError(f"{self.kind} '{name}' is offered twice: by {taken[1]} and by {origin}. Rename one.")
+            raise UserError(f"{self.kind} '{name}' is registered twice: by {taken[1]} and by {origin}. Rename one.")
+        if name in self._builtin and target is not self._builtin[name]:
+            raise UserError(f"{self.kind} '{name}' is taken by the suite. Rename yours.")
         installed = self._installed().get(name)
         if installed is not None and installed.value != origin.target:
             raise UserError(f"{self.kind} '{name}' of {origin} is taken by {_origin(installed)}. Rename yours.")
         self._added[name] = (target, origin)
 
     def names(self) -> list[str]:
-        return sorted({*self._added, *self._installed()})
+        """The suite's own names in the order of their table, then all others by name."""
+        return [*self._builtin, *sorted({*self._added, *self._installed()} - {*self._builtin})]
+
+    def added(self) -> dict[str, Origin]:
+        """What plugins and this process added, by name."""
+        return {name: origin for name, (_, origin) in self._added.items()}
 
     def origins(self) -> Iterator[Origin]:
         """One origin per name, without importing anything."""
         for name in self.names():
-            yield self._added[name][1] if name in self._added else _origin(self._installed()[name])
+            if name in self._added:
+                yield self._added[name][1]
+            elif name in self._builtin:
+                yield Origin(name, "anytime_bench")
+            else:
+                yield _origin(self._installed()[name])
 
-    def get(self, name: str) -> tuple[Any, Origin]:
+    def resolve(self, name: str) -> tuple[Any, Origin]:
         """The object and its origin. Unknown names raise ``UserError`` with the nearest ones."""
         if name in self._added:
             return self._added[name]
+        if name in self._builtin:
+            return self._builtin[name], Origin(name, "anytime_bench")
         entry = self._installed().get(name)
         if entry is None:
-            raise UserError(f"unknown {self.kind} '{name}'.{did_you_mean(name, self.names())}")
+            near = did_you_mean(name, self.names())
+            raise UserError(f"unknown {self.kind} '{name}'.{near} One of your own comes with --plugin FILE.")
         try:
             return entry.load(), _origin(entry)
         except Exception as error:
             raise UserError(f"{self.kind} '{name}' of {_origin(entry)} fails to import: {describe(error)}") from error
+
+    @contextmanager
+    def temporary(self) -> Iterator[None]:
+        """Forget, at the end of the block, what was registered inside it."""
+        before = dict(self._added)
+        try:
+            yield
+        finally:
+            self._added = before
 
     def _installed(self) -> dict[str, EntryPoint]:
         return _entries(self.group, self.kind, tuple(sys.path))
@@ -99,15 +145,16 @@ class Registry:
 @cache
 def _entries(group: str, kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Entry points of a group; ``path`` is in the key because an extended ``sys.path`` may hold more of them."""
-    found: dict[str, EntryPoint] = {}
+    entries: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
-        before = found.get(entry.name)
+        before = entries.get(entry.name)
         if before is not None and before.value != entry.value:
             raise UserError(
-                f"{kind} '{entry.name}' is offered twice: by {_origin(before)} and by {_origin(entry)}. Uninstall one."
+                f"{kind} '{entry.name}' is registered twice: by {_origin(before)} and by {_origin(entry)}. "
+                "Uninstall one."
             )
-        found[entry.name] = entry
-    return found
+        entries[entry.name] = entry
+    return entries
 
 
 def _origin(entry: EntryPoint) -> Origin:

@@ -70,6 +70,7 @@ CHECKS: tuple[Check, ...] = (
     Check("same_input_twice", costs.check_same_input_twice, FORM),
     Check("macs_increase", costs.check_macs_increase, (*FORM, "lazy")),
     Check("gradients", learning.check_gradients, (*FORM, "finite")),
+    Check("finish", learning.check_finish, REPEATABLE),
     Check("checkpoint", learning.check_checkpoint, REPEATABLE),
     Check("pickles", portability.check_pickles, REPEATABLE),
 )

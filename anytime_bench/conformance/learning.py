@@ -8,7 +8,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from anytime_bench.conformance.fixture import NotApplicable, Subject, require, require_equal, seeded, stream_answers
-from anytime_bench.methods.contract import Progress
+from anytime_bench.methods.contract import Method, Progress
 
 
 def check_gradients(subject: Subject) -> None:
@@ -39,6 +39,35 @@ def check_gradients(subject: Subject) -> None:
         not dead,
         f"no gradient reaches {', '.join(dead[:5])}{' and others' if len(dead) > 5 else ''}: "
         "use them in training_loss, remove them, or set requires_grad to False",
+    )
+
+
+def check_finish(subject: Subject) -> None:
+    """``finish`` fits tensors the model was built with, equally from equal seeds, and leaves finite answers."""
+    method = subject.method
+    if type(method).finish is Method.finish:
+        raise NotApplicable("nothing is fitted after training")
+    images = subject.images("finish", 8)
+    targets = torch.randint(subject.task.num_classes, (8,), generator=torch.Generator().manual_seed(subject.seed))
+    runs: list[list[Tensor]] = []
+    for _ in range(2):
+        model = subject.model()
+        built = {name: value.shape for name, value in model.state_dict().items()}
+        with seeded(subject.seed):
+            method.finish(model, lambda: iter([(images[:4], targets[:4]), (images[4:], targets[4:])]))
+        changed = built.items() ^ {name: value.shape for name, value in model.state_dict().items()}.items()
+        require(
+            not changed,
+            f"finish adds, removes or reshapes {', '.join(sorted({name for name, _ in changed}))}: make every tensor "
+            "that it fits in build, or the stored weights fit no new model",
+        )
+        runs.append(stream_answers(model.eval(), images))
+    broken = [k for k, answer in enumerate(runs[0]) if not bool(answer.isfinite().all())]
+    require(not broken, f"exit {broken[:1]} answers with NaN or infinity after finish")
+    require_equal(
+        runs[1],
+        runs[0],
+        lambda k: f"exit {k} differs between two runs of finish from one seed: draw from torch's random state alone",
     )
 
 

@@ -22,7 +22,7 @@ def check_named(
     synthetic one with the method's defaults. ``overrides`` are ``key=value`` options. Raises ``UserError`` for names,
     files and options that do not exist.
     """
-    names = load_plugin(method) if method.endswith(".py") else [method]
+    names = load_plugin(method).get("method", []) if method.endswith(".py") else [method]
     card = None
     if task is not None:
         from anytime_bench.tasks.loading import load_task

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from anytime_bench.corruptions.catalogue import KINDS, LEFT_OUT, Catalogue, Corruption, conditions, named, register
+from anytime_bench.corruptions.catalogue import (
+    KINDS,
+    LEFT_OUT,
+    Catalogue,
+    Corruption,
+    conditions,
+    named,
+    register_corruption,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +29,7 @@ __all__ = [
     "conditions",
     "corrupt",
     "named",
-    "register",
+    "register_corruption",
 ]
 
 

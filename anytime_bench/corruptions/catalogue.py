@@ -4,8 +4,8 @@ Paper kinds act on normalised images (value 0 is the data set's mean) and have n
 pixels in [0, 1] and have severities 1 to 5: the constants of the script that made CIFAR-10-C (Hendrycks and
 Dietterich, ICLR 2019, arXiv 1903.12261), which are not those of ImageNet-C. Frost is left out; see ``LEFT_OUT``.
 
-A plugin adds a corruption with ``register`` or through the entry-point group ``anytime_bench.corruptions``, whose
-target is a ``Corruption``.
+A plugin adds a corruption with ``register_corruption`` or through the entry-point group
+``anytime_bench.corruptions``, whose target is a ``Corruption`` of family "plugin".
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anytime_bench.errors import UserError, did_you_mean
-from anytime_bench.registry import CORRUPTIONS, Registry
+from anytime_bench.errors import UserError
+from anytime_bench.registry import Registry
 
-Family = Literal["paper", "common"]
+Family = Literal["paper", "common", "plugin"]
 Space = Literal["normalised", "unit"]
 
 
@@ -70,45 +70,29 @@ LEFT_OUT: Mapping[str, str] = {
 }
 
 
-class Catalogue(Mapping[str, Corruption]):
+class Catalogue(Registry, Mapping[str, Corruption]):
     """All corruptions by name, in the order of their tables: built-in ones first, then what plugins add."""
 
-    def __init__(self, builtin: Iterable[Corruption]) -> None:
-        self._builtin = {kind.name: kind for kind in builtin}
-        self._plugins = Registry(CORRUPTIONS, "corruption")
-
     def __getitem__(self, name: str) -> Corruption:
-        if name in self._builtin:
-            return self._builtin[name]
         if name in LEFT_OUT:
             raise UserError(f"corruption '{name}' is left out: {LEFT_OUT[name]}.")
-        if name not in self._plugins.names():
-            raise UserError(f"unknown corruption '{name}'.{did_you_mean(name, self)}")
-        kind, origin = self._plugins.get(name)
+        kind, origin = self.resolve(name)
         if not isinstance(kind, Corruption):
             raise UserError(f"corruption '{name}' of {origin}: expected a Corruption, got {type(kind).__name__}.")
         return kind
 
     def __contains__(self, name: object) -> bool:
-        return name in self._builtin or name in self._plugins.names()
+        return name in self.names()
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._builtin
-        yield from (name for name in self._plugins.names() if name not in self._builtin)
+        return iter(self.names())
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(self.names())
 
     def family(self, family: Family) -> tuple[str, ...]:
         """Names of one family, in order."""
         return tuple(name for name in self if self[name].family == family)
-
-    def add(self, kind: Corruption) -> Corruption:
-        """Register a corruption in this process; a taken name raises ``UserError``."""
-        if kind.name in self._builtin or kind.name in LEFT_OUT:
-            raise UserError(f"corruption '{kind.name}' is taken by the suite. Rename yours.")
-        self._plugins.add(kind.name, kind)
-        return kind
 
 
 def _paper(name: str, summary: str) -> Corruption:
@@ -123,9 +107,15 @@ def _zooms(last: float) -> tuple[float, ...]:
     return tuple(round(1 + 0.01 * step, 2) for step in range(round((last - 1) * 100) + 1))
 
 
+def _by_name(*kinds: Corruption) -> dict[str, Corruption]:
+    return {kind.name: kind for kind in kinds}
+
+
 #: Every known corruption by name.
 KINDS = Catalogue(
-    [
+    "anytime_bench.corruptions",
+    "corruption",
+    _by_name(
         _paper("focus", "sharp 16x16 window, 3x3 Gaussian blur elsewhere"),
         _paper("occlusion", "16x16 patch set to the mean"),
         _paper("resolution", "average-pooled by 1, 2 or 4, then upsampled"),
@@ -179,16 +169,29 @@ KINDS = Catalogue(
         _common("digital", "pixelate", "box-averaged and upsampled", (0.95,), (0.9,), (0.85,), (0.75,), (0.65,)),
         # (quality)
         _common("jpeg", "jpeg_compression", "JPEG quantisation, 4:2:0", (80,), (65,), (58,), (50,), (40,)),
-    ]
+    ),
 )
 
 
-def register(kind: Corruption) -> Corruption:
-    """Add a corruption to ``KINDS`` in this process; a taken name raises ``UserError``.
+def register_corruption(
+    name: str,
+    operator: Callable[..., Any],
+    *,
+    space: Space = "unit",
+    levels: tuple[tuple[Any, ...], ...] = (),
+    summary: str = "",
+) -> Corruption:
+    """Add a corruption of one's own, of family "plugin"; a taken name raises ``UserError``.
 
-    For example ``register(Corruption("negative", "common", "unit", lambda pixels, draws: 1 - pixels))``.
+    ``operator(images, draws, *constants)`` returns images of the same shape; see ``Corruption``. It enters ``--noise``
+    by its name and never joins the paper's or the common set:
+    ``register_corruption("negative", lambda pixels, draws: 1 - pixels)``.
     """
-    return KINDS.add(kind)
+    if name in LEFT_OUT:
+        raise UserError(f"corruption '{name}' is taken by the suite. Rename yours.")
+    kind = Corruption(name, "plugin", space, operator, levels, summary)
+    KINDS.add(name, kind)
+    return kind
 
 
 def conditions(kinds: Iterable[str], severities: Iterable[int] | None = None) -> list[tuple[str, int | None]]:
@@ -219,7 +222,7 @@ def named(choice: str) -> tuple[str, ...]:
     if choice == "none":
         return ()
     if choice == "all":
-        return tuple(KINDS)
+        return KINDS.family("paper") + KINDS.family("common")
     if choice in ("paper", "common"):
         return KINDS.family(choice)  # type: ignore[arg-type]
     return tuple(KINDS[name.strip()].name for name in choice.split(","))

@@ -24,7 +24,7 @@ frames ``(F, B, D, H, W)``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -153,6 +153,19 @@ class Method(ABC):
         """
         logits = model(images)
         return F.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
+
+    def finish(  # noqa: B027 (optional)
+        self, model: AnytimeModel, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    ) -> None:
+        """Fit what belongs to the trained network but is not trained with it, in place; by default nothing.
+
+        Called once, after the last epoch and before the weights are stored, with ``model`` in eval mode: for ensembles
+        over finished exits, a temperature, recalibrated batch norm. Each call of ``batches`` gives one pass over the
+        training split as an epoch sees it: normalised, augmented, shuffled images ``(B, D, H, W)`` and targets
+        ``(B,)``. Torch is seeded, so a resumed training ends with the same bits. Parameters that only this method
+        moves take no gradient in ``training_loss``: give them ``requires_grad=False``. The validation split is not
+        offered, because stopping rules are fitted on it.
+        """
 
     def adopt(self, model: AnytimeModel, weights: Mapping[str, Tensor]) -> None:
         """Load the weights of ``weights_from`` or ``starts_from`` into ``model``; strict by default."""

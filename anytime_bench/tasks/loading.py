@@ -22,10 +22,16 @@ SPLIT_SEED = 20210
 TaskReader = Callable[[Path | None, str], Task]
 
 
+def register_task(name: str, read: TaskReader) -> TaskReader:
+    """Add a task of one's own: ``read(data_root, argument)`` returns a ``Task``; a taken name raises ``UserError``."""
+    tasks.add(name, read)
+    return read
+
+
 def load_task(name: str, data_root: str | Path | None = None) -> Task:
     """Read a task by name. ``data_root`` is where its files lie, for those that are not embedded."""
     family, _, argument = name.partition(":")
-    reader, origin = tasks.get(family)
+    reader, origin = tasks.resolve(family)
     try:
         task = reader(Path(data_root) if data_root is not None else None, argument)
     except UserError:

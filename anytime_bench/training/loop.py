@@ -12,13 +12,13 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from anytime_bench.files import file_sha256, write_atomically
 from anytime_bench.methods.contract import AnytimeModel, Method, Progress
@@ -147,10 +147,11 @@ def train(
         with storage_errors(folder):
             _append_log(folder / "log.jsonl", epoch, mean_loss, learning_rate(settings, epoch), accuracies, seconds)
             write_tensors(checkpoint, snapshot(model, optimizer, parameters), seconds=seconds, losses=losses)
-    seconds = before + time.perf_counter() - started
     weights = folder / "weights.safetensors"
     if not first_process:
-        return TrainingReport("", settings.epochs, seconds, losses)
+        return TrainingReport("", settings.epochs, before + time.perf_counter() - started, losses)
+    finish(method, model, train_split, config, seed)
+    seconds = before + time.perf_counter() - started
     with storage_errors(folder):
         # The hash is removed first and written last: a crash between leaves weights without one, never a wrong one.
         weights.with_suffix(".sha256").unlink(missing_ok=True)
@@ -159,6 +160,17 @@ def train(
         for leftover in (checkpoint, checkpoint.with_suffix(".seconds")):
             leftover.unlink(missing_ok=True)
     return TrainingReport(file_sha256(weights), settings.epochs, seconds, losses)
+
+
+def finish(method: Method, model: AnytimeModel, split: DeviceSplit, config: RunConfig, seed: int) -> None:
+    """Let ``method`` fit what it fits after training, on draws that no epoch of the training had."""
+    generator = seeded(seed, config.training.epochs + 1, 1)
+    torch.manual_seed(int(torch.randint(0, 2**62, (), generator=generator)))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        return split.shuffled(config.training.batch_size, config.augment, generator)
+
+    method.finish(model.eval(), batches)
 
 
 @torch.inference_mode()

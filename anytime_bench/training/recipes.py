@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -10,9 +11,19 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.registry import Registry
 from anytime_bench.training.config import SECTIONS
 
 RECIPES = "anytime_bench.recipes"
+
+
+#: Recipe packages by entry point, and recipes that plugins register by name.
+recipes = Registry(RECIPES, "recipe")
+
+
+def register_recipe(name: str, recipe: Mapping[str, Any]) -> None:
+    """Add a recipe of one's own, in the form of a recipe file; ``name`` is a task's, or ``<task>.cpu``, or free."""
+    recipes.add(name, _checked(dict(recipe), name))
 
 
 def recipe_for(task: str, recipe: str | None = None, device: str = "") -> dict[str, Any]:
@@ -30,6 +41,8 @@ def recipe_for(task: str, recipe: str | None = None, device: str = "") -> dict[s
     stems = [recipe] if recipe is not None else [f"{family}.cpu"] * (device == "cpu") + [family, "default"]
     packages = sorted({entry.value for entry in entry_points(group=RECIPES)})
     for stem in stems:
+        if stem in recipes.added():
+            return {**recipes.resolve(stem)[0], "name": stem}
         for package in packages:
             resource = files(package).joinpath(f"{stem}.yaml")
             if resource.is_file():
@@ -43,7 +56,7 @@ def installed_recipes() -> list[str]:
     """Names of the recipes of all installed recipe packages."""
     packages = {entry.value for entry in entry_points(group=RECIPES)}
     found = {resource.name for package in packages for resource in files(package).iterdir()}
-    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+    return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")} | set(recipes.added()))
 
 
 def _read_recipe(text: str, source: str) -> dict[str, Any]:
@@ -51,6 +64,11 @@ def _read_recipe(text: str, source: str) -> dict[str, Any]:
         loaded = OmegaConf.to_container(OmegaConf.create(text))
     except Exception as error:
         raise UserError(f"recipe '{source}' is not valid YAML: {str(error).splitlines()[0]}") from error
+    return _checked(loaded, source)
+
+
+def _checked(loaded: object, source: str) -> dict[str, Any]:
+    """A recipe whose sections are known; ``UserError`` otherwise."""
     if not isinstance(loaded, dict):
         raise UserError(f"recipe '{source}' must be a mapping with the sections reference, {', '.join(SECTIONS)}.")
     known = {"reference", "methods", *SECTIONS}

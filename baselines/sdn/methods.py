@@ -1,13 +1,25 @@
-"""The leaderboard rows ``sdn`` (network and internal classifiers trained together) and ``sdn_ic_only``.
+"""The leaderboard rows ``sdn``, ``sdn/disjoint``, ``sdn/mixed`` and ``sdn_ic_only``: one network, three trainings.
 
-Both run on the suite's ResNet-18 (``backbone: suite``), the paper's CIFAR ResNet (``backbone: cifar``) and any timm
-model of the ResNet family (``backbone: timm/<name>``).
+============ =================================== ====================================================================
+regime       begins with                         trains
+============ =================================== ====================================================================
+``joint``    fresh weights                       network and internal classifiers (Kaya et al., SDN training)
+``disjoint`` a trained network                   the internal classifiers alone (Kaya et al., IC-only training)
+``mixed``    a trained network                   network and internal classifiers (Kubaty et al., ICML 2025)
+============ =================================== ====================================================================
+
+The trained network is ``serial_ce``'s, or what ``weights`` holds. ``sdn_ic_only`` is the disjoint regime under the name
+that it was first published with.
+
+All run on the suite's ResNet-18 (``backbone: suite``), the paper's CIFAR ResNet (``backbone: cifar``) and any timm
+model of the ResNet family (``backbone: timm/<name>``). Impossible combinations raise UserError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +49,14 @@ class SDNOptions:
     weights: str = ""
 
 
+@dataclass
+class RegimeOptions(SDNOptions):
+    """``regime``: "joint", "disjoint" or "mixed"; the rest describes the network."""
+
+    regime: str = "joint"
+
+
+REGIMES = ("joint", "disjoint", "mixed")
 _PAPER = "Kaya et al., Shallow-Deep Networks: Understanding and Mitigating Network Overthinking, ICML 2019"
 _URL = "https://arxiv.org/abs/1810.07052"
 _TICKS = "One tick for the stem and one per residual block; internal classifiers are not counted."
@@ -57,14 +77,18 @@ _DEVIATIONS = (
     "these nominal shares, as published (S10); a network with fewer blocks has fewer ICs.",
     "Kept: alpha is not confined to [0, 1] and is decayed with the other weights (S11).",
 )
+_FROZEN = (
+    "Mended: the frozen network's batch norm stays in eval mode, so neither its weights nor its statistics move while "
+    "the ICs learn (S2)."
+)
 
 
 class SDN(Method):
-    """SDN training: the network and its internal classifiers learn together, the ICs' weights growing over time."""
+    """Internal classifiers on a residual network, under one of three training regimes."""
 
     card = MethodCard(
         title="SDN",
-        paper=_PAPER,
+        paper=f"{_PAPER}; regime=mixed: Kubaty et al., How to Train Your Multi-Exit Model?, ICML 2025",
         year=2019,
         url=_URL,
         ticks=_TICKS,
@@ -72,65 +96,57 @@ class SDN(Method):
             *_DEVIATIONS,
             "Mended: the published SDN training stops with an error, ic_only being unset (S3); the weights tau follow "
             "the paper.",
+            f"regime=disjoint: {_FROZEN}",
+            "regime=mixed (arXiv 2407.14320): the network is trained first, then everything, each for the recipe's "
+            "epochs and along its learning rates; the second training has SDN's loss with its growing weights.",
         ),
     )
-    Config = SDNOptions
-
-    def build(self, task: TaskCard) -> AnytimeModel:
-        backbone, _ = make_backbone(self.config, task)
-        return ShallowDeepNet(backbone, task.num_classes, task.shape, self.config.ic_input)
-
-    def training_loss(self, model: AnytimeModel, images: Tensor, targets: Tensor, progress: Progress) -> Tensor:
-        """sum_i tau_i CE_i + CE_final."""
-        return sdn_loss(model(images), targets, tau(progress.epoch, progress.epochs, nominal_of(model)))
-
-
-class SDNICOnly(Method):
-    """IC-only training: internal classifiers on a trained network that stays as it is.
-
-    On the suite's backbone the network is ``serial_ce``'s; on any other it is read from ``weights``.
-    """
-
-    card = MethodCard(
-        title="SDN (IC only)",
-        paper=_PAPER,
-        year=2019,
-        url=_URL,
-        ticks=_TICKS,
-        deviations=(
-            *_DEVIATIONS,
-            "Mended: the frozen network's batch norm stays in eval mode, so neither its weights nor its statistics "
-            "move while the ICs learn (S2).",
-        ),
-    )
-    Config = SDNOptions
+    Config: ClassVar[type[SDNOptions]] = RegimeOptions
+    variant_option: ClassVar[str | None] = "regime"
 
     def __init__(self, config: SDNOptions | None = None) -> None:
         super().__init__(config)
-        if not self.config.weights and self.config.backbone != "suite":
-            raise UserError(
-                f"sdn_ic_only trains classifiers on a trained network, and backbone '{self.config.backbone}' has none: "
-                "give weights=FILE, or backbone=suite, which takes serial_ce's."
-            )
-        self.starts_from = None if self.config.weights else "serial_ce"
+        if self.regime not in REGIMES:
+            raise UserError(f"regime is '{self.regime}'; expected one of {', '.join(REGIMES)}.")
+        if self.regime != "joint":
+            self.starts_from = source_of_backbone(self.regime, self.config)
+
+    @property
+    def regime(self) -> str:
+        """How the row is trained; joint where the options, as another row may hold them, describe a network alone."""
+        return str(getattr(self.config, "regime", "joint"))
 
     def build(self, task: TaskCard) -> AnytimeModel:
-        backbone, complete = make_backbone(self.config, task)
-        if self.config.weights and not complete:
-            raise UserError(
-                f"weights file '{self.config.weights}' has no classifier for {task.num_classes} classes, and "
-                f"sdn_ic_only trains none: give the weights of a network trained on {task.name}, or use sdn."
-            )
-        return ShallowDeepNet(backbone, task.num_classes, task.shape, self.config.ic_input, frozen=True)
+        """The network with its internal classifiers for ``task``; trained weights come by ``adopt``."""
+        frozen = self.regime == "disjoint"
+        backbone = frozen_backbone(self.regime, self.config, task) if frozen else make_backbone(self.config, task)[0]
+        return ShallowDeepNet(backbone, task.num_classes, task.shape, self.config.ic_input, frozen=frozen)
 
     def adopt(self, model: AnytimeModel, weights: Mapping[str, Tensor]) -> None:
-        """Load ``serial_ce``'s weights into the backbone; the ICs stay as initialised."""
+        """Load ``serial_ce``'s weights into the network; the internal classifiers stay as initialised."""
         assert isinstance(model, ShallowDeepNet)
         adopt_serial(model.backbone, weights)
 
     def training_loss(self, model: AnytimeModel, images: Tensor, targets: Tensor, progress: Progress) -> Tensor:
-        """sum_i CE_i over the internal classifiers."""
-        return ic_only_loss(model(images), targets)
+        """sum_i tau_i CE_i + CE_final; with a frozen network the sum of the internal classifiers' CE_i."""
+        logits = model(images)
+        if self.regime == "disjoint":
+            return ic_only_loss(logits, targets)
+        return sdn_loss(logits, targets, tau(progress.epoch, progress.epochs, nominal_of(model)))
+
+
+class SDNICOnly(SDN):
+    """The disjoint regime under its first name, with the options that its published records hold."""
+
+    card = MethodCard(
+        title="SDN (IC only)", paper=_PAPER, year=2019, url=_URL, ticks=_TICKS, deviations=(*_DEVIATIONS, _FROZEN)
+    )
+    Config = SDNOptions
+    variant_option = None
+
+    @property
+    def regime(self) -> str:
+        return "disjoint"
 
 
 def nominal_of(model: torch.nn.Module) -> Sequence[float]:
@@ -138,6 +154,29 @@ def nominal_of(model: torch.nn.Module) -> Sequence[float]:
     inner = getattr(model, "module", model)
     assert isinstance(inner, ShallowDeepNet)
     return inner.nominal
+
+
+def source_of_backbone(regime: str, options: SDNOptions) -> str | None:
+    """The method whose trained network ``regime`` begins with; None where a file of weights gives it."""
+    if options.weights:
+        return None
+    if options.backbone != "suite":
+        raise UserError(
+            f"the {regime} regime begins with a trained network, and backbone '{options.backbone}' has "
+            "none: give weights=FILE, or backbone=suite, which takes serial_ce's."
+        )
+    return "serial_ce"
+
+
+def frozen_backbone(regime: str, options: SDNOptions, task: TaskCard) -> Backbone:
+    """The backbone that ``regime`` leaves as it is; a file of weights must therefore hold its classifier too."""
+    backbone, complete = make_backbone(options, task)
+    if options.weights and not complete:
+        raise UserError(
+            f"weights file '{options.weights}' has no classifier for {task.num_classes} classes, and "
+            f"the {regime} regime trains none: give those of a network trained on {task.name}, or use another."
+        )
+    return backbone
 
 
 def make_backbone(options: SDNOptions, task: TaskCard) -> tuple[Backbone, bool]:

@@ -23,7 +23,7 @@ Shapes: images ``(B, D, H, W)``, logits of an exit ``(B, C)``, logits of all exi
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -96,16 +96,17 @@ class InternalClassifier(nn.Module):
     """Feature reduction and a linear layer, for a map of ``channels`` x ``height`` x ``width``.
 
     The window is chosen per side. ``alpha`` weights the maximum and is not confined to [0, 1]. Where the window is a
-    single pixel the mix is the map itself: ``alpha`` exists, as published, and takes no gradient.
+    single pixel the mix is the map itself: ``alpha`` exists, as published, and takes no gradient. The linear layer
+    reads ``further`` numbers beside the map.
     """
 
-    def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, num_classes: int, further: int = 0) -> None:
         super().__init__()
         windows = pooling_window(height), pooling_window(width)
         self.window = (max(1, windows[0]), max(1, windows[1]))
         self.alpha = nn.Parameter(torch.rand(1), requires_grad=max(windows) > 1) if max(windows) > 0 else None
         features = channels * (height // self.window[0]) * (width // self.window[1])
-        self.linear = nn.Linear(features, num_classes)
+        self.linear = nn.Linear(features + further, num_classes)
 
     def reduce(self, x: Tensor) -> Tensor:
         """The mix of maximum and average over windows, ``(B, channels, h, w)``."""
@@ -113,16 +114,24 @@ class InternalClassifier(nn.Module):
             return x
         return self.alpha * F.max_pool2d(x, self.window) + (1 - self.alpha) * F.avg_pool2d(x, self.window)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.reduce(x).flatten(1))
+    def forward(self, x: Tensor, further: Tensor | None = None) -> Tensor:
+        """Logits ``(B, classes)`` of ``x (B, C, H, W)`` and, where there are some, ``further (B, F)`` numbers."""
+        features = self.reduce(x).flatten(1)
+        return self.linear(features if further is None else torch.cat((features, further), dim=1))
+
+
+def plain_classifier(k: int, shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The IC of exit ``k`` for maps of ``shape`` (C, H, W)."""
+    return InternalClassifier(*shape, num_classes)
 
 
 class ShallowDeepNet(AnytimeModel):
     """``backbone`` with internal classifiers placed by its MACs on images of ``image_shape`` (D, H, W).
 
-    ``positions`` are the shares of the MACs at which they stand. With ``frozen`` only the ICs learn: the backbone's
-    weights take no gradient and its batch norm stays in eval mode even in ``train()``. ``gradient_equilibrium``
-    rescales the gradients that the exits send into the blocks while training.
+    ``positions`` are the shares of the MACs at which they stand; ``blocks`` names the blocks instead, from 0.
+    ``make_classifier`` builds the IC of exit k for the shape (C, H, W) it reads. With ``frozen`` only the ICs learn:
+    the backbone's weights take no gradient and its batch norm stays in eval mode even in ``train()``.
+    ``gradient_equilibrium`` rescales the gradients that the exits send into the blocks while training.
     Raises ValueError for an ``ic_input`` other than "pre" or "post".
     """
 
@@ -137,6 +146,8 @@ class ShallowDeepNet(AnytimeModel):
         positions: Sequence[float] = POSITIONS,
         frozen: bool = False,
         gradient_equilibrium: bool = False,
+        blocks: Sequence[int] | None = None,
+        make_classifier: Callable[[int, tuple[int, int, int], int], nn.Module] = plain_classifier,
     ) -> None:
         super().__init__()
         if ic_input not in ("pre", "post"):
@@ -148,13 +159,17 @@ class ShallowDeepNet(AnytimeModel):
         self.gradient_equilibrium = gradient_equilibrium
         macs, shapes = survey(backbone, image_shape)
         placed = place_classifiers(macs, positions)
+        if blocks is not None:
+            placed = {block: sum(macs[: block + 1]) / sum(macs) for block in sorted(blocks)}
         #: Blocks, from 0, after which an IC stands, and each IC's nominal share of the cost (the C_i of the loss).
         self.ic_blocks = tuple(placed)
         self.nominal = tuple(placed.values())
         self.num_exits = len(placed) + 1
         # The stem is the first tick, so block b (from 0) is done at tick b + 2.
         self.ticks = (*(block + 2 for block in placed), len(backbone.blocks) + 1)
-        self.classifiers = nn.ModuleList(InternalClassifier(*shapes[block], num_classes) for block in placed)
+        self.classifiers = nn.ModuleList(
+            make_classifier(k, shapes[block], num_classes) for k, block in enumerate(placed)
+        )
         if frozen:
             backbone.requires_grad_(False)
 

@@ -199,7 +199,7 @@ def trained(tmp_path_factory, plugin_file):
         for index in range(40):
             pixels = rng.integers(90, 160, (20, 20, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "away" / label / f"{index}.png")
-    name = load_plugin(str(plugin_file))[0]
+    name = load_plugin(str(plugin_file))["method"][0]
     overrides = ["epochs=1", "timing_rounds=0"]
     quiet = Display(quiet=True)
     record = run(name, "digits", overrides=overrides, out=folder / "runs", device="cpu", display=quiet)

@@ -12,7 +12,10 @@ from anytime_bench.training.recipes import recipe_for
 
 #: The shapes of the tasks that have a recipe for the CPU; digits has one recipe for all machines.
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10_jpeg": (3, 32, 32)}
-ROWS = ["ensemble/mean", "ensemble/last"]
+ROWS = [
+    "blt", "boostnet", "boostnet/sdn", "ensemble/last", "ensemble/mean", "msdnet", "sdn", "sdn/mixed", "serial_ce",
+    "serial_td", "serial_td_multihead",
+]  # fmt: skip
 
 
 def macs(row: str, task: str, last: str) -> int:

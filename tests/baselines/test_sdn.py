@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from anytime_bench.methods.contract import Progress
 from anytime_bench.tasks.task import TaskCard
 from baselines.cascade.model import CascadedResNet
 from baselines.residual import adopt_serial, cifar_resnet, suite_resnet
-from baselines.sdn.methods import SDN, SDNICOnly, SDNOptions
+from baselines.sdn.methods import SDN, RegimeOptions, SDNICOnly, SDNOptions
 from baselines.sdn.model import (
     InternalClassifier,
     ShallowDeepNet,
@@ -236,6 +237,7 @@ def test_the_suites_backbone_is_the_plain_pass_of_the_cascade(schedule: str) -> 
 
 
 def test_ic_only_training_leaves_the_network_as_it_was() -> None:
+    torch.manual_seed(0)
     method = SDNICOnly(SDNOptions(**SMALL))
     assert method.starts_from == "serial_ce"
     model = method.build(CARD)
@@ -244,7 +246,7 @@ def test_ic_only_training_leaves_the_network_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images, targets = torch.randn(16, 1, 16, 16), torch.arange(16) % 10
     final = model.eval()(images)[-1].detach().clone()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     losses = []
     for step in range(1, 21):
         model.train()
@@ -275,6 +277,68 @@ def test_sdn_training_weights_grow_with_the_epochs() -> None:
         assert torch.allclose(method.training_loss(model, images, targets, Progress(epoch, 10, 1, 1)), expected)
 
 
+def trained_backbone(regime: str) -> tuple[SDN, ShallowDeepNet, dict[str, Tensor]]:
+    """A row of this regime that has taken over a small serial network, and that network's weights."""
+    torch.manual_seed(0)
+    weights = serial_weights()
+    method = SDN(RegimeOptions(**SMALL, regime=regime))
+    model = method.build(CARD)
+    assert isinstance(model, ShallowDeepNet)
+    method.adopt(model, weights)
+    return method, model, weights
+
+
+@pytest.mark.parametrize("regime", ["disjoint", "mixed"])
+def test_both_two_phase_regimes_begin_with_the_serial_network(regime: str) -> None:
+    method, model, weights = trained_backbone(regime)
+    assert method.starts_from == "serial_ce"
+    serial = CascadedResNet(blocks=(1, 1, 2), width=4, in_channels=1, schedule="serial")
+    serial.load_state_dict(weights)
+    images = torch.randn(3, 1, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(model.eval()(images)[-1], serial.eval()(images)[-1], atol=1e-6)
+    assert SDN(RegimeOptions(**SMALL)).starts_from is None
+
+
+def test_the_regimes_train_what_they_say() -> None:
+    images, targets = torch.randn(8, 1, 16, 16), torch.arange(8)
+    moving = {}
+    for regime in ("joint", "disjoint", "mixed"):
+        method, model, _ = trained_backbone(regime)
+        method.training_loss(model.train(), images, targets, Progress(1, 10, 1, 1)).backward()
+        moving[regime] = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    everything = {name for name, p in trained_backbone("joint")[1].named_parameters() if p.requires_grad}
+    assert moving["joint"] == moving["mixed"] == everything
+    assert moving["disjoint"] == {name for name in everything if name.startswith("classifiers.")}
+
+
+def test_mixed_training_has_the_loss_of_joint_training() -> None:
+    images, targets = torch.randn(8, 1, 16, 16), torch.arange(8)
+    losses = []
+    for regime in ("joint", "mixed"):
+        method, model, _ = trained_backbone(regime)
+        losses.append(method.training_loss(model.train(), images, targets, Progress(3, 10, 1, 1)))
+    assert torch.equal(*losses)
+
+
+def test_ic_only_is_the_disjoint_regime_under_its_published_options() -> None:
+    images, targets = torch.randn(8, 1, 16, 16), torch.arange(8)
+    disjoint, model, weights = trained_backbone("disjoint")
+    torch.manual_seed(0)
+    serial_weights()
+    ic_only = SDNICOnly(SDNOptions(**SMALL))
+    other = ic_only.build(CARD)
+    ic_only.adopt(other, weights)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    losses = [
+        method.training_loss(net.train(), images, targets, Progress(1, 1, 1, 1))
+        for method, net in ((disjoint, model), (ic_only, other))
+    ]
+    assert torch.equal(*losses)
+    names = {field.name for field in dataclasses.fields(SDNICOnly.Config)}
+    assert names == {"backbone", "blocks", "width", "stem_pool", "depth", "ic_input", "weights"}
+
+
 @pytest.mark.parametrize("ic_input", ["pre", "post"])
 def test_a_kept_sample_goes_on_alone(ic_input: str) -> None:
     model = ShallowDeepNet(suite_resnet((2, 2), 4, 10, 1), 10, (1, 16, 16), ic_input).eval()
@@ -295,6 +359,8 @@ def test_a_kept_sample_goes_on_alone(ic_input: str) -> None:
         (SDNOptions(backbone="vgg"), "backbone is 'vgg'; expected suite, cifar or timm"),
         (SDNOptions(backbone="cifar", depth=55), "depth is 55; a CIFAR ResNet has 6n"),
         (SDNOptions(ic_input="mid"), "ic_input is 'mid'"),
+        (RegimeOptions(regime="frozen"), "regime is 'frozen'; expected one of joint, disjoint, mixed"),
+        (RegimeOptions(regime="mixed", backbone="cifar"), "the mixed regime begins with a trained network"),
         (SDNOptions(width=0), "width holds 0"),
     ],
 )

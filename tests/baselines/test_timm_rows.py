@@ -109,7 +109,7 @@ def test_a_classifier_for_other_classes_is_left_fresh(tmp_path: Path) -> None:
     assert torch.equal(
         model.backbone.blocks[0].block.conv1.weight, tiny(num_classes=7).state_dict()["layer1.0.conv1.weight"]
     )
-    with pytest.raises(ValueError, match="has no classifier for 3 classes, and sdn_ic_only trains none"):
+    with pytest.raises(ValueError, match="has no classifier for 3 classes, and the disjoint regime trains none"):
         SDNICOnly(options).build(CARD)
 
 

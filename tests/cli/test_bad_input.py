@@ -11,6 +11,7 @@ import pytest
 
 from anytime_bench.cli import main as command_line
 from anytime_bench.errors import UserError
+from anytime_bench.registry import methods
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -28,7 +29,6 @@ def run_cli(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
 def refused(capsys, monkeypatch, tmp_path):
     """Run in an empty folder; assert status 2, one line that holds ``words``, and an untouched folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("anytime_bench.registry.methods._added", {})
 
     def call(*arguments: str, words: tuple[str, ...], leaves: tuple[str, ...] = ()) -> None:
         status, _, err = run_cli(capsys, monkeypatch, *arguments)
@@ -41,7 +41,8 @@ def refused(capsys, monkeypatch, tmp_path):
         # Python's own cache of an imported plugin is no output of ours.
         assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == sorted(leaves)
 
-    return call
+    with methods.temporary():
+        yield call
 
 
 def test_unknown_method_names_the_nearest(refused):
@@ -109,7 +110,8 @@ def test_plugin_that_fails_to_import_names_its_own_line(refused, tmp_path):
 
 def test_plugin_without_a_method(refused, tmp_path):
     (tmp_path / "empty.py").write_text("value = 1\n")
-    refused("run", "--plugin", "empty.py", "-m", "x", words=("defines no Method",), leaves=("empty.py",))
+    words = ("registers nothing", "anytime_bench.Method")
+    refused("run", "--plugin", "empty.py", "-m", "x", words=words, leaves=("empty.py",))
 
 
 def test_plugin_that_takes_an_installed_name(refused, tmp_path, plugin_file):
@@ -213,5 +215,5 @@ def test_two_plugins_of_one_name_are_told_apart_by_origin(plugin_file, tmp_path)
 
     registry = Registry("anytime_bench.nothing", "method")
     registry.add("two", object(), Origin("two", file="a.py", sha256="1" * 64))
-    with pytest.raises(UserError, match=r"offered twice: by a\.py .* and by b\.py"):
+    with pytest.raises(UserError, match=r"registered twice: by a\.py .* and by b\.py"):
         registry.add("two", object(), Origin("two", file="b.py", sha256="2" * 64))

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from anytime_bench.corruptions import (
     KINDS,
-    Corruption,
     conditions,
     corrupt,
     named,
-    register,
+    register_corruption,
 )
 from anytime_bench.corruptions import cifar10c as official
 from anytime_bench.corruptions.apply import snap, to_normalised, to_pixels
@@ -265,14 +264,15 @@ def test_the_catalogue_holds_six_and_fourteen() -> None:
 
 
 def test_a_plugin_adds_a_corruption_and_cannot_take_a_name() -> None:
-    from anytime_bench.corruptions.catalogue import Catalogue
-
-    own = Catalogue([])
-    own.add(Corruption("negative", "common", "unit", lambda x, draws, share: 1 - share * x, ((0.5,), (1.0,))))
-    assert own["negative"].severities == (1, 2)
-    assert "negative" in own
-    with pytest.raises(UserError, match="corruption 'fog' is taken by the suite"):
-        register(Corruption("fog", "common", "unit", lambda x, draws: x))
+    families = KINDS.family("paper"), KINDS.family("common")
+    with KINDS.temporary():
+        register_corruption("negative", lambda x, draws, share: 1 - share * x, levels=((0.5,), (1.0,)))
+        assert KINDS["negative"].severities == (1, 2)
+        assert "negative" in KINDS
+        assert (KINDS.family("paper"), KINDS.family("common")) == families, "it joins no published set"
+        with pytest.raises(UserError, match="corruption 'fog' is taken by the suite"):
+            register_corruption("fog", lambda x, draws: x)
+    assert "negative" not in KINDS
 
 
 def test_named_choices() -> None:

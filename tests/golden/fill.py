@@ -19,7 +19,11 @@ from torch import Tensor, nn
 
 from baselines.boostnet.model import BoostedNet
 from baselines.msdnet.model import ConvUnit, DenseFeature, MSDNet
+from baselines.residual import Backbone
 from baselines.sdn.model import InternalClassifier, ShallowDeepNet
+from baselines.ztw.ensembles import Ensembles
+from baselines.ztw.heads import OriginalHead, RewriteHead
+from baselines.ztw.model import StackedHeads, ZeroTimeWaste
 
 
 def seed_of(key: str) -> int:
@@ -33,7 +37,7 @@ def _set(tensor: Tensor, values: np.ndarray) -> None:
 
 
 def fill_module(key: str, module: nn.Module, scale: tuple[float, float] = (0.5, 1.5)) -> None:
-    """Fill one convolution, batch norm or linear layer; ``scale`` is the range of a batch norm's weight."""
+    """Fill one convolution, norm or linear layer; ``scale`` is the range of a batch norm's weight."""
 
     def draw(tensor: str) -> RandomState:
         return RandomState(seed_of(f"{key}.{tensor}"))
@@ -41,6 +45,11 @@ def fill_module(key: str, module: nn.Module, scale: tuple[float, float] = (0.5, 
     if isinstance(module, nn.Conv2d):
         shape = tuple(module.weight.shape)
         _set(module.weight, draw("weight").standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:])))
+        if module.bias is not None:
+            _set(module.bias, 0.1 * draw("bias").standard_normal(shape[0]))
+    elif isinstance(module, nn.LayerNorm):
+        _set(module.weight, draw("weight").uniform(*scale, module.normalized_shape[0]))
+        _set(module.bias, 0.1 * draw("bias").standard_normal(module.normalized_shape[0]))
     elif isinstance(module, nn.BatchNorm2d):
         channels = module.num_features
         assert module.running_mean is not None
@@ -91,9 +100,8 @@ def fill_msdnet(model: MSDNet) -> MSDNet:
     return model
 
 
-def sdn_keys(model: ShallowDeepNet) -> Iterator[tuple[str, nn.Module]]:
-    """(module key, module) for every convolution, batch norm, linear layer and IC of ``model``."""
-    backbone = model.backbone
+def backbone_keys(backbone: Backbone) -> Iterator[tuple[str, nn.Module]]:
+    """(module key, module) for every convolution, batch norm and linear layer of a residual network."""
     yield "sdn/stem/conv", backbone.stem.conv
     yield "sdn/stem/bn", backbone.stem.norm
     for b, block in enumerate(backbone.blocks):
@@ -105,22 +113,46 @@ def sdn_keys(model: ShallowDeepNet) -> Iterator[tuple[str, nn.Module]]:
         elif isinstance(block.shortcut, nn.Sequential):
             yield f"sdn/b{b}/shortcut/conv", block.shortcut[0]
             yield f"sdn/b{b}/shortcut/bn", block.shortcut[1]
-        if b in model.ic_blocks:
-            classifier = model.classifiers[model.ic_blocks.index(b)]
-            yield f"sdn/b{b}/ic", classifier
-            yield f"sdn/b{b}/ic/linear", classifier.linear
     yield "sdn/head/linear", backbone.head.linear
+
+
+def sdn_keys(model: ShallowDeepNet) -> Iterator[tuple[str, nn.Module]]:
+    """(module key, module) for every convolution, batch norm, linear layer and IC of ``model``."""
+    yield from backbone_keys(model.backbone)
+    for b, classifier in zip(model.ic_blocks, model.classifiers, strict=True):
+        yield f"sdn/b{b}/ic", classifier
+        yield f"sdn/b{b}/ic/linear", classifier.linear
+
+
+def head_keys(key: str, head: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(module key, module) for one head of Zero Time Waste called ``key``; the key of its alpha comes first."""
+    yield key, getattr(head, "classifier", head)
+    for name in ("conv", "norm"):
+        if getattr(head, name) is not None:
+            yield f"{key}/{name}", getattr(head, name)
+    yield f"{key}/linear", getattr(head, "classifier", head).linear
+
+
+def ztw_keys(model: StackedHeads) -> Iterator[tuple[str, nn.Module]]:
+    """(module key, module) of the backbone and of all heads; the rewrite's heads are numbered, not named by block."""
+    yield from backbone_keys(model.backbone)
+    for k, (block, head) in enumerate(zip(model.ic_blocks, model.classifiers, strict=True)):
+        yield from head_keys(f"sdn/b{block}/ic" if isinstance(head, OriginalHead) else f"ztw/h{k}", head)
 
 
 def fill_sdn(model: ShallowDeepNet) -> ShallowDeepNet:
     """Fill every tensor of ``model``, of any depth, width and image size, by its key."""
-    for key, module in sdn_keys(model):
-        if isinstance(module, InternalClassifier):
+    _fill_residual(sdn_keys(model))
+    return model
+
+
+def _fill_residual(keys: Iterator[tuple[str, nn.Module]]) -> None:
+    for key, module in keys:
+        if isinstance(module, InternalClassifier | RewriteHead):
             if module.alpha is not None:
                 _set(module.alpha, RandomState(seed_of(f"{key}.alpha")).uniform(0, 1, 1))
         else:
             fill_module(key, module, scale=(0.2, 0.6) if key.endswith("conv2/bn") else (0.5, 1.5))
-    return model
 
 
 def fill_boostnet(model: BoostedNet) -> BoostedNet:
@@ -130,4 +162,29 @@ def fill_boostnet(model: BoostedNet) -> BoostedNet:
     else:
         assert isinstance(model.base, ShallowDeepNet)
         fill_sdn(model.base)
+    return model
+
+
+def fill_head(key: str, head: nn.Module) -> nn.Module:
+    """Fill one head of Zero Time Waste called ``key``."""
+    _fill_residual(head_keys(key, head))
+    return head
+
+
+def fill_ensembles(ensembles: Ensembles) -> Ensembles:
+    """Fill the ensemble after each head; "standard" ones have nothing to fill."""
+    if ensembles.kind != "standard":
+        rows = np.zeros((ensembles.heads, ensembles.heads))
+        for m in range(ensembles.heads):
+            rows[m, : m + 1] = 0.5 * RandomState(seed_of(f"ztw/ens{m}.weight")).standard_normal(m + 1)
+            bias = 0.1 * RandomState(seed_of(f"ztw/ens{m}.bias")).standard_normal(ensembles.bias.shape[1])
+            _set(ensembles.bias[m], bias)
+        _set(ensembles.weight, rows)
+    return ensembles
+
+
+def fill_ztw(model: ZeroTimeWaste) -> ZeroTimeWaste:
+    """Fill backbone, heads and ensembles of ``model``, of any depth, width, number of heads and kind of head."""
+    _fill_residual(ztw_keys(model.base))
+    fill_ensembles(model.ensembles)
     return model

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anytime_bench.corruptions import KINDS, Corruption, corrupt, register
+from anytime_bench.corruptions import KINDS, corrupt, register_corruption
 from anytime_bench.corruptions import cifar10c as official
 from anytime_bench.errors import UserError
 from anytime_bench.harness.noise import NoiseResult, count_macs, evaluate_noise
@@ -35,11 +35,12 @@ REFERENCE = {"ticks": 3.0, "macs": 1000.0}
 
 
 @pytest.fixture(autouse=True)
-def _identities(monkeypatch: pytest.MonkeyPatch) -> None:
+def _identities() -> Iterator[None]:
     """Two corruptions that do nothing, registered as a plugin would, for one test."""
-    monkeypatch.setattr(KINDS._plugins, "_added", {})
-    register(Corruption("nothing", "paper", "normalised", lambda images, draws: images))
-    register(Corruption("nothing_in_pixels", "common", "unit", lambda pixels, draws, *_: pixels, ((1,), (2,))))
+    with KINDS.temporary():
+        register_corruption("nothing", lambda images, draws: images, space="normalised")
+        register_corruption("nothing_in_pixels", lambda pixels, draws, *_: pixels, levels=((1,), (2,)))
+        yield
 
 
 class Serial(AnytimeModel):

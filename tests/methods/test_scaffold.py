@@ -24,7 +24,7 @@ from anytime_bench.tasks.loading import load_task
 def test_a_new_file_registers_under_its_name_and_passes_all_checks(tmp_path, name):
     (path,) = new_plugin(name, tmp_path)
     assert path == tmp_path / f"{name}.py"
-    assert load_plugin(str(path)) == [name]
+    assert load_plugin(str(path)) == {"method": [name]}
     check_method(load_method(name))
 
 
@@ -65,7 +65,7 @@ def test_a_new_package_names_its_entry_point_and_its_own_test_passes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert "21 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
+    assert "21 passed, 2 skipped" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("kind", ["file", "package"])
