@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from anytime_bench.errors import describe
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, SpanError
 from anytime_bench.methods.contract import AnytimeModel
@@ -88,7 +89,7 @@ def answers_of(model: AnytimeModel, images: Tensor) -> Iterator[Tensor]:
     except SpanError:
         raise
     except Exception as error:
-        raise SpanError(f"stream raised {type(error).__name__} after {count} answers: {error}") from error
+        raise SpanError(f"stream raised after {count} answers: {describe(error)}") from error
     if count != model.num_exits:
         raise SpanError(f"stream gave {count} answers, but num_exits is {model.num_exits}")
 

@@ -25,7 +25,7 @@ when answers 0..k are there. Errors: ``SpanError``.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,16 +98,42 @@ def lane_times(
     values = np.atleast_2d(_checked_costs(graph, costs))
     if edge_cost < 0:
         raise SpanError(f"edge_cost is {edge_cost}, expected 0 or more")
-    finite = max((_checked_lanes(count) for count in lanes if count is not None), default=TRIED_LANES)
-    counts = [*range(1, finite + 1)] + [max(finite, len(graph) * len(values))] * (None in lanes)
     best = np.full(graph.num_exits, np.inf)
     times: dict[int, Floats] = {}
-    for count in counts:
-        runs = [greedy(graph, values, count, edge_cost, widths) for widths in allotments(graph, values, count)]
+    for count, runs in _tried(graph, values, lanes, edge_cost):
         best = times[count] = np.minimum(best, np.min([run.answers for run in runs], axis=0))
-        if len(values) == 1 and runs[0].lanes_used < count:  # further lanes would stay idle
-            break
     return np.array([times[max(tried for tried in times if count is None or tried <= count)] for count in lanes])
+
+
+def edge_times(
+    graph: OperatorGraph, costs: ArrayLike, lanes: Sequence[int | None], edge_costs: Sequence[float]
+) -> NDArray[np.float64]:
+    """T_P for several numbers of lanes and costs of an edge ``(C, P, E)``.
+
+    A schedule made for dear edges runs no later where they are cheap, so cheaper edges never hurt.
+    """
+    order = sorted(range(len(edge_costs)), key=lambda place: -edge_costs[place])
+    times = np.array([lane_times(graph, costs, lanes, edge_costs[place]) for place in order])
+    return np.minimum.accumulate(times, axis=0)[np.argsort(order)]
+
+
+def best_schedule(graph: OperatorGraph, costs: ArrayLike, lanes: int | None, edge_cost: float = 0.0) -> Schedule:
+    """The one schedule on at most ``lanes`` lanes whose last answer is there first; of equals, the fewest lanes'."""
+    values = np.atleast_2d(_checked_costs(graph, costs))
+    runs = [run for _, tried in _tried(graph, values, (lanes,), edge_cost) for run in tried]
+    return min(runs, key=lambda run: run.answers[-1])
+
+
+def _tried(
+    graph: OperatorGraph, costs: Floats, lanes: Sequence[int | None], edge_cost: float
+) -> Iterator[tuple[int, list[Schedule]]]:
+    """All schedules that count for ``lanes``, by the number of lanes they were made for."""
+    finite = max((_checked_lanes(count) for count in lanes if count is not None), default=TRIED_LANES)
+    for count in [*range(1, finite + 1)] + [max(finite, len(graph) * len(costs))] * (None in lanes):
+        runs = [greedy(graph, costs, count, edge_cost, widths) for widths in allotments(graph, costs, count)]
+        yield count, runs
+        if len(costs) == 1 and runs[0].lanes_used < count:  # further lanes would stay idle
+            return
 
 
 def allotments(graph: OperatorGraph, costs: Floats, lanes: int) -> list[NDArray[np.int64]]:

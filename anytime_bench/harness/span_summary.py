@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from anytime_bench.harness.operator_graph import OperatorGraph, SpanError, graph_from_arrays
-from anytime_bench.harness.schedule import critical_path, lane_times, span, work
+from anytime_bench.harness.schedule import critical_path, edge_times, span, work
 from anytime_bench.harness.timing_summary import resampled_rounds
 
 Floats = NDArray[np.float64]
@@ -178,22 +178,16 @@ class _Rounds:
 
 
 def _lane_rows(graph: OperatorGraph, costs: Floats, reference: float) -> tuple[LaneTimes, ...]:
-    forms = {"one_lane": costs[:1], "moldable": costs}
-    times: dict[tuple[str, int], Floats] = {}
-    for name, form in forms.items():
-        # A schedule made for dear edges runs no later where they are cheap: cheaper edges never hurt.
-        best = np.full((len(LANES), graph.num_exits), np.inf)
-        for edge in sorted(EDGE_COSTS, reverse=True):
-            best = np.minimum(best, lane_times(graph, form, LANES, edge * 1e-6) / reference)
-            times[name, edge] = best
+    edges = [edge * 1e-6 for edge in EDGE_COSTS]
+    one_lane, moldable = (edge_times(graph, form, LANES, edges) / reference for form in (costs[:1], costs))
     return tuple(
         LaneTimes(
             lanes=lanes,
             edge_us=edge,
-            one_lane=tuple(times["one_lane", edge][row].tolist()),
-            moldable=tuple(times["moldable", edge][row].tolist()),
+            one_lane=tuple(one_lane[place, row].tolist()),
+            moldable=tuple(moldable[place, row].tolist()),
         )
-        for edge in EDGE_COSTS
+        for place, edge in enumerate(EDGE_COSTS)
         for row, lanes in enumerate(LANES)
     )
 

@@ -9,7 +9,15 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list", "methods"], ["list", "tasks"], ["list", "corruptions"], ["run", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["list", "methods"],
+        ["list", "tasks"],
+        ["list", "corruptions"],
+        ["run", "--help"],
+        ["span", "--help"],
+    ],
 )
 def test_answers_without_importing_torch(arguments):
     code = (
