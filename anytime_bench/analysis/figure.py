@@ -14,9 +14,9 @@ import numpy as np
 
 from anytime_bench.analysis.readings import Reading
 from anytime_bench.files import write_atomically
-from anytime_bench.records.axes import TITLES
 from anytime_bench.records.figures import STYLE
 from anytime_bench.records.stamp import stamp
+from anytime_bench.trace.axes import AXES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def draw(readings: Sequence[Reading], axis: str, path: Path) -> Path:
 
 def _typicality(panel: Axes, reading: Reading, axis: str) -> None:
     panel.set_xlabel("images by typicality, from least to most (%)")
-    panel.set_ylabel(f"response time ({TITLES[axis]} / reference)")
+    panel.set_ylabel(f"response time ({AXES[axis].title} / reference)")
     if not isinstance(reading.typicality, dict):
         panel.text(0.5, 0.5, "no serial nets of other seeds", transform=panel.transAxes, ha="center", color="0.35")
         return
@@ -75,7 +75,7 @@ def _typicality(panel: Axes, reading: Reading, axis: str) -> None:
 
 
 def _stopping(panel: Axes, reading: Reading, axis: str) -> None:
-    panel.set_xlabel(f"mean {TITLES[axis]} per image (multiples of the reference)")
+    panel.set_xlabel(f"mean {AXES[axis].title} per image (multiples of the reference)")
     panel.set_ylabel("test accuracy")
     answers = reading.answers
     panel.plot(answers.cost, answers.test.accuracy, "s:", color="0.5", ms=3, lw=1, label="same exit for all images")

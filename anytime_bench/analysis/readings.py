@@ -25,7 +25,7 @@ from anytime_bench.analysis.ood import outside_auroc
 from anytime_bench.analysis.typicality import response_against_typicality, response_time, typicality
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
-from anytime_bench.records.axes import COUNTED, exit_costs
+from anytime_bench.records.axes import exit_costs
 from anytime_bench.records.entries import row_key
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
@@ -33,6 +33,7 @@ from anytime_bench.scores import stopping
 from anytime_bench.scores.compare import MARGIN
 from anytime_bench.scores.intervals import RESAMPLES, bootstrap_mean, verdict
 from anytime_bench.trace.answers import STORED, Trace, TraceError
+from anytime_bench.trace.axes import counted
 
 Floats = NDArray[np.float64]
 
@@ -84,8 +85,8 @@ class Reading:
 
 def load_answers(given: Sequence[Path], axis: str = "macs") -> list[Answers]:
     """The records among files and folders, without failed and superseded ones, by method and seed."""
-    if axis not in COUNTED:
-        raise UserError(f"--axis '{axis}': expected {' or '.join(COUNTED)}.")
+    if axis not in counted():
+        raise UserError(f"--axis '{axis}': expected {' or '.join(counted())}.")
     loaded = {path.resolve(): (path, store.load(path)) for path in record_paths(given)}
     superseded = {record.supersedes for _, record in loaded.values()}
     kept = [

@@ -27,7 +27,7 @@ from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, ExitCosts, S
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.scores.robustness import summary_from_arrays
 from anytime_bench.tasks.task import TaskCard
-from anytime_bench.trace.noise import AXES, NoiseRun, pack
+from anytime_bench.trace.noise import NoiseRun, pack
 
 #: Severity at which common kinds are drawn afresh per frame; all five would be five times the work.
 TRANSIENT_SEVERITIES = (3,)
@@ -218,9 +218,8 @@ def _correctness(source: _Frames, runs: Sequence[_Run], labels: Tensor) -> list[
 
 
 def _finished(run: _Run, correct: NDArray[np.bool_]) -> NoiseRun:
-    costs = {axis: np.array([getattr(answer, axis) for answer in run.answers], dtype=np.float64) for axis in AXES}
-    known = {axis: values for axis, values in costs.items() if not np.isnan(values).any()}
-    return NoiseRun(run.kind, run.severity or 0, run.schedule.mode, run.policy, correct, known)
+    costs = {axis: np.array([answer.costs[axis] for answer in run.answers]) for axis in run.answers[0].costs}
+    return NoiseRun(run.kind, run.severity or 0, run.schedule.mode, run.policy, correct, costs)
 
 
 def _check_order(official: OfficialFiles, labels: Tensor) -> None:

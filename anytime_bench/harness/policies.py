@@ -102,7 +102,7 @@ class Answer:
     """One answer of a policy: the mean probabilities of some outputs, and the cost of having it.
 
     With source ``frame`` the outputs are exit ``exit`` of the draws in ``members``; with source ``watch`` they are the
-    steps in ``members``. Costs are cumulative; ``nan`` where the axis is not known.
+    steps in ``members``. Costs are cumulative.
     """
 
     source: Literal["frame", "watch"]
@@ -110,33 +110,23 @@ class Answer:
     exit: int
     ticks: float
     macs: float
-    latency: float = float("nan")
-    device_time: float = float("nan")
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Cost per axis that a policy can be charged on; no policy runs in real time, so none is measured."""
+        return {"ticks": self.ticks, "macs": self.macs}
 
 
 @dataclass(frozen=True)
 class ExitCosts:
-    """Cumulative cost of each exit on one image, ``(E,)`` per axis; measured times where there are any (seconds)."""
+    """Cumulative cost of each exit on one image, ``(E,)`` per axis."""
 
     ticks: Sequence[float]
     macs: Sequence[float]
-    latency: Sequence[float] | None = None
-    device_time: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        for axis in ("macs", "latency", "device_time"):
-            values = getattr(self, axis)
-            if values is not None and len(values) != len(self.ticks):
-                raise UserError(f"{axis}: expected one cost per exit ({len(self.ticks)}), got {len(values)}")
-
-    def times(self, exit_index: int, passes: int) -> dict[str, float]:
-        """Measured times of ``passes`` full passes and then exit ``exit_index`` of one more."""
-        measured = {}
-        for axis in ("latency", "device_time"):
-            values = getattr(self, axis)
-            if values is not None:
-                measured[axis] = passes * values[-1] + values[exit_index]
-        return measured
+        if len(self.macs) != len(self.ticks):
+            raise UserError(f"macs: expected one cost per exit ({len(self.ticks)}), got {len(self.macs)}")
 
 
 def answers(policy: str, schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float] = ()) -> list[Answer]:
@@ -152,10 +142,7 @@ def answers(policy: str, schedule: Schedule, costs: ExitCosts, step_macs: Sequen
 
 def _onset(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float]) -> list[Answer]:
     first = schedule.arrivals[0][1]
-    return [
-        Answer("frame", (first,), k, float(costs.ticks[k]), float(costs.macs[k]), **costs.times(k, 0))
-        for k in range(len(costs.ticks))
-    ]
+    return [Answer("frame", (first,), k, float(costs.ticks[k]), float(costs.macs[k])) for k in range(len(costs.ticks))]
 
 
 def _restart(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float], mean: bool = False) -> list[Answer]:
@@ -166,7 +153,7 @@ def _restart(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float], m
         ready = max((passes + 1) * float(costs.ticks[-1]), schedule.arrivals[passes][0] + float(costs.ticks[-1]))
         members = tuple(draws[: passes + 1]) if mean else (draws[passes],)
         macs = (passes + 1) * float(costs.macs[-1])
-        found.append(Answer("frame", members, last, ready, macs, **costs.times(last, passes)))
+        found.append(Answer("frame", members, last, ready, macs))
     return found
 
 
@@ -186,12 +173,7 @@ def _pipelined_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[fl
     def macs_until(time: float) -> float:
         return float(sum(np.interp(time - arrival, stages, work) for arrival, _ in schedule.arrivals if arrival < time))
 
-    # Several frames at once need several devices' worth of time on one device: no measured time is claimed.
-    single = len(schedule.arrivals) == 1
-    return [
-        Answer("frame", members, k, time, macs_until(time), **(costs.times(k, 0) if single else {}))
-        for time, members, k in ready
-    ]
+    return [Answer("frame", members, k, time, macs_until(time)) for time, members, k in ready]
 
 
 def _watch(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float], mean: bool = False) -> list[Answer]:

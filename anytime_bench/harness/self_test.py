@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from anytime_bench.harness.timing import time_exits
-from anytime_bench.harness.timing_summary import median_interval, ratios_of
+from anytime_bench.harness.timing_summary import clock_block, median_interval, ratios_of
 from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.trace.axes import timed
 
 #: Widest relative interval of the A/A ratio on a quiet machine.
 WIDTH_ALLOWED = {"cpu": 0.05, "cuda": 0.01}
@@ -79,8 +80,8 @@ def self_test(
     allowed = WIDTH_ALLOWED.get(device.type, WIDTH_ALLOWED["cpu"])
     clocks = {
         clock: _judge(_interval([half.samples for half in halves], clock, seed), allowed)
-        for clock in ("latency", "device_time")
-        if clock == "latency" or summary["device_time"] is not None
+        for clock in timed()
+        if clock_block(summary, clock)
     }
     passed = all(entry["contains_one"] and entry["narrow"] for entry in clocks.values())
     faults = [

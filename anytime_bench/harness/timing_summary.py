@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.trace.axes import timed
+
 Floats = NDArray[np.floating[Any]]
 
 RESAMPLES = 1000
@@ -57,7 +59,7 @@ def summarise(samples: Mapping[str, Floats], meta: Mapping[str, Any]) -> dict[st
     for size in sizes:
         clocks = {
             clock: _clock_block(samples, size, clock, meta, seed)
-            for clock in ("latency", "device_time")
+            for clock in timed()
             if f"batch{size}_{clock}_run_through" in samples
         }
         if "latency" not in clocks:
@@ -87,12 +89,18 @@ def summarise(samples: Mapping[str, Floats], meta: Mapping[str, Any]) -> dict[st
     headline = batches.pop(str(sizes[0]))
     result.update(headline.pop("latency"))
     result.update(
-        **{"device_time": None, **headline},
+        **{**dict.fromkeys(timed()[1:]), **headline},
         batches=batches,
         notes=notes,
         meta=dict(meta),
     )
     return result
+
+
+def clock_block(timing: Mapping[str, Any], axis: str) -> dict[str, Any]:
+    """What a timing block says of one clock at the headline batch size; empty where that clock was not read."""
+    block = timing if axis == timed()[0] else timing.get(axis)
+    return dict(block) if isinstance(block, Mapping) else {}
 
 
 def _clock_block(

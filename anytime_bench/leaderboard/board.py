@@ -16,10 +16,10 @@ from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.ranking import intervals, ranks
 from anytime_bench.leaderboard.rows import HORIZONS, SHARES, Row, labels, read_row
 from anytime_bench.leaderboard.stopping_and_noise import noise_summary, stopping_curves
-from anytime_bench.records.axes import AXES, MEASURED, TITLES
 from anytime_bench.records.entries import Group
 from anytime_bench.records.record import finite
 from anytime_bench.scores.curve import regret, time_to
+from anytime_bench.trace.axes import AXES
 
 FORMAT = 1
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
@@ -37,7 +37,7 @@ def assemble(group: Group) -> dict[str, Any]:
             "they cannot be paired. Publish only records of the whole test split."
         )
     axis = "latency" if any(row.timed and "latency" in row.cost for row in rows) else FALLBACK_AXIS
-    ranked = [row for row in rows if axis in row.cost and (row.timed or axis not in MEASURED)]
+    ranked = [row for row in rows if axis in row.cost and (row.timed or not AXES[axis].measured)]
     places = dict(zip(map(id, ranked), ranks([row.samples[f"{axis}/auc_1"] for row in ranked]), strict=True))
     reference = reference_accuracy(rows)
     names = labels(rows)
@@ -88,10 +88,10 @@ def sorted_by(axis: str) -> str:
         "(bootstrap over images and seeds) excludes 0; rows that nothing tells apart share a rank. Within a rank by "
         "AUC@1, then by name."
     )
-    if axis in MEASURED:
+    if AXES[axis].measured:
         last = "Rows without comparable times come last, unranked, by AUC@1 over MACs."
-        return f"Rank on AUC@1 over {TITLES[axis]}: {better} {last}"
-    return f"Rank on AUC@1 over {TITLES[axis]}, because no row has comparable times: {better}"
+        return f"Rank on AUC@1 over {AXES[axis].title}: {better} {last}"
+    return f"Rank on AUC@1 over {AXES[axis].title}, because no row has comparable times: {better}"
 
 
 def reference_accuracy(rows: Sequence[Row]) -> float | None:
@@ -135,7 +135,7 @@ def _row(
         board = [
             (other.cost[axis], other.accuracy)
             for other in rows
-            if axis in other.cost and (other.timed or axis not in MEASURED)
+            if axis in other.cost and (other.timed or not AXES[axis].measured)
         ]
         axes[axis] = {
             **{name: estimate[f"{axis}/{name}"] for name in HORIZONS},

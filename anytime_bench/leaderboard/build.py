@@ -19,10 +19,10 @@ from typing import Any
 from anytime_bench.files import safe_name, write_atomically
 from anytime_bench.leaderboard.board import assemble
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
-from anytime_bench.records.axes import TITLES
 from anytime_bench.records.entries import Group, groups, read_entries
 from anytime_bench.records.figures import Line, board_figure
 from anytime_bench.records.stamp import read_stamp
+from anytime_bench.trace.axes import AXES
 
 PAGES = "anytime_bench.pages"
 
@@ -107,7 +107,7 @@ def figure(data: dict[str, Any], axis: str, most: int = 12) -> dict[str, bytes]:
     kept = f"; the best {most} of {len(data['rows'])} rows" if len(data["rows"]) > most else ""
     note = f"Band: 95 % interval over images and seeds; {told} seed(s) per row; grey: horizons of AUC@1 and @2{kept}."
     title = f"{data['task']['title']} on {data['device']}, protocol {data['protocol_version']}"
-    return board_figure(f"{title}: {TITLES[axis]}", axis, lines, note=note)
+    return board_figure(f"{title}: {AXES[axis].title}", axis, lines, note=note)
 
 
 def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:

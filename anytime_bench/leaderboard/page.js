@@ -8,12 +8,10 @@
   const COLORS = 7;
   const DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 1]];
   const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"];
-  const AXES = {
-    ticks: { title: "ticks", unit: (v) => `${trim(v)} ticks`, full: data.reference.ticks },
-    macs: { title: "MACs", unit: (v) => `${(v / 1e6).toPrecision(4)} million MACs`, full: data.reference.macs },
-    latency: { title: "latency", unit: null },
-    device_time: { title: "device time", unit: null },
-  };
+  // The cost axes and the reference's full cost on each, which a board names for counted ones.
+  const AXES = Object.fromEntries(Object.entries(data.axes).map(([name, axis]) => [name, {
+    title: axis.title, unit: (v) => `${trim(v / axis.scale)} ${axis.unit}`, full: data.reference[name],
+  }]));
   const color = (i) => css(`--s${i % COLORS}`);
   const dash = (i) => DASHES[Math.floor(i / COLORS) % DASHES.length];
   const trim = (v) => Number(v.toPrecision(4)).toString();
@@ -61,7 +59,7 @@
   }
 
   function texts(line, point, axis) {
-    const absolute = AXES[axis].full && AXES[axis].unit ? AXES[axis].unit(point.cost * AXES[axis].full) : "";
+    const absolute = AXES[axis].full ? AXES[axis].unit(point.cost * AXES[axis].full) : "";
     return {
       label: line.label, seed: line.seed, costText: `${trim(point.cost)} x the reference's ${AXES[axis].title}`,
       absolute: absolute || "measured in the same rounds as the reference", accuracyText: percent(point.value),

@@ -21,10 +21,10 @@ from anytime_bench.leaderboard import sections
 from anytime_bench.leaderboard.board import assemble
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
 from anytime_bench.leaderboard.text import reference_sentence
-from anytime_bench.records.axes import TITLES
 from anytime_bench.records.entries import Entry, groups
 from anytime_bench.records.stamp import stamp
 from anytime_bench.records.store import load
+from anytime_bench.trace.axes import AXES
 
 #: The curves that are drawn when the page opens; the others are one click away.
 SHOWN_FIRST = 10
@@ -109,7 +109,15 @@ def _page_data(board: dict[str, Any]) -> dict[str, Any]:
     for row in board["rows"]:
         axes = {axis: {key: part[key] for key in ("cost", "cost_by_seed")} for axis, part in row["axes"].items()}
         rows.append({**{key: row[key] for key in kept}, "axes": axes})
-    return {"chance": board["chance"], "reference": board["reference"], "titles": TITLES, "rows": rows}
+    return {"chance": board["chance"], "reference": board["reference"], "axes": axes_shown(), "rows": rows}
+
+
+def axes_shown() -> dict[str, dict[str, Any]]:
+    """Title and unit per axis, as the script names them."""
+    return {
+        name: {"title": axis.title, "unit": axis.shown_unit, "scale": axis.shown_scale, "measured": axis.measured}
+        for name, axis in AXES.items()
+    }
 
 
 def _embedded(value: Any) -> str:

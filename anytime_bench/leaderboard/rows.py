@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.ranking import Sample
-from anytime_bench.records.axes import AXES, COUNTED, comparable, exit_costs
+from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import Record
 from anytime_bench.scores.curve import per_sample_auc, settle
+from anytime_bench.trace.axes import AXES
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ def read_row(entries: Sequence[Entry]) -> Row:
             )
     costs = {axis: [exit_costs(entry.record, axis) for entry in entries] for axis in AXES}
     cost_by_seed = {
-        axis: np.stack([np.asarray(cost.relative) if axis in COUNTED else settle(cost.relative) for cost in found])
+        axis: np.stack([settle(cost.relative) if AXES[axis].measured else np.asarray(cost.relative) for cost in found])
         for axis, per_entry in costs.items()
         if len(found := [cost for cost in per_entry if cost is not None]) == len(entries)
     }

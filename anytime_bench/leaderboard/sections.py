@@ -8,10 +8,10 @@ from html import escape
 from typing import Any
 
 from anytime_bench.leaderboard.text import NONE, legend, shown_axes, time_to_95
-from anytime_bench.records.axes import MEASURED, TITLES
 from anytime_bench.records.axes import clock as clock_of
 from anytime_bench.records.entries import Group
 from anytime_bench.records.record import Record
+from anytime_bench.trace.axes import AXES, timed
 
 RECORD_FACTS = {"record": "Record", "created": "Made (UTC)", "command": "Command", "weights": "Weights, SHA-256"}
 KEY = (
@@ -38,7 +38,7 @@ def chart(board: Mapping[str, Any], shown_first: int) -> str:
     return f"""<section aria-labelledby="curves"><h2 id="curves">Curves</h2>
 <form class="controls" id="controls" onsubmit="return false">
 <fieldset><legend>Answer</legend><select id="curve" aria-label="Answer">{answers}</select></fieldset>
-{_choices("axis", "Cost axis", [(name, TITLES[name]) for name in board["axes"]], axis)}
+{_choices("axis", "Cost axis", [(name, AXES[name].title) for name in board["axes"]], axis)}
 {_choices("scale", "Scale", [("linear", "linear"), ("log", "logarithmic")], "linear")}
 <fieldset><legend>Seeds</legend><select id="seed" aria-label="Seeds">{picks}</select></fieldset>
 <fieldset><legend>Intervals</legend><label><input type="checkbox" id="bands" checked> 95 % bands</label></fieldset>
@@ -62,10 +62,10 @@ def ranking(board: dict[str, Any]) -> str:
     header: list[tuple[str, str]] = [("Rank", "up"), ("Method", "name"), ("Final %", "")]
     axes = shown_axes(board)
     for axis in axes:
-        header += [(f"AUC@1 {TITLES[axis]}", ""), (f"AUC@2 {TITLES[axis]}", "")]
+        header += [(f"AUC@1 {AXES[axis].title}", ""), (f"AUC@2 {AXES[axis].title}", "")]
     header += [
-        (f"Time to 95 %, {TITLES[ranked_on]}", "up"),
-        (f"Regret, {TITLES[ranked_on]}", "up"),
+        (f"Time to 95 %, {AXES[ranked_on].title}", "up"),
+        (f"Regret, {AXES[ranked_on].title}", "up"),
         ("Noise retention", ""),
     ]
     header += [("Seeds", ""), ("n", ""), ("Reported %", "")]
@@ -189,8 +189,8 @@ def _record(record: Record) -> str:
         ("ECE", ""),
         ("AUROC", ""),
     ]
-    times = {clock: _times(record, clock) for clock in MEASURED}
-    header += [(f"{TITLES[clock]}, ms (p50, p90, p99)", "") for clock, found in times.items() if found]
+    times = {clock: _times(record, clock) for clock in timed()}
+    header += [(f"{AXES[clock].title}, ms (p50, p90, p99)", "") for clock, found in times.items() if found]
     lines = []
     for entry in record.exits:
         cells = [
@@ -240,7 +240,7 @@ def _times(record: Record, clock: str) -> list[dict[str, float]]:
 
 def _exits(board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     axes = [axis for axis in board["axes"] if axis in row["axes"]]
-    header = [("Exit", ""), ("Accuracy %", ""), *((f"{TITLES[axis]} (x reference)", "") for axis in axes)]
+    header = [("Exit", ""), ("Accuracy %", ""), *((f"{AXES[axis].title} (x reference)", "") for axis in axes)]
     lines = [
         "<tr>" + _cell(k) + _estimate(accuracy)
         + "".join(_cell(row["axes"][axis]["cost"][k], f"{row['axes'][axis]['cost'][k]:.4g}") for axis in axes) + "</tr>"

@@ -10,7 +10,7 @@ import io
 import json
 from typing import Any
 
-from anytime_bench.records.axes import TITLES
+from anytime_bench.trace.axes import AXES
 
 BUILD = "anytime-bench leaderboard build"
 NONE = "–"
@@ -60,7 +60,7 @@ def to_markdown(board: dict[str, Any], stem: str, others: list[str]) -> str:
         f"{task['sizes'].get('test', '?')} test images, chance {_percent(board['chance'])} %. "
         f"{reference_sentence(board)}",
         "",
-        f"![Accuracy over {TITLES[axis]}]({stem}.{axis}.svg)",
+        f"![Accuracy over {AXES[axis].title}]({stem}.{axis}.svg)",
         "",
     ]
     header, aligned, rows = markdown_columns(board)
@@ -96,10 +96,10 @@ def markdown_columns(board: dict[str, Any]) -> tuple[list[str], list[str], list[
     header = ["Rank", "Method", "Final %"]
     axes = shown_axes(board)
     for axis in axes:
-        header += [f"AUC@1 {TITLES[axis]}", f"AUC@2 {TITLES[axis]}"]
+        header += [f"AUC@1 {AXES[axis].title}", f"AUC@2 {AXES[axis].title}"]
     header += [
-        f"Time to 95 % ({TITLES[ranking]})",
-        f"Regret ({TITLES[ranking]})",
+        f"Time to 95 % ({AXES[ranking].title})",
+        f"Regret ({AXES[ranking].title})",
         "Noise retention",
         "Seeds",
         "n",

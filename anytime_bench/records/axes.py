@@ -1,7 +1,8 @@
 """What each exit of a record costs, per axis, in multiples of the reference model's full answer.
 
-Ticks and MACs come from ``record.exits``; latency and device time are the settled medians of the per-round ratios in
-``record.timing``. In these units the horizon of AUC@1 is 1 and that of AUC@2 is 2 on every axis.
+The axes themselves are the table ``trace/axes.py``, which lies below because stored traces and scores need it too.
+Counted costs come from ``record.exits``; timed ones are the medians of the per-round ratios in ``record.timing``. In
+these units the horizon of AUC@1 is 1 and that of AUC@2 is 2 on every axis.
 """
 
 from __future__ import annotations
@@ -9,13 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from anytime_bench.harness.timing_summary import clock_block
 from anytime_bench.records.record import Record
-
-AXES = ("ticks", "macs", "latency", "device_time")
-COUNTED = ("ticks", "macs")
-MEASURED = ("latency", "device_time")
-TITLES = {"ticks": "ticks", "macs": "MACs", "latency": "latency", "device_time": "device time"}
-UNITS = {"ticks": "ticks", "macs": "MACs", "latency": "s", "device_time": "s"}
+from anytime_bench.trace.axes import AXES
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class ExitCosts:
 def exit_costs(record: Record, axis: str) -> ExitCosts | None:
     """Costs of all exits on ``axis``, or None where the record has no such measurement."""
     full = record.reference.get(axis)
-    if axis in COUNTED:
+    if AXES[axis].place == "exits":
         absolute = tuple(float(getattr(entry, axis)) for entry in record.exits)
         return ExitCosts(tuple(value / full for value in absolute), absolute) if full and absolute else None
     ratios = clock(record, axis).get("ratio_to_reference")
@@ -40,9 +37,8 @@ def exit_costs(record: Record, axis: str) -> ExitCosts | None:
 
 
 def clock(record: Record, axis: str) -> dict[str, Any]:
-    """The part of ``record.timing`` that belongs to one clock, latency being its top level; empty where not read."""
-    part = record.timing if axis == "latency" else record.timing.get(axis)
-    return part if isinstance(part, dict) else {}
+    """The part of ``record.timing`` that belongs to one clock; empty where it was not read."""
+    return clock_block(record.timing, axis)
 
 
 def comparable(record: Record) -> tuple[bool, str]:

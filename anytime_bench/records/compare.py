@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
-from anytime_bench.records.axes import COUNTED, MEASURED, comparable, exit_costs
+from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.entries import group_key, row_key
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores.compare import Row, compare, score_matrices
 from anytime_bench.scores.robustness import fair_comparison
 from anytime_bench.trace.answers import Trace, TraceError
+from anytime_bench.trace.axes import counted, measured
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ def _axes(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     """Axes on which all records may be compared, and a note for each that is left out."""
     devices = sorted({record.device for record in records})
     if len(devices) > 1:
-        return list(COUNTED), [f"times are left out: they come from different devices, {' and '.join(devices)}"]
+        return counted(), [f"times are left out: they come from different devices, {' and '.join(devices)}"]
     unfair = {record.method.name: why for record in records for fair, why in [comparable(record)] if not fair}
     if unfair:
         told = "; ".join(f"{name}: {why}" for name, why in unfair.items())
-        return list(COUNTED), [f"times are left out: {told}"]
-    timed = [axis for axis in MEASURED if all(exit_costs(record, axis) for record in records)]
-    return [*COUNTED, *timed], []
+        return counted(), [f"times are left out: {told}"]
+    timed = [axis for axis in measured() if all(exit_costs(record, axis) for record in records)]
+    return [*counted(), *timed], []
 
 
 def _matrices(side: Sequence[tuple[Path, Record]], axes: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:

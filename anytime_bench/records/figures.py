@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.files import write_atomically
-from anytime_bench.records.axes import AXES, TITLES, exit_costs
+from anytime_bench.records.axes import exit_costs
 from anytime_bench.records.record import Record
 from anytime_bench.records.stamp import stamp
 from anytime_bench.trace.answers import Trace
+from anytime_bench.trace.axes import AXES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +147,7 @@ def _dress(panel: Axes, axis: str, end: float) -> None:
     if axis == "exit":
         panel.set_xlabel("exit")
     else:
-        panel.set_xlabel(f"{TITLES[axis]} (multiples of the reference's full answer)")
+        panel.set_xlabel(f"{AXES[axis].title} (multiples of the reference's full answer)")
         for horizon in (1, 2):
             panel.axvline(horizon, color="0.8", lw=0.8, zorder=0)
     panel.set_xlim(0, end)

@@ -21,8 +21,6 @@ SCHEMA_VERSION = 1
 #: Changes whenever a score or a measurement would come out differently for the same weights.
 PROTOCOL_VERSION = "1"
 
-Axis = Literal["ticks", "macs", "latency", "device_time"]
-
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

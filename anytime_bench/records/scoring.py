@@ -11,14 +11,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from anytime_bench.harness.timing_summary import summarise
+from anytime_bench.harness.timing_summary import clock_block, summarise
 from anytime_bench.records.record import finite
 from anytime_bench.scores.robustness import summary_from_arrays
 from anytime_bench.scores.run_scores import exit_scores, score_axes, trace_scores
 from anytime_bench.trace.answers import Trace
+from anytime_bench.trace.axes import timed
 
-#: Axes a clock reads. Their scores use multiples of the reference's time in the same rounds, with horizon 1.
-TIMED = ("latency", "device_time")
 #: A record holds thousands of numbers on noise, each a mean over a few hundred images.
 ROBUSTNESS_DECIMALS = 8
 
@@ -56,7 +55,8 @@ def derive(
         samples = {name.removeprefix("timing_"): a for name, a in arrays.items() if name.startswith("timing_")}
         timing = summarise(samples, timing_meta)
         result["timing"] = timing
-        blocks = {"latency": timing, "device_time": timing.get("device_time")}
+        # Multiples of the reference's time in the same rounds, so every horizon is 1.
+        blocks = {axis: clock_block(timing, axis) for axis in timed()}
         ratios = {axis: [row["value"] for row in b["ratio_to_reference"]] for axis, b in blocks.items() if b}
         result["timed_scores"] = score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples)
     if "noise_correct" in arrays:

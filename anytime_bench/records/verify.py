@@ -1,9 +1,10 @@
-"""Trust without asking anyone: is a record what its raw data give?
+"""Recompute every hash and score of a record from its stored arrays.
 
 ``verify_paths`` checks schema, hashes, names and places, and derives every score anew from the ``.npz`` by the
-functions that made it (``derivation.derive``). Published numbers are rounded to 10 decimals, those on noise to 8; a
-re-derived one may differ by one unit in the last, for another processor adds in another order. ``reproduce`` goes
-further and needs the task's data.
+functions that made it (``scoring.derive``). It compares what the record states and refuses a record that lacks what its
+protocol demands (``protocol.PROTOCOLS``); a score that the suite learned later is no fault of an older record.
+Published numbers are rounded to 10 decimals, those on noise to 8; a re-derived one may differ by one unit in the last,
+because another processor adds in another order. ``reproduce`` goes further and needs the task's data.
 
 Faults are one line each: which record, which field, what it says, what it should say.
 """
@@ -18,7 +19,8 @@ from anytime_bench.errors import UserError
 from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
-from anytime_bench.records.record import PROTOCOL_VERSION, Record, finite
+from anytime_bench.records.protocol import MISSING, PROTOCOLS, lacking, unexplained_nulls, without
+from anytime_bench.records.record import Record, finite
 from anytime_bench.records.scoring import ROBUSTNESS_DECIMALS, derive
 from anytime_bench.trace.answers import Trace, TraceError
 
@@ -76,10 +78,11 @@ def verify_record(path: Path) -> tuple[Record | None, list[str]]:
 
 def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
     """What a record says that its own raw data do not give."""
-    if record.protocol_version != PROTOCOL_VERSION:
+    protocol = PROTOCOLS.get(record.protocol_version)
+    if protocol is None:
         return [
-            f"it was made by protocol {record.protocol_version}, this suite derives scores by protocol "
-            f"{PROTOCOL_VERSION}; verify it with the suite version it names, {record.suite_version}"
+            f"it was made by protocol {record.protocol_version}, this suite knows {', '.join(PROTOCOLS)}; "
+            f"verify it with the suite version it names, {record.suite_version}"
         ]
     try:
         test = Trace.from_arrays(arrays, "test")
@@ -96,26 +99,36 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         )
     except (TraceError, ValueError, KeyError, TypeError) as error:
         return [f"no score can be derived from its trace: {error}"]
-    stored = record.model_dump(mode="json")
+    stored = record.model_dump(mode="json", exclude_unset=True)
+    for path in protocol.not_derived:
+        stored = without(stored, path)
+    derived = finite(derived)
     problems = [*_sizes(record, arrays), *_reference_times(record, derived["timing"])]
     if not record.timing and any(name.startswith("timing_") for name in arrays):
         problems.append("its trace holds timing samples, but the record tells no times")
+    for demand in protocol.demands:
+        problems += [
+            f"{where} is missing, protocol {record.protocol_version} demands it"
+            for where in lacking(stored, derived, demand)
+        ]
     for field in DERIVED:
         unit = 1.5 * 10**-ROBUSTNESS_DECIMALS if field == "robustness" else ABSOLUTE
-        problems += differences(stored[field], finite(derived[field]), field, unit)
+        problems += differences(stored.get(field, {}), derived[field], field, unit)
+        problems += [
+            f"{where} is null, and no reason is known" for where in unexplained_nulls(stored.get(field, {}), field)
+        ]
     if len(problems) > MOST:
         problems = [*problems[:MOST], f"and {len(problems) - MOST} more numbers that its raw data do not give"]
     return problems
 
 
 def differences(stored: Any, derived: Any, where: str, unit: float = ABSOLUTE) -> list[str]:
-    """One line per leaf at which two JSON values differ; numbers by more than ``unit``."""
+    """One line per leaf that ``stored`` states and ``derived`` does not give; numbers may differ by ``unit``."""
     if isinstance(stored, Mapping) and isinstance(derived, Mapping):
-        keys = sorted({*stored, *derived}, key=str)
         return [
             line
-            for key in keys
-            for line in differences(stored.get(key, _MISSING), derived.get(key, _MISSING), f"{where}.{key}", unit)
+            for key in sorted(stored, key=str)
+            for line in differences(stored[key], derived.get(key, MISSING), f"{where}.{key}", unit)
         ]
     if isinstance(stored, list | tuple) and isinstance(derived, list | tuple):
         if len(stored) != len(derived):
@@ -127,11 +140,8 @@ def differences(stored: Any, derived: Any, where: str, unit: float = ABSOLUTE) -
     return [f"{where} is {_told(stored)}, its raw data give {_told(derived)}"]
 
 
-_MISSING = object()
-
-
 def _told(value: Any) -> str:
-    if value is _MISSING:
+    if value is MISSING:
         return "missing"
     return repr(value) if isinstance(value, int | float | str | bool) or value is None else f"a {type(value).__name__}"
 
@@ -141,9 +151,9 @@ def _equal(a: Any, b: Any, unit: float) -> bool:
         return a is b
     if isinstance(a, int | float) and isinstance(b, int | float):
         return abs(a - b) <= max(unit, RELATIVE * abs(b))
-    if _MISSING in (a, b):
+    if b is MISSING:
         # A field that is absent and one that is empty say the same.
-        return (None if a is _MISSING else a) == (None if b is _MISSING else b)
+        return a is None
     return bool(a == b)
 
 

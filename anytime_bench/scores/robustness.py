@@ -7,19 +7,17 @@ Accuracy, AUC@1 and kept share are in [0, 1]; AUC@1 needs the full cost of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from anytime_bench.scores.curve import accuracy_at, per_sample_auc, settle
+from anytime_bench.scores.curve import per_sample_auc, settle
 from anytime_bench.scores.intervals import accuracy_interval, paired_difference, percentiles, resampled_means
 from anytime_bench.trace.answers import TraceError
-from anytime_bench.trace.noise import AXES, Array, Floats, NoiseRun, unpack
-
-#: A burst is over, for an accuracy, when it stays within this much of the clean one.
-RECOVERED = 0.01
+from anytime_bench.trace.axes import AXES
+from anytime_bench.trace.noise import Array, Floats, NoiseRun, unpack
 
 
 def summary_from_arrays(arrays: Mapping[str, Array], reference: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -68,8 +66,6 @@ def _scores(
     }
     if clean is not None and clean is not first:
         entry["kept"] = kept_share(final, clean.final)
-        if first.mode.startswith("burst_"):
-            entry["recovery"] = recovery(first, clean, chance)
     if len(runs) > 1:
         entry["by_severity"] = {str(run.severity): _mean_interval(run.final[None]) for run in runs}
     return entry
@@ -100,27 +96,6 @@ def kept_share(noisy: Array, clean: Array) -> dict[str, float] | None:
     return {"value": float(pair[0].mean() / pair[1].mean()), "low": low, "high": high}
 
 
-def recovery(noisy: NoiseRun, clean: NoiseRun, chance: float) -> dict[str, float | None]:
-    """What a burst costs and how long: the largest loss of accuracy at any tick, and the ticks from the end of the
-    window until the accuracy stays within 1 point of the clean one (None: not within the evaluation)."""
-    stop = float(noisy.mode.rsplit("_", 1)[1])
-    ticks = np.unique(np.concatenate([noisy.costs["ticks"], [stop]]))
-
-    def over_time(run: NoiseRun) -> Floats:
-        return accuracy_at(run.costs["ticks"], run.correct.mean(axis=1), ticks, chance)
-
-    loss = over_time(clean) - over_time(noisy)
-    lost = np.flatnonzero(loss > RECOVERED)
-    back: float | None
-    if len(lost) == 0:
-        back = 0.0
-    elif lost[-1] == len(ticks) - 1:
-        back = None
-    else:
-        back = max(0.0, float(ticks[lost[-1] + 1]) - stop)
-    return {"largest_loss": max(0.0, float(loss.max())), "ticks": back}
-
-
 def mean_corruption_error(errors: Mapping[str, float], reference_errors: Mapping[str, float]) -> float | None:
     """mCE (Hendrycks and Dietterich 2019): mean over kinds of error / the reference's error on the same kind.
 
@@ -132,41 +107,6 @@ def mean_corruption_error(errors: Mapping[str, float], reference_errors: Mapping
     """
     shares = [errors[kind] / reference_errors[kind] for kind in errors if reference_errors.get(kind)]
     return float(np.mean(shares)) if shares else None
-
-
-def noise_table(
-    methods: Mapping[str, Mapping[str, Array]],
-    *,
-    mode: str = "persistent",
-    reference: Mapping[str, float] | None = None,
-    baseline: str = "serial_ce",
-    kinds: Iterable[str] | None = None,
-) -> list[dict[str, Any]]:
-    """Rows of methods and policies: clean, then one cell per kind, and mCE relative to ``baseline``'s ``onset``.
-
-    ``methods`` maps a method's name to its stored arrays. A cell holds ``final_accuracy``, ``auc`` and ``kept`` with
-    their intervals.
-    """
-    summaries = {name: summary_from_arrays(arrays, reference) for name, arrays in methods.items()}
-
-    def cells(name: str, policy: str) -> dict[str, dict[str, Any]]:
-        rows = [row for row in summaries[name]["rows"] if row["policy"] == policy and row["mode"] == mode]
-        return {row["kind"]: row for row in rows if kinds is None or row["kind"] in set(kinds)}
-
-    def errors(name: str, policy: str) -> dict[str, float]:
-        return {kind: 1 - cell["final_accuracy"]["value"] for kind, cell in cells(name, policy).items()}
-
-    against = errors(baseline, "onset") if baseline in summaries else {}
-    table = []
-    for name, summary in summaries.items():
-        for policy, clean in summary["clean"].items():
-            found = cells(name, policy)
-            if found:
-                mce = mean_corruption_error(errors(name, policy), against)
-                table.append(
-                    {"method": name, "policy": policy, "mode": mode, "mce": mce, "clean": clean, "kinds": found}
-                )
-    return table
 
 
 def fair_comparison(

@@ -2,7 +2,8 @@
 
 Three entry points, all pure: ``exit_scores`` (per exit), ``score_axes`` (areas per cost axis), ``trace_scores``
 (stopping rules and per-image behaviour). Shares are in [0, 1]; a value with an interval is ``{value, low, high}``;
-what is undefined (AUROC without a wrong answer, a time never reached) is None.
+what is undefined (AUROC without a wrong answer) is None. The time to a share of the reference's accuracy is no score of
+a single run, for the reference's accuracy is another run's result: boards compute it (``curve.time_to``).
 
 Published numbers are rounded to 10 decimals. The arithmetic behind them is exact (counts) or sums of float64, whose
 last bits depend on the processor; rounding makes equal inputs give equal bytes on every machine.
@@ -17,17 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores import confidence, per_sample, risk_control, stopping
-from anytime_bench.scores.curve import check_cost, exit_shares, settle, time_to
+from anytime_bench.scores.curve import check_cost, exit_shares, settle
 from anytime_bench.scores.intervals import RESAMPLES, accuracy_interval, percentiles, resampled_means
 from anytime_bench.trace.answers import Trace, TraceError
+from anytime_bench.trace.axes import AXES
 
 Floats = NDArray[np.float64]
 
-#: Axes read off a clock; noise may reorder their exits, so they are settled. Ticks and MACs that fall are refused.
-MEASURED = ("latency", "device_time")
 #: Areas per axis: name, horizon in multiples of the reference's full cost, logarithmic or not.
 AREAS = (("auc_1", 1.0, False), ("auc_2", 2.0, False), ("alc_1", 1.0, True))
-TIME_TO_SHARES = (50, 90, 95, 99)
 BUDGETS = (25, 50, 75, 100)
 PATIENCES = (1, 2, 3)
 DECIMALS = 10
@@ -59,16 +58,14 @@ def score_axes(
     costs: Mapping[str, ArrayLike],
     horizons: Mapping[str, float],
     *,
-    reference_accuracy: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Per axis of ``costs``: AUC@1, AUC@2 and ALC with intervals, and the time to shares of the reference's accuracy.
+    """Per axis of ``costs``: AUC@1, AUC@2 and ALC with intervals.
 
     ``costs[axis]`` holds the cumulative cost of each exit ``(E,)``; ``horizons[axis]`` is the full cost of the task's
-    reference model on that axis; ``reference_accuracy`` its final accuracy, without which every time is None. The
-    interval is a bootstrap over the images: an area is a fixed combination of the exits' accuracies, so the exits'
-    accuracies in each resample give all areas on all axes.
+    reference model on that axis. The interval is a bootstrap over the images: an area is a fixed combination of the
+    exits' accuracies, so the exits' accuracies in each resample give all areas on all axes.
     """
     chance = 1 / trace.num_classes
     resampled = resampled_means(trace.correct, resamples, seed)  # (R, E)
@@ -83,12 +80,6 @@ def score_axes(
             shares = exit_shares(cost, multiple * horizons[axis], log=log)
             low, high = percentiles(_combine(shares, resampled, chance))
             scores[axis][name] = _estimate(float(_combine(shares, accuracy[None], chance)[0]), low, high)
-        scores[axis]["time_to"] = {
-            str(share): None
-            if reference_accuracy is None
-            else _plain(time_to(cost, accuracy, share / 100, reference_accuracy))
-            for share in TIME_TO_SHARES
-        }
     return scores
 
 
@@ -121,7 +112,7 @@ def exit_cost(axis: str, cost: ArrayLike, exits: int) -> Floats:
     name = f"cost[{axis}]"
     if values.shape != (exits,):
         raise TraceError(f"{name}: expected one number for each of {exits} exits, got shape {values.shape}")
-    return check_cost(settle(values) if axis in MEASURED and np.isfinite(values).all() else values, name)
+    return check_cost(settle(values) if AXES[axis].measured and np.isfinite(values).all() else values, name)
 
 
 class _Images:

@@ -8,8 +8,7 @@ array                    shape     content
 ======================== ========= ================================================================
 noise_correct            (R, N/8)  correctness of answer r, packed by ``np.packbits`` along images
 noise_run                (R,)      run of answer r
-noise_ticks, noise_macs  (R,)      cumulative cost of answer r
-noise_latency, ...       (R,)      the same in seconds (``noise_device_time``); NaN where not measured
+noise_<axis>             (R,)      cumulative cost of answer r on each axis that policies are charged on: ticks, MACs
 noise_kind, _mode, ...   (U,)      kind, mode and policy of run u (text), ``noise_severity`` (0: none)
 noise_images             ()        N
 noise_classes            ()        C
@@ -26,14 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.trace.answers import TraceError
+from anytime_bench.trace.axes import AXES
 
 Array = NDArray[Any]
-
-
 Floats = NDArray[np.float64]
-
-
-AXES = ("ticks", "macs", "latency", "device_time")
 
 
 @dataclass(frozen=True)
@@ -73,16 +68,14 @@ def pack(runs: Sequence[NoiseRun], num_classes: int) -> dict[str, Array]:
     }
     for name in ("kind", "mode", "policy"):
         arrays[f"noise_{name}"] = np.array([getattr(run, name) for run in runs])
-    for axis in AXES:
-        arrays[f"noise_{axis}"] = np.concatenate(
-            [run.costs.get(axis, np.full(len(run.correct), np.nan)) for run in runs]
-        )
+    for axis in runs[0].costs:
+        arrays[f"noise_{axis}"] = np.concatenate([run.costs[axis] for run in runs])
     return arrays
 
 
 def unpack(arrays: Mapping[str, Array]) -> list[NoiseRun]:
     """Runs from what ``pack`` wrote; ``TraceError`` names an array that is missing or out of shape."""
-    needed = ["correct", "run", "severity", "images", "classes", "kind", "mode", "policy", *AXES]
+    needed = ["correct", "run", "severity", "images", "classes", "kind", "mode", "policy", "ticks"]
     missing = [f"noise_{name}" for name in needed if f"noise_{name}" not in arrays]
     if missing:
         raise TraceError(f"{missing[0]}: missing from the stored noise evaluation")
@@ -91,12 +84,17 @@ def unpack(arrays: Mapping[str, Array]) -> list[NoiseRun]:
     if packed.shape != (len(answers), (count + 7) // 8):
         raise TraceError(f"noise_correct: expected shape ({len(answers)}, {(count + 7) // 8}), got {packed.shape}")
     correct = np.unpackbits(packed, axis=1, count=count).astype(np.bool_)
+    # Files of protocol 1 also hold measured axes that were never measured, all NaN.
+    stored = {axis: np.asarray(arrays[f"noise_{axis}"], dtype=np.float64) for axis in AXES if f"noise_{axis}" in arrays}
+    costs = {axis: values for axis, values in stored.items() if not np.isnan(values).any()}
+    for axis, values in costs.items():
+        if values.shape != answers.shape:
+            raise TraceError(f"noise_{axis}: expected shape {answers.shape}, got {values.shape}")
     runs = []
     for number, kind in enumerate(arrays["noise_kind"]):
         rows = np.flatnonzero(answers == number)
         if len(rows) == 0:
             raise TraceError(f"noise_run: run {number} has no answers")
-        costs = {axis: np.asarray(arrays[f"noise_{axis}"], dtype=np.float64)[rows] for axis in AXES}
         runs.append(
             NoiseRun(
                 str(kind),
@@ -104,7 +102,7 @@ def unpack(arrays: Mapping[str, Array]) -> list[NoiseRun]:
                 str(arrays["noise_mode"][number]),
                 str(arrays["noise_policy"][number]),
                 correct[rows],
-                {axis: values for axis, values in costs.items() if not np.isnan(values).any()},
+                {axis: values[rows] for axis, values in costs.items()},
             )
         )
     return runs

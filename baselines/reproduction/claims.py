@@ -21,8 +21,8 @@ from typing import Literal
 
 import numpy as np
 
-from anytime_bench.records.axes import TITLES
 from anytime_bench.scores.intervals import Difference, paired_difference
+from anytime_bench.trace.axes import AXES
 from baselines.reproduction.evidence import Evidence, Floats, Row
 
 Verdict = Literal["holds", "fails", "undecided"]
@@ -79,7 +79,9 @@ def finding(
     """A ``Finding`` in points from a difference of shares."""
     seeds = " and ".join(str(count) for count in sorted({row.seeds for row in rows}))
     points = (100 * found.value, 100 * found.low, 100 * found.high)
-    return Finding(evidence.task, TITLES.get(axis, axis), what, verdict, *points, seeds, found.images, note)
+    return Finding(
+        evidence.task, AXES[axis].title if axis in AXES else axis, what, verdict, *points, seeds, found.images, note
+    )
 
 
 def compared(

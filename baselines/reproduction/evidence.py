@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.records import store
-from anytime_bench.records.axes import AXES, COUNTED, comparable, exit_costs
+from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.entries import Entry, Group, groups, read_entries
 from anytime_bench.records.record import Record
 from anytime_bench.scores.curve import per_sample_auc, settle
+from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import NoiseRun, unpack
 
 Floats = NDArray[np.float64]
@@ -85,12 +86,12 @@ class Row:
     def costs(self, axis: str) -> Floats | None:
         """Relative cost of each exit, ``(S, E)``; None where a seed has no comparable measurement."""
         found = [exit_costs(entry.record, axis) for entry in self.entries]
-        if axis not in COUNTED and not self.timed:
+        if AXES[axis].measured and not self.timed:
             return None
         known = [cost.relative for cost in found if cost is not None]
         if len(known) < len(found):
             return None
-        return np.stack([np.asarray(cost) if axis in COUNTED else settle(cost) for cost in known])
+        return np.stack([settle(cost) if AXES[axis].measured else np.asarray(cost) for cost in known])
 
     def exit(self, k: int) -> Floats:
         """Correctness of exit k, ``(S, N)``."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from anytime_bench.leaderboard.board import OFF_TIES
 from anytime_bench.records import store
-from anytime_bench.records.axes import TITLES
 from anytime_bench.scores.intervals import Interval, bootstrap_mean, paired_difference
+from anytime_bench.trace.axes import AXES
 from baselines.reproduction.evidence import Evidence, Row
 
 RIVALS = ("serial_ce", "serial_td_multihead", "sdn", "msdnet")
@@ -63,7 +63,7 @@ def wins(found: Sequence[Evidence]) -> str:
             if cascade is None or other is None:
                 continue
             for axis in evidence.axes:
-                cells = [evidence.task, rival, TITLES[axis]]
+                cells = [evidence.task, rival, AXES[axis].title]
                 for horizon in (1.0, 2.0):
                     a, b = cascade.area(axis, horizon), other.area(axis, horizon)
                     if a is None or b is None:
@@ -73,7 +73,7 @@ def wins(found: Sequence[Evidence]) -> str:
                     word = {"BETTER": "wins", "WORSE": "loses", "SAME": "same"}.get(d.verdict, "undecided")
                     cells.append(f"{estimate(100 * d.value, 100 * d.low, 100 * d.high)} {word}")
                     if horizon == 1.0:
-                        words.setdefault((TITLES[axis], word), []).append(f"{rival} on {evidence.task}")
+                        words.setdefault((AXES[axis].title, word), []).append(f"{rival} on {evidence.task}")
                 rows.append(cells)
     if not rows:
         return ""

@@ -22,8 +22,6 @@ from anytime_bench.scores.robustness import (
     fair_comparison,
     kept_share,
     mean_corruption_error,
-    noise_table,
-    recovery,
     summary_from_arrays,
 )
 from anytime_bench.tasks.task import TaskCard
@@ -251,19 +249,6 @@ def run(correct: list[list[int]], ticks: list[float], mode: str, policy: str = "
     return NoiseRun(kind, 0, mode, policy, np.array(correct, dtype=bool), costs)
 
 
-def test_recovery_counts_ticks_after_the_window() -> None:
-    right, wrong = [1, 1, 1, 1], [1, 1, 0, 0]
-    clean = run([right] * 6, [1, 2, 3, 4, 5, 6], "clean")
-    noisy = run([right, right, wrong, wrong, wrong, right], [1, 2, 3, 4, 5, 6], "burst_2_4")
-    assert recovery(noisy, clean, 0.25) == {"largest_loss": 0.5, "ticks": 2.0}
-    never = run([right, right, right, right, right, wrong], [1, 2, 3, 4, 5, 6], "burst_2_4")
-    assert recovery(never, clean, 0.25) == {"largest_loss": 0.5, "ticks": None}
-    assert recovery(run([right] * 6, [1, 2, 3, 4, 5, 6], "burst_2_4"), clean, 0.25) == {
-        "largest_loss": 0.0,
-        "ticks": 0.0,
-    }
-
-
 def test_kept_share_and_corruption_error() -> None:
     clean, noisy = np.array([True] * 80 + [False] * 20), np.array([True] * 60 + [False] * 40)
     kept = kept_share(noisy, clean)
@@ -273,15 +258,6 @@ def test_kept_share_and_corruption_error() -> None:
     assert kept_share(noisy, np.zeros(100, dtype=bool)) is None
     assert mean_corruption_error({"fog": 0.3, "snow": 0.1}, {"fog": 0.3, "snow": 0.2}) == 0.75
     assert mean_corruption_error({"fog": 0.3}, {}) is None
-
-
-def test_the_table_measures_against_serial_ce(data: tuple[Tensor, Tensor]) -> None:
-    arrays = {"serial_ce": evaluated(Serial(), data).arrays(), "cascade": evaluated(Watching(), data).arrays()}
-    table = noise_table(arrays, mode="persistent", reference=REFERENCE)
-    assert len(table) == 4 + 6
-    own = next(row for row in table if row["method"] == "serial_ce" and row["policy"] == "onset")
-    assert own["mce"] == 1
-    assert set(own["kinds"]) == {"occlusion", "perlin"}
 
 
 def test_fair_comparison_finds_a_planted_winner_and_a_tie() -> None:

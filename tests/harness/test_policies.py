@@ -13,7 +13,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.harness.policies import POLICIES, ExitCosts, Schedule, answers, burst, clean, persistent, transient
 
 #: Three blocks: exits after ticks 1, 2, 3 and 10, 30, 60 MACs.
-COSTS = ExitCosts((1, 2, 3), (10, 30, 60), latency=(0.1, 0.2, 0.4))
+COSTS = ExitCosts((1, 2, 3), (10, 30, 60))
 STEPS = (10.0, 40.0, 100.0)
 
 
@@ -60,12 +60,6 @@ def test_watch_steps() -> None:
     assert [a.members for a in answers("watch_mean", transient(3, 1), COSTS, STEPS)] == [(0,), (0, 1), (0, 1, 2)]
 
 
-def test_measured_times_are_claimed_only_where_one_device_runs_one_pass_at_a_time() -> None:
-    assert [round(a.latency, 6) for a in answers("restart", transient(3, 1), COSTS)] == [0.1, 0.2, 0.4, 0.8, 1.2]
-    assert all(math.isnan(a.latency) for a in answers("pipelined_mean", transient(3, 1), COSTS))
-    assert all(math.isnan(a.device_time) for a in answers("onset", transient(3, 1), COSTS))
-
-
 @given(st.integers(1, 12), st.integers(1, 12))
 def test_time_and_macs_never_run_backwards_and_equal_frames_cost_equal_macs(frames: int, period: int) -> None:
     schedule = transient(frames, period)
@@ -96,5 +90,5 @@ def test_bad_bursts_and_policies() -> None:
         answers("pipelined", persistent(3), COSTS)
     with pytest.raises(UserError, match=r"step_macs: expected one cost per step \(3\), got 0"):
         answers("watch", persistent(3), COSTS)
-    with pytest.raises(UserError, match=r"latency: expected one cost per exit \(2\), got 1"):
-        ExitCosts((1, 2), (1, 2), latency=(1.0,))
+    with pytest.raises(UserError, match=r"macs: expected one cost per exit \(2\), got 1"):
+        ExitCosts((1, 2), (1,))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from typer.testing import CliRunner
 from anytime_bench.cli.records import leaderboard as leaderboard_app
 from anytime_bench.cli.records import mount
 from anytime_bench.errors import UserError
-from anytime_bench.records import store
+from anytime_bench.records import store, verify
+from anytime_bench.records.protocol import PROTOCOLS, unexplained_nulls
 from anytime_bench.records.publish import publish
-from anytime_bench.records.record import Record
+from anytime_bench.records.record import content_hash
+from anytime_bench.records.scoring import derive
 from anytime_bench.records.verify import differences, record_paths, verify_paths, verify_record
 from anytime_bench.runs.reproduce import timed_differently, trained_differently
 
@@ -45,12 +48,12 @@ def reseal(path: Path, change: Any, arrays: Any = None) -> Path:
         import hashlib
 
         data["artifacts"]["trace"] |= {"sha256": hashlib.sha256(npz).hexdigest(), "bytes": len(npz)}
-    record = Record.model_validate({**data, "record_id": ""}).sealed()
-    target = path.with_name(f"{record.record_id}.json")
+    data["record_id"] = content_hash(data)
+    target = path.with_name(f"{data['record_id']}.json")
     path.with_suffix(".npz").unlink()
     path.unlink()
     target.with_suffix(".npz").write_bytes(npz)
-    target.write_text(json.dumps(record.model_dump(mode="json")))
+    target.write_text(json.dumps(data))
     return target
 
 
@@ -196,6 +199,41 @@ def test_differences_forgive_the_last_decimal_only() -> None:
     ]
     assert differences({"a": True}, {"a": 1.0}, "x")
     assert differences({"a": 1}, {}, "x") == ["x.a is 1, its raw data give missing"]
+    assert differences({}, {"a": 1}, "x") == [], "what a record does not state is not compared"
+
+
+def test_a_score_learned_later_is_no_fault_of_an_older_record(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_a_new_score(*arguments: Any, **options: Any) -> dict[str, Any]:
+        derived = derive(*arguments, **options)
+        derived["scores"]["macs"]["auc_4"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+        return derived
+
+    monkeypatch.setattr(verify, "derive", with_a_new_score)
+    assert faults_of(path) == []
+    older = PROTOCOLS["1"]
+    stricter = replace(older, demands=(*older.demands, "scores.macs.auc_4"))
+    monkeypatch.setitem(PROTOCOLS, "1", stricter)
+    assert faults_of(path) == [f"record '{path}': scores.macs.auc_4 is missing, protocol 1 demands it"]
+
+
+@pytest.mark.parametrize(
+    "drop",
+    ["exits.2.ece", "scores.macs.auc_1", "timed_scores", "stopping.stopping.threshold", "timing.run_through", "scores"],
+)
+def test_a_record_that_lacks_what_its_protocol_demands_is_refused(path: Path, drop: str) -> None:
+    def forget(data: dict[str, Any]) -> None:
+        *way, last = drop.split(".")
+        for step in way:
+            data = data[int(step) if step.isdigit() else step]
+        data.pop(last)
+
+    faults = faults_of(reseal(path, forget))
+    assert any("missing" in fault or "breaks the schema" in fault for fault in faults), faults
+
+
+def test_a_null_without_a_reason_is_a_fault() -> None:
+    assert unexplained_nulls({"macs": {"auc_1": None}}, "scores") == ["scores.macs.auc_1"]
+    assert unexplained_nulls([{"auroc": None}, {"nll": None}], "exits") == ["exits.nll"]
 
 
 def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: Path) -> None:
@@ -292,6 +330,7 @@ def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from anytime_bench.files import write_atomically
 path, size = Path(sys.argv[1]), int(sys.argv[2])

@@ -18,6 +18,7 @@ import anytime_bench
 from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
 from anytime_bench.records import store
 from anytime_bench.records.compare import compare_records
+from anytime_bench.records.protocol import unexplained_nulls
 from anytime_bench.records.scoring import derive
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.rerun import noise_on_record
@@ -93,6 +94,13 @@ def test_every_score_is_recomputed_from_the_npz_alone(plugin_run):
     stored = record.model_dump(mode="json")
     for field in ("exits", "scores", "stopping", "timing", "timed_scores"):
         assert json.loads(json.dumps(again[field])) == stored[field], field
+
+
+def test_no_stored_score_is_null_without_a_stated_reason(plugin_run):
+    folder, shown, _ = plugin_run
+    record = store.load(folder / shown["path"]).model_dump(mode="json")
+    blocks = ("exits", "scores", "stopping", "timing", "timed_scores", "robustness")
+    assert [where for block in blocks for where in unexplained_nulls(record[block], block)] == []
 
 
 def test_same_seed_gives_the_same_bits(plugin_run, plugin_file, tmp_path):

@@ -33,7 +33,7 @@ def trace_of(seed, **kwargs):
 def everything(test, val):
     return {
         "exits": summary.exit_scores(test),
-        "axes": summary.score_axes(test, COSTS, HORIZONS, reference_accuracy=float(test.accuracy[-1])),
+        "axes": summary.score_axes(test, COSTS, HORIZONS),
         "trace": summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"]),
     }
 
@@ -89,14 +89,6 @@ def test_areas_are_those_of_the_curve_and_their_intervals_those_of_the_images(ru
             assert (score["low"], score["high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
-def test_time_to_needs_the_references_accuracy(runs):
-    test, _ = runs
-    assert set(summary.score_axes(test, COSTS, HORIZONS)["macs"]["time_to"].values()) == {None}
-    times = summary.score_axes(test, COSTS, HORIZONS, reference_accuracy=test.accuracy[2])["macs"]["time_to"]
-    assert times["99"] == 60
-    assert list(times) == ["50", "90", "95", "99"]
-
-
 def test_measured_times_are_settled_and_counted_costs_refused(runs):
     test, _ = runs
     assert "auc_1" in summary.score_axes(test, {"latency": COSTS["latency"]}, HORIZONS)["latency"]
@@ -140,7 +132,7 @@ def test_a_single_exit_can_be_scored():
     single = Trace.from_logits(logits[-1:], labels)
     scores = {
         "exits": summary.exit_scores(single),
-        "axes": summary.score_axes(single, {"macs": [50]}, {"macs": 50.0}, reference_accuracy=1.0),
+        "axes": summary.score_axes(single, {"macs": [50]}, {"macs": 50.0}),
         "trace": summary.trace_scores(single, single, [50], 50.0),
     }
     json.dumps(scores, allow_nan=False)
