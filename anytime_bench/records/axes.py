@@ -10,8 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
 from anytime_bench.harness.timing_summary import clock_block
 from anytime_bench.records.record import Record
+from anytime_bench.scores.measured import ProcessCosts
 from anytime_bench.trace.axes import AXES
 
 
@@ -34,6 +39,31 @@ def exit_costs(record: Record, axis: str) -> ExitCosts | None:
         return None
     relative = tuple(float(entry["value"] if isinstance(entry, dict) else entry) for entry in ratios)
     return ExitCosts(relative, tuple(value * float(full) for value in relative) if full else ())
+
+
+def timing_processes(record: Record, axis: str) -> list[ProcessCosts]:
+    """What each timing process of a record measured on ``axis``; empty where it was not timed.
+
+    A clock's block may list its ``processes``, each with ratios of its own; a block without them is one process.
+    """
+    block = clock(record, axis)
+    processes = []
+    for process in block.get("processes") or [block]:
+        run_through = _ratios(process.get("ratio_to_reference"))
+        if len(run_through[0]) == len(record.exits) > 0:
+            prefix = _ratios(process.get("prefix_ratio_to_reference"))
+            # Untimed alone, an answer costs no more than after all earlier ones.
+            prefix = prefix if len(prefix[0]) == len(record.exits) else run_through
+            processes.append(ProcessCosts(run_through[0], prefix[0], run_through[1], prefix[1]))
+    return processes
+
+
+def _ratios(entries: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values ``(E,)`` of a block's ratios and their standard errors over rounds, from 95 % intervals."""
+    rows = [entry if isinstance(entry, dict) else {"value": entry} for entry in entries or ()]
+    values = np.array([row["value"] for row in rows], dtype=np.float64)
+    ends = np.array([[row.get("low", row["value"]), row.get("high", row["value"])] for row in rows], dtype=np.float64)
+    return values, np.diff(ends.reshape(-1, 2))[:, 0] / (2 * float(special.ndtri(0.975)))
 
 
 def clock(record: Record, axis: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The anytime curve and what is read off it: areas, time to a share of the reference, regret.
+"""The anytime curve and what is read off it: areas, time to a share of the reference, the envelope of a board.
 
 A row whose exits cost ``c_0 < c_1 < ...`` and have accuracies ``a_0, a_1, ...`` has the step function
 ``A(b) = a_k for c_k <= b < c_{k+1}``, and chance before ``c_0``: between two exits one owns the last answer. There is
@@ -12,6 +12,7 @@ measured times, which noise can reorder, go through ``settle`` first. Accuracies
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,18 +77,20 @@ def accuracy_at(cost: ArrayLike, accuracy: ArrayLike, budget: ArrayLike, chance:
     return np.concatenate([[chance], values])[owned]
 
 
-def exit_shares(cost: ArrayLike, horizon: float, *, log: bool = False) -> Floats:
+def exit_shares(cost: ArrayLike, horizon: ArrayLike, *, log: bool = False) -> Floats:
     """Share of [0, horizon] in which each answer is the last one, ``(E+1,)``, the guess before exit 0 first; sums to 1.
 
     With ``log`` the shares are on ALC's scale. Every area below is this vector times the accuracies, hence linear in
-    the correctness of each image.
+    the correctness of each image. Of horizons ``(H,)``, ``(H, E+1)``.
 
     >>> exit_shares([1, 2], horizon=4).tolist()
     [0.25, 0.25, 0.5]
     """
-    if not (np.isfinite(horizon) and horizon > 0):
-        raise TraceError(f"horizon: expected a positive number, got {horizon}")
-    edges = np.minimum(np.concatenate([[0.0], check_cost(cost), [horizon]]), horizon) / horizon
+    ends = np.asarray(horizon, dtype=np.float64)
+    if not (np.isfinite(ends).all() and (ends > 0).all()):
+        raise TraceError(f"horizon: expected a positive number, got {ends}")
+    edges = np.concatenate([[0.0], check_cost(cost), [np.inf]])
+    edges = np.minimum(edges, ends[..., None]) / ends[..., None]
     if log:
         edges = np.log1p(edges / ALC_ORIGIN) / np.log1p(1 / ALC_ORIGIN)
     return np.diff(edges)
@@ -159,6 +162,68 @@ def regret(
     edges = np.unique(np.concatenate([[0.0, horizon], *(np.minimum(costs, horizon) for costs, _ in rows)]))
     values = np.stack([accuracy_at(costs, accuracies, edges[:-1], chance) for costs, accuracies in rows])
     return float(((values.max(axis=0) - values[0]) * np.diff(edges)).sum() / horizon)
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The best answer of several rows at every budget up to ``horizon``, as steps; columns number the rows' exits.
+
+    From ``starts[n]`` to the next start the answer of column ``owners[n]`` is the best one, -1 being the guess;
+    ``events[n]`` is the column whose cost that start is, -1 for the start at 0.
+    """
+
+    starts: Floats
+    owners: NDArray[np.intp]
+    events: NDArray[np.intp]
+    columns: int
+    horizon: float
+
+    @property
+    def shares(self) -> Floats:
+        """Share of [0, horizon] in which each answer is the best, ``(1 + columns,)``, the guess first; sums to 1."""
+        lengths = np.diff(np.append(self.starts, self.horizon)) / self.horizon
+        return np.asarray(np.bincount(self.owners + 1, lengths, minlength=self.columns + 1), dtype=np.float64)
+
+    def slopes(self, accuracy: ArrayLike, chance: float) -> Floats:
+        """How the area moves with the cost of each answer, ``(columns,)``, from accuracies ``(columns,)``."""
+        values = np.concatenate([[chance], np.asarray(accuracy, dtype=np.float64)])[self.owners + 1]
+        rises = np.diff(np.concatenate([[chance], values])) / self.horizon
+        inner = self.events >= 0
+        return -np.asarray(np.bincount(self.events[inner], rises[inner], minlength=self.columns), dtype=np.float64)
+
+
+def envelope(board: Sequence[tuple[ArrayLike, ArrayLike]], horizon: float, chance: float) -> Envelope:
+    """Of rows given as (cost, accuracy); of equal answers the first row's counts.
+
+    A row's area less that of the envelope is its *regret* with the sign turned: the accuracy lost, on average over
+    deadlines, against the best row at each. Single answers with their validation accuracies give the choice that a
+    known deadline allows.
+
+    >>> best = envelope([([2], [0.9]), ([1], [0.5])], horizon=4, chance=0.1)
+    >>> best.shares.tolist()
+    [0.25, 0.5, 0.25]
+    >>> round(float(best.shares @ [0.1, 0.9, 0.5]) - auc([2], [0.9], 4, 0.1), 6)  # 0.4 behind during one quarter
+    0.1
+    >>> best.slopes([0.9, 0.5], 0.1).tolist()  # an exit that comes later by 1 leaves the earlier answer for 1 of 4
+    [-0.1, -0.1]
+    """
+    if not (np.isfinite(horizon) and horizon > 0):
+        raise TraceError(f"horizon: expected a positive number, got {horizon}")
+    rows = [_pair(*row) for row in board]
+    firsts = np.cumsum([0, *(len(costs) for costs, _ in rows)])
+    costs = np.concatenate([costs for costs, _ in rows]) if rows else np.zeros(0)
+    starts, columns = np.unique(costs[costs < horizon], return_index=True)
+    events = np.flatnonzero(costs < horizon)[columns] if len(starts) else np.zeros(0, dtype=np.intp)
+    starts, events = np.concatenate([[0.0], starts]), np.concatenate([[-1], events])
+    best = np.full(len(starts), chance)
+    owners = np.full(len(starts), -1, dtype=np.intp)
+    for first, (own, accuracies) in zip(firsts, rows, strict=False):
+        latest = np.searchsorted(own, starts, side="right")
+        values = np.concatenate([[chance], accuracies])[latest]
+        better = values > best
+        best = np.where(better, values, best)
+        owners = np.where(better, first + latest - 1, owners)
+    return Envelope(starts, owners, events.astype(np.intp), int(firsts[-1]), horizon)
 
 
 def _pair(cost: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:

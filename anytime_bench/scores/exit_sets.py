@@ -10,8 +10,9 @@ Three ways to use a row whose answer k alone costs ``prefix[k]`` and whose answe
   and what the method does for nothing else), ``emission[i] = (run_through[i+1] - prefix[i+1]) - (run_through[i] -
   prefix[i])``, so exit k of a set costs ``prefix[k] + sum of emission[i] over its earlier members``.
 
-And a *known deadline*: with budget b the best single answer that fits, as for a choice among separately trained static
-nets, whose envelope is what a practitioner without an anytime net has.
+Where the deadline is *known*, the best single answer that fits is what one gets: of a row's exits, or of separately
+trained static nets, whose envelope is what a practitioner without an anytime net has (``curve.envelope`` of
+single answers, with their validation accuracies).
 
 Every choice is made on validation accuracies; the areas that follow are ``chance + weights @ test accuracies``, so
 their uncertainty is that of ``scores.moments``. Costs share one unit and one horizon; accuracies are in [0, 1].
@@ -110,26 +111,4 @@ def set_weights(prefix: ArrayLike, run_through: ArrayLike, exits: Sequence[int],
         return weights
     shares = exit_shares(set_costs(prefix, run_through, exits), horizon)
     weights[[0, *(k + 1 for k in exits)]] = shares
-    return weights
-
-
-def known_deadline(costs: ArrayLike, validation: ArrayLike, horizon: float, chance: float) -> Floats:
-    """Weights ``(C+1,)`` of the envelope of ``C`` single answers: at each budget the best on validation that fits.
-
-    ``costs (C,)`` in any order, of one row's exits or of many static nets; an answer worse than chance is not used.
-
-    >>> known_deadline([1.0, 3.0, 2.0], [0.5, 0.9, 0.4], horizon=4, chance=0.1).tolist()
-    [0.25, 0.5, 0.25, 0.0]
-    """
-    price = np.asarray(costs, dtype=np.float64)
-    accuracy = np.asarray(validation, dtype=np.float64)
-    weights = np.zeros(len(price) + 1)
-    at, owner, level = 0.0, 0, chance
-    for k in np.lexsort((-accuracy, price)):
-        if price[k] >= horizon:
-            break
-        if accuracy[k] > level:
-            weights[owner] += (price[k] - at) / horizon
-            at, owner, level = float(price[k]), int(k) + 1, float(accuracy[k])
-    weights[owner] += (horizon - at) / horizon
     return weights

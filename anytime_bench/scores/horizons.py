@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 #: Horizons of the curve, in multiples of the reference's full answer.
-GRID: tuple[float, ...] = tuple(round(0.5 + 0.125 * step, 3) for step in range(29))
+GRID: tuple[float, ...] = tuple(0.5 + 0.25 * step for step in range(15))
 #: An order is stated in prose only if it holds at every horizon of the grid in this range.
 STATED = (0.5, 2.0)
 

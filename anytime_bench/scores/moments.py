@@ -1,15 +1,14 @@
-"""The sums of correctness from which every linear score of a board, and its uncertainty, follows.
+"""The sums of correctness from which every linear score of a row, and its uncertainty, follows.
 
-An area, an accuracy, the gain over a fixed exit, the regret to an envelope: all are ``chance + weights @ accuracies``
-over the exits of one or several rows. So one pass over the traces is enough. Of C columns (the exits of all rows) it
-takes the means per seed and two matrices of co-moments over images,
+An area, an accuracy, the gain over a fixed exit: all are ``constant + weights @ accuracies`` over the exits of a row.
+So one pass over its traces is enough. Of C columns (the exits) it takes the means per seed and two matrices of
+co-moments over images,
 
     between = sum_n (u_n - u)(u_n - u)'           u_n: mean over seeds of the columns on image n
     within  = sum_s sum_n (x_sn - x_s)(x_sn - x_s)'
 
-and the variance of any score on any axis at any horizon is a quadratic form of them (``scores.variance``). Scores that
-are compared must share the images in the same order: a difference of two scores is a score itself, and what images, and
-seeds where they are shared, do to both cancels.
+and the variance of any score on any axis at any horizon is a quadratic form of them (``scores.variance``). Scores of
+several rows, such as their differences, are in ``scores.joint``.
 
 Correctness is 0 or 1, so all sums are integers below 2^24 and exact in float32: the same bits from every BLAS.
 """
@@ -18,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,34 +100,33 @@ class Moments:
         within = ((table @ self.within) * table).sum(axis=-1)
         return from_sums(np.moveaxis(table @ self.by_seed.T, -1, 0), between, within, self.images)
 
-    def pairs(self, weights: ArrayLike, by_seed: ArrayLike = True) -> tuple[Floats, Spread]:
-        """Gaps ``(K, K)``, row minus column, and their spread, of the K scores with weights ``(K, C)``.
+    def rest(self, weights: ArrayLike) -> Floats:
+        """Variance over images of each score's mean over seeds that is neither the image's nor the seed's; 0 with one.
 
-        Images are always paired. ``by_seed (K, K)`` says which pairs are paired by seed too, so that what a seed does
-        to both cancels: right for rows with the same weights. Where seeds of two rows are independent trainings, each
-        row's own variance enters, with more degrees of freedom than their few differences have (Welch 1947).
-
-        >>> gaps, _ = Moments.of([[[1, 0, 1, 1], [1, 1, 1, 1]]]).pairs([[1.0, 0.0], [0.0, 1.0]])
-        >>> gaps.tolist()
-        [[0.0, -0.25], [0.25, 0.0]]
+        >>> float(Moments.of([[[1, 0, 1, 1]], [[1, 0, 1, 1]]]).rest([1.0]))
+        0.0
         """
         table = np.asarray(weights, dtype=np.float64)
-        means = self.by_seed @ table.T
-        gaps = means[:, :, None] - means[:, None, :]
-        between, within = table @ self.between @ table.T, table @ self.within @ table.T
-        paired = from_sums(gaps, _of_gaps(between), _of_gaps(within), self.images)
-        own = from_sums(means, np.diagonal(between), np.diagonal(within), self.images)
-        count = len(table)
-        apart = Spread(paired.normal, *(np.tile(part[:, None], (1, count)) for part in (own.student, own.df)))
-        apart = apart.plus(np.tile(own.student, (count, 1)), np.tile(own.df, (count, 1)))
-        return gaps.mean(axis=0), Spread(
-            paired.normal,
-            np.where(by_seed, paired.student, apart.student),
-            np.where(by_seed, paired.df, apart.df),
-        )
+        return np.maximum(((table @ self._rest_moments) * table).sum(axis=-1), 0.0)
 
+    def rest_moments(self, weights: ArrayLike) -> Floats:
+        """The same as covariances ``(V, V)`` of V scores."""
+        table = np.asarray(weights, dtype=np.float64)
+        return table @ self._rest_moments @ table.T
 
-def _of_gaps(moments: Floats) -> Floats:
-    """Sums of squares of all differences, ``(K, K)``, from the co-moments of the scores; never below 0."""
-    own = np.diagonal(moments)
-    return np.maximum(own[:, None] + own[None] - moments - moments.T, 0.0)
+    @cached_property
+    def _rest_moments(self) -> Floats:
+        seeds = len(self.by_seed)
+        if seeds == 1 or self.images == 1:
+            return np.zeros_like(self.between)
+        return (self.within - seeds * self.between) / (seeds - 1) / (self.images - 1) / seeds
+
+    def seed_draws(self, weights: ArrayLike, draws: int, rng: np.random.Generator) -> Floats:
+        """What other seeds would add to V scores with weights ``(V, C)``: a multivariate t, ``(draws, V)``."""
+        by_seed = self.by_seed @ np.asarray(weights, dtype=np.float64).T
+        seeds = len(by_seed)
+        if seeds == 1:
+            return np.zeros((draws, by_seed.shape[1]))
+        scale = 1 / np.sqrt(seeds * rng.chisquare(seeds - 1, size=(draws, 1)))
+        result: Floats = scale * (rng.standard_normal((draws, seeds)) @ (by_seed - by_seed.mean(axis=0)))
+        return result

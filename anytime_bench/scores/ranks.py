@@ -85,13 +85,14 @@ def standing(
     gaps: ArrayLike,
     spread: Spread,
     same: ArrayLike | None = None,
-    seeds: int = len(PROTOCOL_SEEDS),
+    planned: bool = True,
     margin: float = MARGIN,
     alpha: float = ALPHA,
 ) -> Standing:
     """From ``gaps (K, K)``, row minus column, and their spread (``moments.Moments.pairs``); higher is better.
 
-    ``same (K, K)`` marks rows that are one network (``verdicts.differences``).
+    ``same (K, K)`` marks rows that are one network (``verdicts.differences``); ``planned`` asks how many seeds would
+    decide what is undecided.
 
     >>> gaps = np.array([[0.0, 0.1], [-0.1, 0.0]])
     >>> [str(rank) for rank in standing(gaps, Spread(np.full((2, 2), 1e-6), np.zeros((2, 2)), np.zeros((2, 2)))).ranks]
@@ -100,7 +101,8 @@ def standing(
     values = np.asarray(gaps, dtype=np.float64)
     i, j = np.triu_indices(len(values), 1)
     one_network = None if same is None else np.asarray(same, dtype=bool)[i, j]
-    pairs = differences(values[i, j], spread[i, j], margin=margin, alpha=alpha, same=one_network, seeds=seeds)
+    pairs = differences(values[i, j], spread[i, j], margin=margin, alpha=alpha, same=one_network,
+                        seeds=len(PROTOCOL_SEEDS) if planned else 0)  # fmt: skip
     table: list[list[Difference | None]] = [[None] * len(values) for _ in values]
     for first, second, pair in zip(i, j, pairs, strict=True):
         table[first][second], table[second][first] = pair, pair.reversed()

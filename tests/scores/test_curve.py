@@ -137,6 +137,48 @@ def test_regret_is_the_area_between_the_envelope_and_the_row():
     assert curve.regret(*b, [a, b], 10, 0.1) == pytest.approx(0.10)
 
 
+def envelope_area(board, horizon):
+    accuracies = np.concatenate([[CHANCE], *(accuracy for _, accuracy in board)])
+    return float(curve.envelope(board, horizon, CHANCE).shares @ accuracies)
+
+
+@given(rows(), st.permutations(range(3)))
+def test_the_envelope_of_a_board_does_not_depend_on_the_order_of_its_rows(row, order):
+    cost, accuracy, horizon = row
+    costs = np.asarray(cost, dtype=np.float64)
+    board = [(costs, accuracy), (costs * 0.7, accuracy * 0.8), (costs * 1.3, np.minimum(accuracy * 1.2, 1))]
+    area = envelope_area(board, horizon)
+    assert area >= max(curve.auc(*each, horizon, CHANCE) for each in board) - 1e-12
+    assert envelope_area([board[i] for i in order], horizon) == pytest.approx(area, abs=1e-12)
+    assert curve.envelope(board, horizon, CHANCE).shares.sum() == pytest.approx(1)
+    dominant = (costs * 0.5, np.ones(len(costs)))
+    assert envelope_area([*board, dominant], horizon) == pytest.approx(curve.auc(*dominant, horizon, CHANCE))
+
+
+def test_the_envelope_less_a_row_is_its_regret():
+    a, b = ([1, 4], [0.5, 0.9]), ([2], [0.8])
+    # A lacks 0.3 on [2, 4); B lacks 0.4 on [1, 2) and 0.1 on [4, 10).
+    assert envelope_area([a, b], 10) - curve.auc(*a, 10, 0.1) == pytest.approx(0.06)
+    assert envelope_area([a, b], 10) - curve.auc(*b, 10, 0.1) == pytest.approx(0.10)
+
+
+@given(rows(), st.data())
+def test_slopes_are_the_derivatives_of_the_area(row, data):
+    cost, accuracy, horizon = row
+    costs = np.asarray(cost, dtype=np.float64)
+    board = [(costs, accuracy), (costs * 0.77, accuracy * 0.9)]
+    together = np.concatenate([accuracy, accuracy * 0.9])
+    slopes = curve.envelope(board, horizon, CHANCE).slopes(together, CHANCE)
+    k = data.draw(st.integers(0, len(costs) - 1))
+    step = 1e-7 * horizon
+    moved = costs.copy()
+    moved[k] += step
+    gaps = np.abs(np.concatenate([costs[np.arange(len(costs)) != k], costs * 0.77, [horizon]]) - costs[k])
+    if gaps.min() > 3 * step:
+        change = envelope_area([(moved, accuracy), board[1]], horizon) - envelope_area(board, horizon)
+        assert change / step == pytest.approx(slopes[k], abs=1e-5 / horizon)
+
+
 def test_time_to_is_the_first_exit_that_has_the_share():
     cost, accuracy = [1, 2, 3], [0.50, 0.81, 0.80]
     assert curve.time_to(cost, accuracy, 1.0, 0.8) == 2

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anytime_bench.scores.curve import auc, exit_shares
+from anytime_bench.scores.curve import auc, envelope, exit_shares
 from anytime_bench.scores.exit_sets import (
     best_exit_set,
     best_fixed_exit,
     emissions,
-    known_deadline,
     set_costs,
     set_weights,
 )
@@ -57,9 +56,10 @@ def test_the_best_fixed_exit_is_the_best_set_of_one(row):
 @settings(max_examples=100, deadline=None)
 def test_a_known_deadline_is_worth_at_least_every_single_answer(row):
     prefix, _, accuracy, horizon = row
-    envelope = area(known_deadline(prefix, accuracy, horizon, CHANCE), accuracy)
+    single = [([cost], [value]) for cost, value in zip(prefix, accuracy, strict=True)]
+    best = area(envelope(single, horizon, CHANCE).shares, accuracy)
     for k in range(len(prefix)):
-        assert envelope >= auc(prefix[k : k + 1], accuracy[k : k + 1], horizon, CHANCE) - 1e-12
+        assert best >= auc(prefix[k : k + 1], accuracy[k : k + 1], horizon, CHANCE) - 1e-12
 
 
 @given(rows())
@@ -75,7 +75,6 @@ def test_weights_of_every_choice_sum_to_one():
     prefix, run_through = [1.0, 2.0, 5.0], [1.0, 2.5, 6.0]
     for chosen in ([], [0], [0, 2], [0, 1, 2]):
         assert set_weights(prefix, run_through, chosen, 4.0).sum() == pytest.approx(1)
-    assert known_deadline(prefix, [0.2, 0.1, 0.9], 4.0, CHANCE).tolist() == [0.25, 0.75, 0.0, 0.0]
 
 
 def test_an_emission_that_noise_made_negative_costs_nothing():

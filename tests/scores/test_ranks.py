@@ -92,5 +92,5 @@ def test_a_range_of_horizons_is_unbroken():
     assert holds_over(holds)
     assert not holds_over(holds, over=(0.5, 3.0))
     holds[GRID.index(1.5)] = False
-    assert holds_in(holds) == (0.5, 1.375)
+    assert holds_in(holds) == (0.5, 1.25)
     assert not holds_over(holds)
