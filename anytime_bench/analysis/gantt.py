@@ -6,6 +6,7 @@ All panels share the time axis, so that what lanes save can be seen. Equal data 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NO_BLOCK = "0.75"
+#: Letters that a line of the legend holds.
+LEGEND_WIDTH = 110
 
 
 def draw_schedules(graph: OperatorGraph, schedules: Mapping[str, Schedule], title: str, path: Path) -> Path:
@@ -47,7 +50,8 @@ def draw_schedules(graph: OperatorGraph, schedules: Mapping[str, Schedule], titl
         panels[-1, 0].set_xlabel("milliseconds")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         handles = [Patch(color=colours[name], label=name) for name in names]
-        figure.legend(handles=handles, loc="outside lower left", ncols=6, frameon=False, handlelength=1)
+        columns = max(1, LEGEND_WIDTH // (max(map(len, names), default=0) + 6))
+        figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, handlelength=1)
         told = stamp([title, *(run.answers.tolist() for run in schedules.values())], "matplotlib", "seaborn", "numpy")
         form = path.suffix.lstrip(".")
         buffer = io.BytesIO()
@@ -58,7 +62,7 @@ def draw_schedules(graph: OperatorGraph, schedules: Mapping[str, Schedule], titl
 
 
 def blocks_of(graph: OperatorGraph) -> list[str]:
-    """The block of each operator ``(N,)``: the start of its module's path up to the first number.
+    """The block of each operator ``(N,)``: its module's path up to the first number, else its first two parts.
 
     An operator without parameters belongs to what it waits for last; "" where that is nothing.
     """
@@ -75,12 +79,12 @@ def _block(module: str) -> str:
     for place, part in enumerate(parts):
         if part.isdigit():
             return ".".join(parts[: place + 1])
-    return ".".join(parts[:-1]) or module.partition("_")[0]
+    return ".".join(parts[:-1][:2]) or module.partition("_")[0]
 
 
-def _natural(name: str) -> list[tuple[bool, int, str]]:
+def _natural(name: str) -> list[tuple[str, int]]:
     """Sorts ``blocks.2`` before ``blocks.10``."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name)]
 
 
 def _panel(panel: Axes, graph: OperatorGraph, run: Schedule, title: str, colours: Sequence[Any]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anytime_bench.analysis.gantt import draw_schedules
 from anytime_bench.analysis.span_tables import lane_name
 from anytime_bench.errors import UserError
 from anytime_bench.files import write_atomically
-from anytime_bench.harness.schedule import best_schedule
+from anytime_bench.harness.schedule import Schedule, best_schedule
 from anytime_bench.harness.schedule_export import chrome_trace, dot
 from anytime_bench.harness.span_summary import operator_seconds
 from anytime_bench.runs.span import SpanSubject
@@ -32,12 +32,11 @@ def write_files(
     """
     operators = subject.measurement.graph
     costs = operator_seconds(subject.measurement.samples)[0]
-    runs = {count: best_schedule(operators, costs, count) for count in lanes} if trace or gantt else {}
-    titles = {count: f"P = {lane_name(count)}" for count in lanes}
+    wanted = lanes if trace or gantt else ()
+    runs = {f"P = {lane_name(count)}": best_schedule(operators, costs, count) for count in wanted}
     contents: list[tuple[Path, bytes]] = []
     if trace is not None:
-        timeline = chrome_trace(operators, {titles[count]: run for count, run in runs.items()})
-        contents.append((trace, timeline.encode()))
+        contents.append((trace, chrome_trace(operators, runs).encode()))
     if graph is not None:
         contents.append((graph, dot(operators, costs).encode()))
     written: list[Path] = []
@@ -46,12 +45,18 @@ def write_files(
             write_atomically(path, data)
             written.append(path)
         if gantt is not None:
-            shown = {titles[count]: run for count, run in runs.items() if count is not None and count <= DRAWN}
-            shown = shown or {titles[count]: run for count, run in runs.items()}
             title = f"{subject.method} on {subject.task}: operators on P lanes; vertical lines are answers"
-            written.append(draw_schedules(operators, shown, title, gantt))
+            written.append(draw_schedules(operators, _panels(runs), title, gantt))
     except OSError as error:
-        raise UserError(
-            f"'{error.filename or path}' cannot be written: {error.strerror}. Choose another file."
-        ) from error
+        place = error.filename or gantt
+        raise UserError(f"'{place}' cannot be written: {error.strerror}. Choose another file.") from error
     return written
+
+
+def _panels(runs: Mapping[str, Schedule]) -> dict[str, Schedule]:
+    """The schedules that fit a page, each number of lanes in use once; the first one where none fits."""
+    panels: dict[int, tuple[str, Schedule]] = {}
+    for title, run in runs.items():
+        if run.lanes_used <= DRAWN:
+            panels.setdefault(run.lanes_used, (title, run))
+    return dict(panels.values() or [next(iter(runs.items()))])
