@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -95,10 +96,11 @@ def check(
         for name, result in results:
             why = f"  {result.why}" if result.why else ""
             print(f"{result.status:<5} {name}: {result.name}{why}")
-    counts = {status: sum(result.status == status for _, result in results) for status in ("pass", "fail", "skip")}
+    counts = Counter(result.status for _, result in results)
     if not as_json:
         parts = [f"{counts['pass']} checks hold"]
         parts += [f"{counts['fail']} fail"] * (counts["fail"] > 0)
+        parts += [f"{counts['warn']} warn"] * (counts["warn"] > 0)
         parts += [f"{counts['skip']} not judged, for the reasons above"] * (counts["skip"] > 0)
         print(", ".join(parts))
     if counts["fail"]:

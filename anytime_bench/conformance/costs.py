@@ -17,7 +17,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from anytime_bench.conformance.fixture import NotApplicable, Subject, require, seeded
+from anytime_bench.conformance.fixture import Doubt, NotApplicable, Subject, require, seeded
+from anytime_bench.harness.operator_recording import operator_graph
+from anytime_bench.harness.schedule import growth_gap, span
+
+#: A chain of operators may grow by this factor faster than the declared ticks; the suite's own rows stay below 1.5.
+TICKS_FACTOR = 2.0
 
 
 class _OperationCounter(TorchDispatchMode):
@@ -83,6 +88,28 @@ def check_macs_increase(subject: Subject) -> None:
         f"exits {free} cost no MACs beyond the exit before them (cumulative: {spent}): drop them, or start their work "
         "only when they are asked for",
     )
+
+
+def check_ticks_span(subject: Subject) -> None:
+    """``ticks`` grow about as fast as the longest chain of operators behind each exit (otherwise a warning).
+
+    A chain of operators takes parallel time in proportion to its MACs where operators are large, and to its length
+    where they are small; only where ticks fall behind both is there no hardware on which they could hold.
+    """
+    model = subject.model()
+    graph = operator_graph(model, subject.images("span"))
+    lengths = {"MACs": span(graph, graph.macs), "operators": span(graph, [1.0] * len(graph))}
+    gap = growth_gap(model.ticks, *lengths.values())
+    if gap.factor > TICKS_FACTOR:
+        ticks = [float(model.ticks[k]) for k in gap.exits]
+        chains = [
+            f"{length[gap.exits[0]]:.0f} to {length[gap.exits[1]]:.0f} {what}" for what, length in lengths.items()
+        ]
+        raise Doubt(
+            f"from exit {gap.exits[0]} to exit {gap.exits[1]} ticks grow from {ticks[0]:g} to {ticks[1]:g}, but the "
+            f"longest chain of operators from {' and '.join(chains)}: {gap.factor:.1f} times as fast, expected at most "
+            f"{TICKS_FACTOR:g}. Ticks are ideal parallel time: count every step that waits for the one before it"
+        )
 
 
 def check_same_input_twice(subject: Subject) -> None:

@@ -37,6 +37,10 @@ class NotApplicable(Exception):
     """The check asks nothing of this method; the message is the reason."""
 
 
+class Doubt(Exception):
+    """The check holds as far as it can be proved, but the message is what a reader must know: a warning."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ``CheckFailure`` with ``message`` unless ``condition`` holds."""
     if not condition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,26 @@ from typing import Any, Literal
 
 from anytime_bench.conformance import answers, costs, learning, portability
 from anytime_bench.conformance.child_process import start_other_process
-from anytime_bench.conformance.fixture import CheckFailure, NotApplicable, Subject, stream_answers, synthetic_task
+from anytime_bench.conformance.fixture import (
+    CheckFailure,
+    Doubt,
+    NotApplicable,
+    Subject,
+    stream_answers,
+    synthetic_task,
+)
 from anytime_bench.methods.contract import Method
 from anytime_bench.tasks.task import TaskCard
 
-Status = Literal["pass", "fail", "skip"]
+Status = Literal["pass", "fail", "skip", "warn"]
 #: Image sizes tried where no task is given: the first that the method runs on is the fastest to check.
 SIZES = (16, 32, 64)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check's verdict. ``why`` mends a failure or gives a skip's reason; ``seconds`` is the check's wall time."""
+    """One check's verdict. ``why`` says how to fix a failure or what a warning or a skip is about; ``seconds`` is the
+    check's wall time."""
 
     name: str
     status: Status
@@ -69,6 +78,7 @@ CHECKS: tuple[Check, ...] = (
     Check("lazy", costs.check_lazy, FORM),
     Check("same_input_twice", costs.check_same_input_twice, FORM),
     Check("macs_increase", costs.check_macs_increase, (*FORM, "lazy")),
+    Check("ticks_span", costs.check_ticks_span, FORM),
     Check("gradients", learning.check_gradients, (*FORM, "finite")),
     Check("finish", learning.check_finish, REPEATABLE),
     Check("checkpoint", learning.check_checkpoint, REPEATABLE),
@@ -127,6 +137,8 @@ class Kit:
             check.run(subject)
         except NotApplicable as reason:
             return "skip", str(reason)
+        except Doubt as doubt:
+            return "warn", str(doubt)
         except Exception as error:
             why = str(error) if isinstance(error, CheckFailure) else _raised(error)
             if check.name in self.expected_failures:
@@ -236,5 +248,7 @@ class _PytestCheck:
         result = self.kit.run(self.check.name)
         if result.status == "skip":
             pytest.skip(result.why)
+        if result.status == "warn":
+            warnings.warn(f"{self.check.name}: {result.why}", stacklevel=2)
         if result.status == "fail":
             pytest.fail(f"{self.check.name}: {result.why}", pytrace=False)

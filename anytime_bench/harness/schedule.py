@@ -25,8 +25,10 @@ when answers 0..k are there. Errors: ``SpanError``.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,6 +69,32 @@ def span(graph: OperatorGraph, costs: ArrayLike) -> Floats:
         if operator.after:
             finish[index] += finish[list(operator.after)].max(0)
     return _answer_times(graph, np.moveaxis(finish, 0, -1))
+
+
+@dataclass(frozen=True)
+class GrowthGap:
+    """Between ``exits`` a measured cost grows ``factor`` times as fast as a declared one."""
+
+    factor: float
+    exits: tuple[int, int]
+
+
+def growth_gap(declared: Sequence[float], *measured: ArrayLike) -> GrowthGap:
+    """The two exits between which all of ``measured (E,)`` outgrow ``declared (E,)`` most; units do not matter.
+
+    Factor 1 where none does.
+
+    >>> growth_gap([1, 2, 3], [10, 20, 90])
+    GrowthGap(factor=3.0, exits=(0, 2))
+    """
+    worst = GrowthGap(1.0, (0, 0))
+    costs = [np.asarray(each, dtype=np.float64) for each in measured]
+    for early, late in combinations(range(len(declared)), 2):
+        growth = min(float(cost[late] / cost[early]) if cost[early] else math.inf for cost in costs)
+        factor = growth / (declared[late] / declared[early])
+        if factor > worst.factor:
+            worst = GrowthGap(factor, (early, late))
+    return worst
 
 
 def critical_path(graph: OperatorGraph, costs: ArrayLike) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, SpanError
-from anytime_bench.harness.schedule import critical_path, greedy, lane_times, schedule, span, work
+from anytime_bench.harness.schedule import critical_path, greedy, growth_gap, lane_times, schedule, span, work
 
 LANES = (1, 2, 3, 4, 8, 16, None)
 
@@ -206,6 +206,21 @@ def test_moldable_operators_help_and_stay_within_the_area(
     least = work(made, np.minimum(both[0], 2 * both[1]))  # lane-seconds, the cheaper way
     for lanes, at in zip(LANES[:-1], by_lanes[:-1], strict=True):
         assert (at >= least / lanes - 1e-9).all()
+
+
+# ---------------------------------------------------------------- declared against measured
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)), min_size=1, max_size=6), st.floats(0.1, 10))
+def test_growth_ignores_units_and_is_the_worst_of_all_pairs(steps: list[tuple[float, float]], unit: float) -> None:
+    declared, measured = np.cumsum(np.array(steps), axis=0).T
+    gap = growth_gap(declared.tolist(), measured)
+    pairs = [(measured[k] / measured[j]) / (declared[k] / declared[j]) for k in range(len(steps)) for j in range(k)]
+    assert gap.factor == pytest.approx(max([1.0, *pairs]))
+    assert growth_gap((unit * declared).tolist(), measured / unit).factor == pytest.approx(gap.factor)
+    assert growth_gap(declared.tolist(), declared).factor == pytest.approx(1)
+    # What outgrows the ticks in one cost alone is no fault: operators may be small, or large.
+    assert growth_gap(declared.tolist(), measured, declared).factor == pytest.approx(1)
 
 
 # ---------------------------------------------------------------- bad input
