@@ -130,9 +130,11 @@ class Registry:
             raise UserError(f"{self.kind} '{name}' of {_origin(entry)} fails to import: {describe(error)}") from error
 
     @contextmanager
-    def temporary(self) -> Iterator[None]:
-        """Forget, at the end of the block, what was registered inside it."""
+    def temporary(self, *, empty: bool = False) -> Iterator[None]:
+        """Forget, at the end of the block, what was registered inside it; ``empty`` begins without anything added."""
         before = dict(self._added)
+        if empty:
+            self._added = {}
         try:
             yield
         finally:

@@ -167,6 +167,13 @@ class Method(ABC):
         offered, because stopping rules are fitted on it.
         """
 
+    def parameter_groups(self, model: AnytimeModel) -> list[dict[str, Any]]:
+        """Groups for the optimiser: ``params``, and optionally ``weight_decay`` or ``lr_scale``, a factor on the rate.
+
+        The default is one group of all parameters that need gradients.
+        """
+        return [{"params": [p for p in model.parameters() if p.requires_grad]}]
+
     def adopt(self, model: AnytimeModel, weights: Mapping[str, Tensor]) -> None:
         """Load the weights of ``weights_from`` or ``starts_from`` into ``model``; strict by default."""
         model.load_state_dict(dict(weights))

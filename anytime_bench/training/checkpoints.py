@@ -1,4 +1,4 @@
-"""Weights and checkpoints on disk: safetensors with the loss history in the header, hashes beside them.
+"""Weights and checkpoints on disk: safetensors with the loss history and a hash of the content in the header.
 
 Files are written whole or not at all, and reading one never runs code from it. ``UserError`` says what is wrong with
 a file and what to do.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,20 +48,48 @@ def storage_errors(folder: Path) -> Iterator[None]:
 def write_tensors(path: Path, tensors: dict[str, Tensor], *, seconds: float, losses: list[float]) -> None:
     """Atomically write tensors with the training history in the header. Equal tensors and losses give equal files.
 
-    Seconds would make two equal runs differ, so they go into a small file beside the weights.
+    The header carries a hash of both. Seconds would make two equal runs differ, so they go into a file beside it.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={"losses": json.dumps(losses)}))
+    history = json.dumps(losses)
+    write_atomically(path, save(plain, metadata={"losses": history, "sha256": _content_hash(plain, history)}))
     write_atomically(path.with_suffix(".seconds"), f"{seconds:.3f}\n".encode())
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], float, list[float]]:
-    """Tensors, seconds and losses that ``write_tensors`` stored. Never runs code from the file."""
+    """Tensors, seconds and losses that ``write_tensors`` stored. Never runs code from the file.
+
+    Raises ValueError where the content does not have the hash it was written with.
+    """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    seconds = path.with_suffix(".seconds")
-    return tensors, float(seconds.read_text()) if seconds.exists() else 0.0, json.loads(metadata.get("losses", "[]"))
+    history = metadata.get("losses", "[]")
+    if metadata.get("sha256") != _content_hash(tensors, history):
+        raise ValueError("its content does not have the hash it was written with")
+    losses = json.loads(history)
+    if not (isinstance(losses, list) and all(isinstance(loss, float) for loss in losses)):
+        raise ValueError("its history of losses is not a list of numbers")
+    return tensors, _seconds(path.with_suffix(".seconds")), losses
+
+
+def _seconds(path: Path) -> float:
+    """Wall time of earlier sessions; 0 where the file is missing or does not hold a number."""
+    try:
+        seconds = float(path.read_text())
+    except (OSError, ValueError):
+        return 0.0
+    return seconds if math.isfinite(seconds) and seconds >= 0 else 0.0
+
+
+def _content_hash(tensors: Mapping[str, Tensor], history: str) -> str:
+    """SHA-256 over names, shapes, types and bytes of all tensors, and the losses."""
+    digest = hashlib.sha256(history.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def load_weights(folder: Path) -> tuple[dict[str, Tensor], TrainingReport] | None:
@@ -70,19 +99,15 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], TrainingReport] | Non
     raises ``UserError``.
     """
     path = folder / "weights.safetensors"
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         tensors, seconds, losses = read_tensors(path)
     except SafetensorError:
         return None
-    hashed, written = file_sha256(path), path.with_suffix(".sha256")
-    if written.exists() and written.read_text().strip() not in ("", hashed):
-        raise UserError(
-            f"weights '{path}' were altered: they do not have the SHA-256 they were written with. "
-            "Remove the file to train again."
-        )
-    return tensors, TrainingReport(hashed, len(losses), seconds, losses)
+    except ValueError as error:
+        raise UserError(f"weights '{path}' were altered: {error}. Remove the file to train again.") from error
+    return tensors, TrainingReport(file_sha256(path), len(losses), seconds, losses)
 
 
 def verify_weights(path: Path, sha256: str, owner: str) -> None:
@@ -99,29 +124,35 @@ def verify_weights(path: Path, sha256: str, owner: str) -> None:
         )
 
 
-def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> dict[str, Tensor]:
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything an epoch leaves behind: the model's tensors and the optimiser's, numbered as it numbers parameters."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for i, parameter in enumerate(parameters):
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{i}"] = momentum
+    for number, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if value is not None:
+                tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value)
     return tensors
 
 
-def restore(
-    state: tuple[dict[str, Tensor], float, list[float]],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-) -> tuple[float, list[float]]:
-    tensors, seconds, losses = state
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    for i, parameter in enumerate(parameters):
-        if f"momentum.{i}" in tensors:
+def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a snapshot back; raises ValueError, before anything is changed, where it does not fit."""
+    own = model.state_dict()
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in weights.items()}:
+        raise ValueError("its tensors are not those of this model")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if not name.startswith("optimizer."):
+            continue
+        _, number, key = name.split(".", 2)
+        parameter = parameters[int(number)]
+        if value.shape == parameter.shape:
             # In the parameter's own memory layout: vectorised updates of another layout may round differently.
-            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    return seconds, losses
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(number), {})[key] = value
+    model.load_state_dict(weights)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def run_key(parts: dict[str, object]) -> str:

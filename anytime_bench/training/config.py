@@ -29,21 +29,33 @@ from anytime_bench.methods.options import merged, option_defaults, typed
 
 @dataclass
 class TrainingConfig:
-    """SGD with Nesterov momentum. ``lr`` is the peak; ``warmup`` and ``milestones`` count epochs."""
+    """How weights are trained. ``lr`` is the peak; ``warmup`` and ``milestones`` count epochs.
+
+    ``optimizer`` names one of ``torch.optim`` and ``optimizer_args`` its further keywords; ``decay_norms=false`` spares
+    norms and biases; ``accumulate`` batches make one step. ``precision`` is that of the forward pass (weights stay
+    float32). ``deterministic`` asks cuDNN and cuBLAS for repeatable bits; on a CPU they repeat anyway. ``compile``
+    compiles the model's forward pass.
+    """
 
     epochs: int = 30
     batch_size: int = 128
+    optimizer: str = "sgd"
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    decay_norms: bool = True
     schedule: str = "cosine"
     warmup: float = 0.0
     milestones: list[int] = field(default_factory=list)
     gamma: float = 0.2
     clip_norm: float = 0.0
+    accumulate: int = 1
     precision: str = "auto"
     channels_last: bool = True
+    deterministic: bool = True
+    compile: bool = False
     train_images: int = 0
 
 
@@ -95,7 +107,7 @@ class RunConfig:
 
 SECTIONS = ("training", "augment", "evaluation", "options")
 CHOICES = {
-    "training.schedule": ("cosine", "step", "constant"),
+    "training.schedule": ("cosine", "linear", "step", "constant"),
     "training.precision": ("auto", "fp32", "bf16"),
     "augment.crop_mode": ("reflect", "constant", "replicate"),
     "evaluation.engine": ("auto", "eager", "compile", "graph"),
@@ -105,6 +117,7 @@ CHOICES = {
 POSITIVE = (
     "training.epochs",
     "training.batch_size",
+    "training.accumulate",
     "training.lr",
     "evaluation.prediction_batch",
     "evaluation.resamples",

@@ -6,8 +6,9 @@ order and the same crops, and a resumed run repeats an epoch exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,10 +17,16 @@ from torch.nn import functional as F
 from anytime_bench.tasks.task import Split, TaskCard
 from anytime_bench.training.config import AugmentConfig
 
+#: A split larger than this share of a GPU's free memory stays on the host, pinned, and moves batch by batch.
+DEVICE_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class DeviceSplit:
-    """Images ``(N, D, H, W)`` uint8 and labels ``(N,)`` int64 on one device, with the task's normalisation."""
+    """Images ``(N, D, H, W)`` uint8 and labels ``(N,)`` int64 for one device, with the task's normalisation.
+
+    Normally all of it lies on ``device``; a split too large for it lies in pinned host memory.
+    """
 
     images: Tensor
     labels: Tensor
@@ -28,20 +35,37 @@ class DeviceSplit:
 
     @classmethod
     def place(cls, split: Split, card: TaskCard, device: torch.device | str) -> DeviceSplit:
-        per_channel = [
+        """Put ``split`` on ``device``, or in pinned memory where it exceeds ``DEVICE_SHARE`` of the free memory."""
+        device = torch.device(device)
+        mean, std = (
             torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (card.mean, card.std)
-        ]
-        return cls(torch.tensor(split.images).to(device), torch.tensor(split.labels).to(device), *per_channel)
+        )
+        if device.type == "cuda" and split.images.nbytes > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return cls(torch.from_numpy(split.images).pin_memory(), torch.tensor(split.labels).to(device), mean, std)
+        return cls(torch.tensor(split.images).to(device), torch.tensor(split.labels).to(device), mean, std)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out."""
+        return self.mean.device
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 ``(B, D, H, W)`` to float32 with the task's mean 0 and deviation 1."""
-        return (images.float() / 255 - self.mean) / self.std
+        """uint8 ``(B, D, H, W)`` to float32 on ``device`` with the task's mean 0 and deviation 1."""
+        images = images.to(self.device, non_blocking=True)
+        return (images.float() * (1 / 255) - self.mean) / self.std
 
     def normalised(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Images ``start`` to ``stop``, normalised."""
         return self.normalise(self.images[start:stop])
+
+    def pick(self, index: Tensor) -> Tensor:
+        """Images ``index (B,)`` as uint8, on the device or, where the split is not, pinned on the host."""
+        if self.images.device == self.device:
+            return self.images[index.to(self.device)]
+        return self.images[index.cpu()].pin_memory()
 
     def first(self, count: int) -> DeviceSplit:
         """The first ``count`` images, or all of them where ``count`` is 0 or larger than the split."""
@@ -58,8 +82,8 @@ class DeviceSplit:
         if count <= 0 or count >= len(self):
             return self
         spaced = torch.arange(count) * len(self) // count
-        index = spaced[torch.randperm(count, generator=torch.Generator().manual_seed(0))].to(self.images.device)
-        return DeviceSplit(self.images[index], self.labels[index], self.mean, self.std)
+        index = spaced[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+        return DeviceSplit(self.pick(index), self.labels[index.to(self.labels.device)], self.mean, self.std)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels in order; the last batch may be smaller."""
@@ -72,54 +96,84 @@ class DeviceSplit:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of augmented training batches; a last batch of one image joins the batch before it.
 
-        A batch of one would leave batch normalisation without a variance on 1x1 maps.
+        A batch of one would leave batch normalisation without a variance on 1x1 maps. Everything random is drawn
+        before the first batch and copied at once, so that no batch waits for the host.
         """
         order = torch.randperm(len(self), generator=generator)
+        draws = AugmentationDraws.make(len(self), self.images.shape[2:], augment, generator).to(self.device)
+        on_device = order if self.images.device != self.device else _sent(order, self.device)
+        targets = self.labels[_sent(order, self.labels.device)]
         starts = list(range(0, len(self), batch_size))
         if batch_size > 1 and len(starts) > 1 and len(self) - starts[-1] == 1:
             starts.pop()
-        for i, start in enumerate(starts):
-            stop = starts[i + 1] if i + 1 < len(starts) else len(self)
-            index = order[start:stop].to(self.images.device)
-            images = self.normalise(self.images[index])
-            yield apply_augmentation(images, augment, generator), self.labels[index]
+        for start, stop in zip(starts, [*starts[1:], len(self)], strict=True):
+            images = self.normalise(self.pick(on_device[start:stop]))
+            yield augmented(images, augment, draws.part(start, stop)), targets[start:stop]
 
     def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches that ``shuffled`` yields."""
         full, rest = divmod(len(self), batch_size)
         return full + (rest > 1 or (rest == 1 and full == 0))
 
 
-def apply_augmentation(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class AugmentationDraws:
+    """What is random about an epoch's augmentation, one row per image in the epoch's order.
+
+    ``shift (N, 2)`` int64 crop offsets, ``flip (N,)`` bool, ``corner (N, 2)`` int64 upper left of the occlusion.
+    """
+
+    shift: Tensor
+    flip: Tensor
+    corner: Tensor
+
+    @classmethod
+    def make(cls, count: int, size: Sequence[int], config: AugmentConfig, generator: torch.Generator) -> Self:
+        """Draw for ``count`` images of ``size`` (height, width)."""
+        shift = torch.randint(0, 2 * config.crop_padding + 1, (count, 2), generator=generator)
+        flip = torch.rand(count, generator=generator) < 0.5
+        room = torch.tensor([max(side - config.occlusion + 1, 1) for side in size])
+        corner = (torch.rand(count, 2, generator=generator) * room).long()
+        return cls(shift, flip, corner)
+
+    def to(self, device: torch.device) -> Self:
+        """The same draws on ``device``, copied without waiting."""
+        return type(self)(*(_sent(part, device) for part in (self.shift, self.flip, self.corner)))
+
+    def part(self, start: int, stop: int) -> Self:
+        """The draws of images ``start`` to ``stop``."""
+        return type(self)(self.shift[start:stop], self.flip[start:stop], self.corner[start:stop])
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; towards a GPU from pinned memory, without waiting."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def augmented(images: Tensor, config: AugmentConfig, draws: AugmentationDraws) -> Tensor:
     """Random crop, flip and square occlusion of normalised ``images (B, D, H, W)``, one draw per image."""
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     device = images.device
     if config.crop_padding:
         pad = config.crop_padding
-        shift = torch.randint(0, 2 * pad + 1, (2, batch, 1), generator=generator).to(device)
         if config.crop_mode == "constant":
             # Black lies below 0 after normalisation; each image's own minimum stands for it.
             low = images.amin(dim=(1, 2, 3), keepdim=True)
             padded = F.pad(images - low, (pad,) * 4) + low
         else:
             padded = F.pad(images, (pad,) * 4, mode=config.crop_mode)
-        rows = (torch.arange(height, device=device) + shift[0])[:, None, :, None]
-        columns = (torch.arange(width, device=device) + shift[1])[:, None, None, :]
+        rows = (torch.arange(height, device=device) + draws.shift[:, :1])[:, None, :, None]
+        columns = (torch.arange(width, device=device) + draws.shift[:, 1:])[:, None, None, :]
         each = torch.arange(batch, device=device)[:, None, None, None]
-        channels = torch.arange(images.shape[1], device=device)[None, :, None, None]
-        images = padded[each, channels, rows, columns]
+        images = padded[each, torch.arange(channels, device=device)[None, :, None, None], rows, columns]
     if config.flip:
-        flip = (torch.rand(batch, generator=generator) < 0.5).to(device)
-        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+        images = torch.where(draws.flip[:, None, None, None], images.flip(-1), images)
     if config.occlusion:
-        size = config.occlusion
-        corner = torch.rand(2, batch, 1, generator=generator).to(device)
-        top = (corner[0] * max(height - size + 1, 1)).long()
-        left = (corner[1] * max(width - size + 1, 1)).long()
+        top, left = draws.corner[:, :1], draws.corner[:, 1:]
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-        hidden = ((rows >= top) & (rows < top + size))[:, :, None] & ((columns >= left) & (columns < left + size))[
-            :, None
-        ]
-        images = images.masked_fill(hidden[:, None], 0.0)
+        inside_rows = (rows >= top) & (rows < top + config.occlusion)  # (B, H)
+        inside_columns = (columns >= left) & (columns < left + config.occlusion)  # (B, W)
+        images = images.masked_fill((inside_rows[:, :, None] & inside_columns[:, None, :])[:, None], 0.0)
     return images
 
 

@@ -41,7 +41,7 @@ def refused(capsys, monkeypatch, tmp_path):
         # Python's own cache of an imported plugin is no output of ours.
         assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == sorted(leaves)
 
-    with methods.temporary():
+    with methods.temporary(empty=True):
         yield call
 
 

@@ -11,7 +11,7 @@ from anytime_bench.methods.plugins import method_class, snake_case
 from anytime_bench.registry import methods
 from anytime_bench.runs.plan import make_row
 from anytime_bench.training.config import build_config
-from anytime_bench.training.loop import learning_rate
+from anytime_bench.training.optimisers import learning_rate
 from anytime_bench.training.recipes import recipe_for
 
 RECIPES = sorted(f.name.removesuffix(".yaml") for f in files("baselines.recipes").iterdir() if f.name.endswith(".yaml"))

@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytime_bench.training.config import AugmentConfig
-from anytime_bench.training.data import DeviceSplit, apply_augmentation, seeded
+from anytime_bench.training.data import AugmentationDraws, DeviceSplit, augmented, seeded
+
+
+def augment(images: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
+    return augmented(images, config, AugmentationDraws.make(len(images), images.shape[2:], config, generator))
 
 
 def split_of(count: int) -> DeviceSplit:
@@ -68,7 +72,7 @@ def test_a_crop_is_a_window_of_the_padded_image(mode):
     windows = [padded[..., i : i + 8, j : j + 8] for i in range(5) for j in range(5)]
     seen = set()
     for seed in range(60):
-        crop = apply_augmentation(images, config, seeded(seed))
+        crop = augment(images, config, seeded(seed))
         matches = [n for n, window in enumerate(windows) if torch.equal(window, crop)]
         assert len(matches) == 1
         seen.add(matches[0])
@@ -77,7 +81,7 @@ def test_a_crop_is_a_window_of_the_padded_image(mode):
 
 def test_a_flip_mirrors_about_half_of_the_images():
     images = torch.rand(400, 1, 3, 5)
-    flipped = apply_augmentation(images, AugmentConfig(flip=True), seeded(0))
+    flipped = augment(images, AugmentConfig(flip=True), seeded(0))
     same = (flipped == images).flatten(1).all(1)
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert bool((same | mirrored).all())
@@ -86,9 +90,22 @@ def test_a_flip_mirrors_about_half_of_the_images():
 
 def test_an_occlusion_hides_one_square_of_the_given_size():
     images = torch.ones(50, 3, 32, 32)
-    hidden = apply_augmentation(images, AugmentConfig(occlusion=16), seeded(0)) == 0
+    hidden = augment(images, AugmentConfig(occlusion=16), seeded(0)) == 0
     assert (hidden.flatten(1).sum(1) == 3 * 16 * 16).all()
     assert len({tuple(mask[0].any(1).nonzero().flatten().tolist()) for mask in hidden}) > 5
+
+
+@settings(deadline=None, max_examples=30)
+@given(batch=st.integers(1, 12), other=st.integers(1, 12), seed=st.integers(0, 99))
+def test_an_image_is_augmented_alike_in_any_batch(batch, other, seed):
+    config = AugmentConfig(crop_padding=2, flip=True, occlusion=2)
+    split = DeviceSplit(
+        torch.randint(0, 256, (25, 3, 8, 8), dtype=torch.uint8), torch.arange(25), *torch.ones(2, 1, 1, 1, 1)
+    )
+    epochs = [
+        torch.cat([images for images, _ in split.shuffled(size, config, seeded(seed))]) for size in (batch, other)
+    ]
+    assert torch.equal(*epochs)
 
 
 def test_neighbouring_seeds_share_nothing():

@@ -1,0 +1,92 @@
+"""Optimisers and learning rates. Any optimiser of ``torch.optim`` by name; decay where the recipe wants it.
+
+A method may group its parameters (``Method.parameter_groups``); a group's own ``weight_decay`` or ``lr_scale`` (a
+factor on the scheduled rate) stands. With ``training.decay_norms=false`` every other group is split, and parameters of
+at most one dimension (norms and biases) are not decayed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.methods.contract import AnytimeModel, Method
+from anytime_bench.training.config import TrainingConfig
+
+_NAMES = {
+    name.lower(): value
+    for name, value in vars(torch.optim).items()
+    if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+}
+
+
+def optimiser_class(name: str) -> type[torch.optim.Optimizer]:
+    """``sgd``, ``adamw``, ... in any spelling of case; an unknown name is a ``UserError`` with the nearest."""
+    cls = _NAMES.get(name.lower())
+    if cls is None:
+        raise UserError(f"training.optimizer={name}: expected an optimiser of torch.optim.{did_you_mean(name, _NAMES)}")
+    return cls
+
+
+def make_optimiser(method: Method, model: AnytimeModel, settings: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser a recipe names over the groups a method asks for.
+
+    ``momentum`` and ``nesterov`` go to optimisers that know them; ``training.optimizer_args`` holds any other keyword.
+    """
+    cls = optimiser_class(settings.optimizer)
+    known = inspect.signature(cls).parameters
+    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer.lower() in ("sgd", "rmsprop"):
+        options["momentum"] = settings.momentum
+    if "nesterov" in known:
+        options["nesterov"] = settings.nesterov and settings.momentum > 0
+    options |= {key: tuple(v) if isinstance(v, list) else v for key, v in settings.optimizer_args.items()}
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        near = did_you_mean(unknown[0], known)
+        raise UserError(f"training.optimizer_args: {cls.__name__} has no keyword '{unknown[0]}'.{near}")
+    try:
+        return cls(_groups(method, model, settings), **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"training.optimizer={settings.optimizer}: {error}") from error
+
+
+def _groups(method: Method, model: AnytimeModel, settings: TrainingConfig) -> list[dict[str, Any]]:
+    """The method's groups, split into decayed and decay-free parameters where the recipe says so."""
+    groups = []
+    for group in method.parameter_groups(model):
+        members: list[nn.Parameter] = list(group["params"])
+        if settings.decay_norms or "weight_decay" in group:
+            groups.append({**group, "params": members})
+            continue
+        decayed = [parameter for parameter in members if parameter.ndim > 1]
+        spared = [parameter for parameter in members if parameter.ndim <= 1]
+        groups.append({**group, "params": decayed})
+        groups.append({**group, "params": spared, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """``rate`` to every group, times the group's own ``lr_scale``."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def learning_rate(config: TrainingConfig, epoch: float) -> float:
+    """Learning rate at ``epoch`` in [0, epochs], a real number: linear warm-up, then the recipe's schedule."""
+    if config.warmup and epoch < config.warmup:
+        return config.lr * (epoch + 1e-2) / (config.warmup + 1e-2)
+    done = (epoch - config.warmup) / max(config.epochs - config.warmup, 1e-9)
+    done = min(max(done, 0.0), 1.0)
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "linear":
+        return config.lr * (1 - done)
+    if config.schedule == "step":
+        return config.lr * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+    return config.lr
