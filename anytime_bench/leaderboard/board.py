@@ -1,205 +1,257 @@
-"""One group's rows to one board: a JSON-ready dictionary from which every format is rendered, and nothing else.
+"""What a board says, as typed models: every format is rendered from these and from nothing else.
 
-Numbers are rounded here, once, so that all formats agree: shares to 5 decimals, costs to 6 significant digits. That is
-also what keeps the bytes stable where another BLAS adds in another order.
+Shares (accuracies, areas, what noise leaves) are in [0, 1]; costs are multiples of the reference's full answer, so the
+horizon of AUC@h is h on every axis. Numbers are rounded when a board is assembled, once, so that all formats agree and
+bytes stay equal where another BLAS adds in another order: ``share`` to 5 decimals, ``digits`` to 6 significant ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from anytime_bench.errors import UserError
-from anytime_bench.leaderboard.ranking import intervals, ranks
-from anytime_bench.leaderboard.rows import HORIZONS, SHARES, Row, labels, read_row
-from anytime_bench.leaderboard.stopping_and_noise import noise_summary, stopping_curves
-from anytime_bench.records.entries import Group
-from anytime_bench.records.record import finite
-from anytime_bench.scores.curve import regret, time_to
-from anytime_bench.trace.axes import AXES
+from anytime_bench.records.record import Estimate, TaskEntry
 
-FORMAT = 1
+FORMAT = 2
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
 OFF_TIES = 1e-9
-#: Where no row of a group has comparable times, rows are ranked on this axis.
-FALLBACK_AXIS = "macs"
 
 
-def assemble(group: Group) -> dict[str, Any]:
-    """The board of a group: identity, how it is sorted, rows best first, what is absent and why."""
-    rows = [read_row(entries) for entries in group.rows.values()]
-    if len({row.n for row in rows}) > 1:
-        raise UserError(
-            f"task '{group.task}' on '{group.device}': records hold {sorted({row.n for row in rows})} test images, so "
-            "they cannot be paired. Publish only records of the whole test split."
-        )
-    axis = "latency" if any(row.timed and "latency" in row.cost for row in rows) else FALLBACK_AXIS
-    ranked = [row for row in rows if axis in row.cost and (row.timed or not AXES[axis].measured)]
-    places = dict(zip(map(id, ranked), ranks([row.samples[f"{axis}/auc_1"] for row in ranked]), strict=True))
-    reference = reference_accuracy(rows)
-    names = labels(rows)
-    estimates = _estimates(rows)
-    built = []
-    for row, name, estimate in zip(rows, names, estimates, strict=True):
-        built.append(_row(row, name, estimate, places.get(id(row)), rows, reference))
-    by_axis = [axis, FALLBACK_AXIS]
-    built.sort(key=lambda entry: _sort_key(entry, by_axis))
-    record = rows[0].record if rows else group.absent[0].record
-    return finite(
-        {
-            "format": FORMAT,
-            "task": record.task.model_dump(mode="json"),
-            "device": group.device,
-            "protocol_version": group.key.protocol_version,
-            "reference": {
-                "method": record.reference.get("method"),
-                "ticks": record.reference.get("ticks"),
-                "macs": record.reference.get("macs"),
-                "accuracy": _share(reference),
-            },
-            "chance": _share(1 / record.task.classes),
-            "ranking": {"axis": axis, "score": "auc_1", "sorted_by": sorted_by(axis)},
-            "axes": [name for name in AXES if any(name in row.cost for row in rows)],
-            "rows": built,
-            "absent": [
-                {
-                    "method": entry.record.method.name,
-                    # A run that was not trained to its end has no training entry; its command says the rest.
-                    "seed": entry.seed if entry.record.training else None,
-                    "command": entry.record.command,
-                    "status": entry.record.status,
-                    "reason": entry.record.reason,
-                    "record": entry.record.record_id,
-                }
-                for entry in group.absent
-            ],
-            "notes": group.notes,
-        }
-    )
+def share(value: float) -> float:
+    return round(float(value) + OFF_TIES, 5)
 
 
-def sorted_by(axis: str) -> str:
-    """The sort key in one sentence, as it stands on every board."""
-    better = (
-        "1 + the number of rows that are better, better meaning that the 95 % interval of the paired difference "
-        "(bootstrap over images and seeds) excludes 0; rows that nothing tells apart share a rank. Within a rank by "
-        "AUC@1, then by name."
-    )
-    if AXES[axis].measured:
-        last = "Rows without comparable times come last, unranked, by AUC@1 over MACs."
-        return f"Rank on AUC@1 over {AXES[axis].title}: {better} {last}"
-    return f"Rank on AUC@1 over {AXES[axis].title}, because no row has comparable times: {better}"
-
-
-def reference_accuracy(rows: Sequence[Row]) -> float | None:
-    """Final accuracy of the reference model: its own row's mean over seeds, else what the records say of it."""
-    own = [
-        row
-        for row in rows
-        if row.record.method.name == row.record.reference.get("method")
-        and row.record.exits[-1].macs_prefix == row.record.reference.get("macs")
-    ]
-    if own:
-        # Trained in several ways, it is the way with most seeds.
-        return float(max(own, key=lambda row: len(row.entries)).accuracy[-1])
-    told = [row.record.reference.get("accuracy") for row in rows]
-    known = [float(value) for value in told if isinstance(value, int | float)]
-    return float(np.mean(known)) if known else None
-
-
-def _estimates(rows: Sequence[Row]) -> list[dict[str, dict[str, float]]]:
-    flat = [(index, name) for index, row in enumerate(rows) for name in row.samples]
-    found = intervals([rows[index].samples[name] for index, name in flat])
-    result: list[dict[str, dict[str, float]]] = [{} for _ in rows]
-    for (index, name), (value, low, high) in zip(flat, found, strict=True):
-        # A Student-t interval over few seeds may leave [0, 1], where no share lies.
-        result[index][name] = {"value": _share(value), "low": _share(max(low, 0.0)), "high": _share(min(high, 1.0))}
-    return result
-
-
-def _row(
-    row: Row,
-    label: str,
-    estimate: dict[str, dict[str, float]],
-    rank: int | None,
-    rows: Sequence[Row],
-    reference: float | None,
-) -> dict[str, Any]:
-    record = row.record
-    card = record.method.card
-    axes = {}
-    for axis, cost in row.cost.items():
-        board = [
-            (other.cost[axis], other.accuracy)
-            for other in rows
-            if axis in other.cost and (other.timed or not AXES[axis].measured)
-        ]
-        axes[axis] = {
-            **{name: estimate[f"{axis}/{name}"] for name in HORIZONS},
-            "regret": _share(regret(cost, row.accuracy, board, 1.0, row.chance)),
-            "time_to": {
-                str(share): _digits(time_to(cost, row.accuracy, share / 100, reference) if reference else None)
-                for share in SHARES
-            },
-            "cost": [_digits(value) for value in cost],
-            "cost_by_seed": [[_digits(value) for value in seed] for seed in row.cost_by_seed[axis]],
-        }
-    return {
-        "rank": rank,
-        "label": label,
-        "method": record.method.name,
-        "title": card.get("title", record.method.name),
-        "paper": card.get("paper", ""),
-        "year": card.get("year"),
-        "url": card.get("url", ""),
-        "tick": card.get("ticks", ""),
-        "deviations": list(card.get("deviations", ())),
-        "reported": (card.get("reported") or {}).get(record.task.name),
-        "options": record.method.options,
-        "origin": {key: value for key, value in record.method.origin.items() if key != "file"},
-        "weights_from": record.method.weights_from,
-        "seeds": row.seeds,
-        "n": row.n,
-        "parameters": record.parameters,
-        "epochs": record.training.epochs if record.training else None,
-        "recipe": record.training.recipe if record.training else {},
-        "final": estimate["final"],
-        "accuracy": [estimate[f"exit/{k}"] for k in range(len(row.accuracy))],
-        "accuracy_by_seed": [[_share(value) for value in seed] for seed in row.by_seed],
-        "axes": axes,
-        "timed": row.timed,
-        "untimed_reason": row.untimed_reason,
-        "stopping": stopping_curves([entry.record for entry in row.entries]),
-        "noise": noise_summary([entry.record for entry in row.entries]),
-        "environment": record.environment,
-        "records": [
-            {
-                "record": entry.record.record_id,
-                "seed": entry.seed,
-                "created": entry.record.created,
-                "command": entry.record.command,
-                "weights": entry.record.training.weights_sha256 if entry.record.training else None,
-                "supersedes": entry.record.supersedes,
-            }
-            for entry in row.entries
-        ],
-    }
-
-
-def _sort_key(entry: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
-    ranked = entry["rank"] is not None
-    area = entry["axes"].get(axes[0] if ranked else axes[1], {}).get("auc_1", {"value": 0.0})
-    return (not ranked, entry["rank"] or 0, -area["value"], entry["label"])
-
-
-def _share(value: float | None) -> Any:
-    return None if value is None else round(float(value) + OFF_TIES, 5)
-
-
-def _digits(value: float | None) -> float | None:
-    if value is None or not math.isfinite(value):
-        return None
+def digits(value: float) -> float:
+    """Six significant digits."""
     return float(f"{value:.6g}")
+
+
+def digits_or_none(value: float | None) -> float | None:
+    """The same; None for what was not measured or is not finite."""
+    return None if value is None or not math.isfinite(value) else digits(value)
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AxisScores(Model):
+    """One row on one cost axis. ``cost (E,)`` is the mean over seeds, ``cost_by_seed`` is ``(S, E)``."""
+
+    auc_1: Estimate
+    auc_2: Estimate
+    regret: float
+    #: Cost at which 50, 90, 95 and 99 % of the reference's final accuracy are reached; None where they never are.
+    time_to: dict[str, float | None]
+    cost: list[float]
+    cost_by_seed: list[list[float]]
+
+
+class StoppingCurve(Model):
+    """A stopping rule fitted on the validation split and simulated on the test split: accuracy over mean MACs."""
+
+    cost: list[float]
+    accuracy: list[float]
+
+
+class RealStop(Model):
+    """What stopping did on the clock, at one batch size, by one rule; means over seeds."""
+
+    batch: int
+    rule: str
+    #: Whether images that are done leave the batch; otherwise the batch waits for its last one.
+    real: bool
+    images: int
+    #: Share of the row's own full time that stopping saved at this batch size, and time over the reference's full one.
+    saved: Estimate
+    times_reference: float
+    #: Share of the time that went into deciding.
+    deciding: float
+    accuracy: float
+    #: Accuracy less that of the last exit on the same images; None where the record does not hold the latter.
+    change: Estimate | None
+    mean_exit: float
+
+
+class Throughput(Model):
+    """Full answers per second at a larger batch, and how many times the reference's that is, measured beside it."""
+
+    batch: int
+    per_second: float
+    times_reference: float
+
+
+class Promise(Model):
+    """Exit k against the reference's full answer: MACs saved, time saved at batch 1, and the share of the first that
+    arrives as the second. Each exit is asked for alone (``answer(images, k)``)."""
+
+    macs_saved: float
+    time_saved: Estimate
+    arrives: float | None
+
+
+class Behaviour(Model):
+    """What going on after the first right answer does; see ``scores.per_sample``. MACs are the cost."""
+
+    overthinking: Estimate
+    wasted: Estimate
+    flips: Estimate
+    #: Images whose true class loses more than 0.1 of probability from one exit to a later one.
+    falls: Estimate
+    #: Per exit, the share of its errors that an earlier exit had right; None where it makes none.
+    improvable: list[float | None]
+
+
+class Quality(Model):
+    """One exit's confidence, means over seeds; see ``scores.confidence``. ``top5`` is None for up to 5 classes."""
+
+    top5: float | None
+    nll: float
+    brier: float
+    ece: float
+    auroc: float | None
+    augrc: float | None
+
+
+class Seconds(Model):
+    """Percentiles of the time until an exit answers, every earlier answer given; means over seeds."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class NoiseCell(Model):
+    """One kind of noise: accuracy of the last answer, and what is left of the clean accuracy above chance."""
+
+    accuracy: Estimate
+    left: Estimate | None
+
+
+class MovingNoise(Model):
+    """One way of following changing frames: what is left per mode, mean over kinds."""
+
+    policy: str
+    modes: dict[str, Estimate]
+
+
+class Noise(Model):
+    """Under persistent noise by kind, with the policy that a single answer follows; under changing frames by policy."""
+
+    images: int
+    persistent: dict[str, NoiseCell]
+    #: Mean of what is left over kinds; None near chance.
+    mean: Estimate | None
+    #: Mean over kinds of error / the reference's error on the same kind; None without the reference's own row.
+    mce: Estimate | None
+    #: Why nothing is said of what is left; empty where it is.
+    near_chance: str = ""
+    moving: list[MovingNoise]
+
+
+class RecordFacts(Model):
+    """Where a seed's numbers come from."""
+
+    record: str
+    seed: int
+    created: str
+    command: str
+    weights: str | None
+    supersedes: str | None
+    training_seconds: float | None
+    final_loss: float | None
+    #: What the timing says of itself: why it is not comparable, and notes.
+    timing: list[str]
+
+
+class BoardRow(Model):
+    """One method with one set of options, over its seeds."""
+
+    rank: int | None
+    #: Why there is no rank, in the words of the reader; empty where there is one.
+    unranked: str = ""
+    label: str
+    method: str
+    title: str
+    paper: str
+    year: int | None
+    url: str
+    tick: str
+    deviations: list[str]
+    reported: float | None
+    options: dict[str, Any]
+    origin: dict[str, str]
+    weights_from: str | None
+    seeds: list[int]
+    n: int
+    parameters: int | None
+    epochs: int | None
+    training_seconds: float | None
+    recipe: dict[str, Any]
+    final: Estimate
+    accuracy: list[Estimate]
+    accuracy_by_seed: list[list[float]]
+    axes: dict[str, AxisScores]
+    timed: bool
+    untimed_reason: str
+    stopping: dict[str, StoppingCurve]
+    stops: list[RealStop]
+    throughput: list[Throughput]
+    promises: list[Promise]
+    behaviour: Behaviour
+    quality: list[Quality]
+    #: Per clock and exit.
+    seconds: dict[str, list[Seconds]]
+    noise: Noise | None
+    environment: dict[str, Any]
+    records: list[RecordFacts]
+
+
+class Absent(Model):
+    """A run without results, and why."""
+
+    method: str
+    seed: int | None
+    command: str
+    status: str
+    reason: str
+    record: str
+
+
+class Reference(Model):
+    """The model whose full answer is the unit of every cost; ``costs`` are its counted ones in the axes' units."""
+
+    method: str | None
+    costs: dict[str, float]
+    accuracy: float | None
+
+
+class Ranking(Model):
+    """The axis and score that rank, and in one sentence how."""
+
+    axis: str
+    score: str = "auc_1"
+    sorted_by: str
+
+
+class Board(Model):
+    """One task on one device under one protocol with one reference: rows best first, what is absent and why."""
+
+    format: int = FORMAT
+    task: TaskEntry
+    device: str
+    protocol_version: str
+    reference: Reference
+    chance: float
+    ranking: Ranking
+    axes: list[str]
+    rows: list[BoardRow]
+    absent: list[Absent] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    @property
+    def shown_axes(self) -> list[str]:
+        """Axes in the order of columns: the one that ranks comes first."""
+        return sorted(self.axes, key=lambda axis: axis != self.ranking.axis)

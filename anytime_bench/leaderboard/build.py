@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 from anytime_bench.files import safe_name, write_atomically
-from anytime_bench.leaderboard.board import assemble
+from anytime_bench.leaderboard.assembly import assemble
+from anytime_bench.leaderboard.board import Board
+from anytime_bench.leaderboard.page import board_page
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.entries import Group, groups, read_entries
 from anytime_bench.records.figures import Line, board_figure
@@ -30,46 +31,44 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Board:
-    """A board and the path of its files without suffix, relative to the leaderboards' folder."""
+class Placed:
+    """A board and the path of its files without suffix, relative to the leaderboards' folder; ``others`` share it."""
 
     stem: Path
-    data: dict[str, Any]
+    board: Board
     others: tuple[str, ...] = ()
 
 
-def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Board]:
-    """All boards of a store. A place's current group has the device's name; earlier ones add what tells them apart."""
-    found = groups(read_entries(results))
+def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Placed]:
+    """All boards of a store. A place's current group has the device's name; earlier ones add what differs."""
+    everything = groups(read_entries(results))
     places: dict[tuple[str, str], list[Group]] = {}
-    for group in found:
+    for group in everything:
         places.setdefault((group.task, group.device), []).append(group)
     done = 0
     for (task, device), members in places.items():
         names = [safe_name(device)]
-        names = [*(f"{safe_name(device)}.{_told_apart(group, members)}" for group in members[:-1]), *names]
+        names = [*(f"{safe_name(device)}.{_difference_of(group, members)}" for group in members[:-1]), *names]
         for group, name in zip(members, names, strict=True):
             if on_progress:
-                on_progress(f"{task} on {device}", done, len(found))
+                on_progress(f"{task} on {device}", done, len(everything))
             others = tuple(other for other in names if other != name)
-            yield Board(Path(safe_name(task)) / name, assemble(group), others)
+            yield Placed(Path(safe_name(task)) / name, assemble(group), others)
             done += 1
     if on_progress:
-        on_progress("done", done, len(found))
+        on_progress("done", done, len(everything))
 
 
-def render(board: Board) -> Iterator[tuple[Path, bytes]]:
+def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
     """All files of a board, relative to the leaderboards' folder."""
-    stem, data = board.stem, board.data
-    yield _named(stem, "json"), to_json(data).encode()
-    yield _named(stem, "csv"), to_csv(data).encode()
-    yield _named(stem, "md"), to_markdown(data, stem.name, list(board.others)).encode()
-    for axis in data["axes"]:
-        for form, drawn in figure(data, axis).items():
+    stem, board = placed.stem, placed.board
+    yield _named(stem, "json"), to_json(board).encode()
+    yield _named(stem, "csv"), to_csv(board).encode()
+    yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
+    for axis in board.axes:
+        for form, drawn in figure(board, axis).items():
             yield _named(stem, f"{axis}.{form}"), drawn
-    from anytime_bench.leaderboard.page import board_page
-
-    yield _named(stem, "html"), board_page(data).encode()
+    yield _named(stem, "html"), board_page(board).encode()
 
 
 def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
@@ -83,30 +82,30 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
 
 def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
     """Every generated file, relative to the leaderboards' folder, with its bytes."""
-    for board in boards(results, on_progress):
-        yield from render(board)
+    for placed in boards(results, on_progress):
+        yield from render(placed)
     yield from pages(results, on_progress)
 
 
-def figure(data: dict[str, Any], axis: str, most: int = 12) -> dict[str, bytes]:
+def figure(board: Board, axis: str, most: int = 12) -> dict[str, bytes]:
     """The best ``most`` rows of a board on one axis, by file format."""
-    shown = [row for row in data["rows"] if axis in row["axes"]][:most]
+    shown = [row for row in board.rows if axis in row.axes][:most]
     lines = [
         Line(
-            row["label"],
-            row["axes"][axis]["cost"],
-            [entry["value"] for entry in row["accuracy"]],
-            [entry["low"] for entry in row["accuracy"]],
-            [entry["high"] for entry in row["accuracy"]],
-            data["chance"],
+            row.label,
+            row.axes[axis].cost,
+            [estimate.value for estimate in row.accuracy],
+            [estimate.low for estimate in row.accuracy],
+            [estimate.high for estimate in row.accuracy],
+            board.chance,
         )
         for row in shown
     ]
-    seeds = sorted({len(row["seeds"]) for row in shown})
-    told = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"
-    kept = f"; the best {most} of {len(data['rows'])} rows" if len(data["rows"]) > most else ""
-    note = f"Band: 95 % interval over images and seeds; {told} seed(s) per row; grey: horizons of AUC@1 and @2{kept}."
-    title = f"{data['task']['title']} on {data['device']}, protocol {data['protocol_version']}"
+    seeds = sorted({len(row.seeds) for row in shown})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"
+    rest = f"; the best {most} of {len(board.rows)} rows" if len(board.rows) > most else ""
+    note = f"Band: 95 % interval over images and seeds; {count} seed(s) per row; grey: horizons of AUC@1 and @2{rest}."
+    title = f"{board.task.title} on {board.device}, protocol {board.protocol_version}"
     return board_figure(f"{title}: {AXES[axis].title}", axis, lines, note=note)
 
 
@@ -132,8 +131,8 @@ class Finding:
     fault: bool = True
 
     def __str__(self) -> str:
-        mend = f" Run: {BUILD}" if self.fault else ""
-        return f"{self.path}: {self.problem}.{mend}"
+        fix = f" Run: {BUILD}" if self.fault else ""
+        return f"{self.path}: {self.problem}.{fix}"
 
 
 def check(results: Path, out: Path, on_progress: Progress | None = None) -> list[Finding]:
@@ -147,14 +146,14 @@ def check(results: Path, out: Path, on_progress: Progress | None = None) -> list
             findings.append(Finding(path, "is missing"))
         elif (stored := path.read_bytes()) != data:
             findings.append(_difference(path, stored, data))
-    findings += [Finding(path, "is given by no record") for path in _stale(out, expected)]
+    findings += [Finding(path, "has no source record") for path in _stale(out, expected)]
     return findings
 
 
 def _difference(path: Path, stored: bytes, rebuilt: bytes) -> Finding:
-    told, here = read_stamp(stored), read_stamp(rebuilt)
-    if told and here and told != here and told[0] == here[0]:
-        return Finding(path, f"was drawn by {told[1]}, here is {here[1]}; its data agree", fault=False)
+    there, here = read_stamp(stored), read_stamp(rebuilt)
+    if there and here and there != here and there[0] == here[0]:
+        return Finding(path, f"was drawn by {there[1]}, here is {here[1]}; its data agree", fault=False)
     at = next(
         (i for i, (a, b) in enumerate(zip(stored, rebuilt, strict=False)) if a != b), min(len(stored), len(rebuilt))
     )
@@ -178,7 +177,7 @@ def _named(stem: Path, suffix: str) -> Path:
     return stem.with_name(f"{stem.name}.{suffix}")
 
 
-def _told_apart(group: Group, members: list[Group]) -> str:
+def _difference_of(group: Group, members: list[Group]) -> str:
     """The parts of a group's key in which the groups of one place differ."""
     parts = []
     keys = [member.key for member in members]

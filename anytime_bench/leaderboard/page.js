@@ -8,10 +8,7 @@
   const COLORS = 7;
   const DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 1]];
   const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"];
-  // The cost axes and the reference's full cost on each, which a board names for counted ones.
-  const AXES = Object.fromEntries(Object.entries(data.axes).map(([name, axis]) => [name, {
-    title: axis.title, unit: (v) => `${trim(v / axis.scale)} ${axis.unit}`, full: data.reference[name],
-  }]));
+  const AXES = data.axes;  // {name: {title, unit, full}}; full is null on measured axes
   const color = (i) => css(`--s${i % COLORS}`);
   const dash = (i) => DASHES[Math.floor(i / COLORS) % DASHES.length];
   const trim = (v) => Number(v.toPrecision(4)).toString();
@@ -27,18 +24,19 @@
   // One line per curve that the controls ask for: [{index, label, seed, points: [{exit, cost, value, low, high}]}].
   function curves(state) {
     const lines = [];
+    const push = (line) => lines.push({ series: `${line.index}/${line.seed}`, ...line });
     data.rows.forEach((row, index) => {
       if (!state.rows.has(index)) return;
       if (state.curve !== "anytime") {
         const found = row.stopping[state.curve];
         if (!found) return;
         const points = found.cost.map((cost, k) => ({ cost, value: found.accuracy[k], low: null, high: null, exit: null, rule: true }));
-        lines.push({ index, label: row.label, seed: `mean of ${row.seeds.length}`, points: points.sort((a, b) => a.cost - b.cost) });
+        push({ index, label: row.label, seed: `mean of ${row.seeds.length}`, points: points.sort((a, b) => a.cost - b.cost) });
         return;
       }
       const axis = row.axes[state.axis];
       if (!axis) return;
-      const add = (seed, cost, accuracy) => lines.push({
+      const add = (seed, cost, accuracy) => push({
         index, label: row.label, seed, points: cost.map((c, k) => ({ exit: k, cost: c, ...accuracy[k] })),
       });
       if (state.seed === "mean") add(row.seeds.length === 1 ? `${row.seeds[0]}` : `mean of ${row.seeds.length}`, axis.cost, row.accuracy);
@@ -59,7 +57,7 @@
   }
 
   function texts(line, point, axis) {
-    const absolute = AXES[axis].full ? AXES[axis].unit(point.cost * AXES[axis].full) : "";
+    const full = AXES[axis].full, absolute = full ? `${trim(point.cost * full)} ${AXES[axis].unit}` : "";
     return {
       label: line.label, seed: line.seed, costText: `${trim(point.cost)} x the reference's ${AXES[axis].title}`,
       absolute: absolute || "measured in the same rounds as the reference", accuracyText: percent(point.value),
@@ -67,14 +65,21 @@
     };
   }
 
+  // The axis from the curves shown: to their ends and at least to H; logarithmic where full costs span a decade.
+  function extent(lines, state) {
+    const costs = lines.flatMap((line) => line.points.map((p) => p.cost));
+    const ends = lines.map((line) => Math.max(...line.points.map((p) => p.cost)));
+    const most = Math.max(...ends, 0.1), least = Math.min(...costs, most);
+    const wide = ends.length > 0 && Math.max(...ends, 1) / Math.min(...ends, 1) >= 10;
+    const type = state.scale === "auto" ? (wide ? "log" : "linear") : state.scale;
+    return { type, start: type === "log" ? Math.min(0.5, least) / 1.5 : 0, limit: Math.max(1.05, most * 1.03) };
+  }
+
   // Long form for Vega: the guess before exit 0, the exits, and the last answer held to the end of the axis.
-  function long(lines, state) {
-    const ends = lines.flatMap((line) => line.points.map((p) => p.cost));
-    const most = Math.max(...ends, 0), limit = most > 2 ? most * 1.03 : 2;
-    const start = state.scale === "log" ? Math.min(0.5, ...ends) / 1.5 : 0;
+  function long(lines, state, { start, limit }) {
     const values = [];
     for (const line of lines) {
-      const series = `${line.index}/${line.seed}`;
+      const series = line.series;
       const row = (p, more) => ({ series, cost: p.cost, accuracy: p.value, low: p.low ?? p.value, high: p.high ?? p.value, ...more });
       if (state.curve === "anytime") {
         const guess = { cost: start, value: data.chance, low: data.chance, high: data.chance };
@@ -84,21 +89,21 @@
         values.push(...line.points.map((p, k) => row(p, { exit: `threshold ${k}`, ...texts(line, p, state.axis) })));
       }
     }
-    return { values, start, limit };
+    return values;
   }
 
-  function specification(state, lines) {
+  function specification(state, lines, height, narrow) {
     const view = structuredClone(spec);
-    const { values, start, limit } = long(lines, state);
-    const series = lines.map((line) => `${line.index}/${line.seed}`);
-    const scale = { type: state.scale, domain: [start, limit], nice: false };
-    const at = [1, 2].filter((h) => h <= limit).map((cost) => ({ cost }));
-    view.datasets = { curves: values, horizons: at, cursor: cursorValues(lines) };
-    view.height = window.innerWidth < 760 ? 300 : 420;
-    const title = `${AXES[state.axis].title} (multiples of the reference's full answer)`;
+    const range = extent(lines, state);
+    const series = lines.map((line) => line.series);
+    const scale = { type: range.type, domain: [range.start, range.limit], nice: false };
+    const at = [1, 2].filter((h) => h <= range.limit).map((cost) => ({ cost }));
+    view.datasets = { curves: long(lines, state, range), horizons: at, cursor: [] };
+    view.height = height;
+    const title = `${AXES[state.axis].title} (${narrow ? "x reference" : "multiples of the reference's full answer"})`;
     view.layer.forEach((layer) => {
       const e = layer.encoding;
-      if (e.x) { e.x.scale = scale; e.x.title = window.innerWidth < 760 ? `${AXES[state.axis].title} (x reference)` : title; }
+      if (e.x) { e.x.scale = scale; e.x.title = title; }
       if (e.y) e.y.scale = { domain: [0, 1] };
       if (e.color) e.color.scale = { domain: series, range: lines.map((line) => color(line.index)) };
       if (e.strokeDash) e.strokeDash.scale = { domain: series, range: lines.map((line) => dash(line.index)) };
@@ -115,10 +120,14 @@
     const ink = { labelColor: css("--text"), titleColor: css("--text"), gridColor: css("--grid"), domainColor: css("--line"), tickColor: css("--line") };
     view.config = {
       background: "transparent", view: { stroke: null }, font: "system-ui, 'DejaVu Sans', sans-serif",
-      axis: { ...ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelOverlap: true, tickCount: window.innerWidth < 760 ? 5 : 9 },
+      axis: { ...ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelOverlap: true, tickCount: narrow ? 5 : 9 },
     };
     return view;
   }
+
+  const embed = (target, view) => vegaEmbed(target, view, {
+    actions: false, renderer: "svg", ast: true, tooltip: { theme: "custom", disableDefaultStyle: false },
+  });
 
   const cursor = { line: 0, point: -1 };
   function cursorValues(lines) {
@@ -134,9 +143,10 @@
       const state = read(), lines = curves(state);
       cursor.line = Math.min(cursor.line, Math.max(0, lines.length - 1));
       if (drawn.view) drawn.view.finalize();
-      const result = await vegaEmbed("#chart", specification(state, lines), {
-        actions: false, renderer: "svg", ast: true, tooltip: { theme: "custom", disableDefaultStyle: false },
-      });
+      const narrow = window.innerWidth < 760;
+      const view = specification(state, lines, narrow ? 300 : 420, narrow);
+      view.datasets.cursor = cursorValues(lines);
+      const result = await embed("#chart", view);
       drawn = { lines, state, view: result.view };
       const svg = document.querySelector("#chart svg");
       if (svg) svg.setAttribute("aria-hidden", "true");
@@ -155,7 +165,7 @@
     if (!point) { $("readout").textContent = "Point at an exit, or focus the chart and use the arrow keys: left and right for exits, up and down for methods."; return; }
     const t = texts(line, point, state.axis);
     const place = point.exit === null ? `threshold ${cursor.point}` : `exit ${point.exit}`;
-    $("readout").textContent = `${line.label}, seed ${line.seed}, ${place}: accuracy ${t.accuracyText} (95 % interval ${t.interval}) at ${t.costText}${AXES[state.axis].unit ? `, ${t.absolute}` : ""}.`;
+    $("readout").textContent = `${line.label}, seed ${line.seed}, ${place}: accuracy ${t.accuracyText} (95 % interval ${t.interval}) at ${t.costText}${AXES[state.axis].full ? `, ${t.absolute}` : ""}.`;
   }
 
   $("chart").addEventListener("keydown", (event) => {
@@ -234,6 +244,51 @@
       table.tBodies[0].append(...rows);
     }));
   });
+
+  // A row's record: its part of the page in a dialog, with its curve and its stopping rules beside each other.
+  const dialog = $("record");
+  function open(index) {
+    const row = data.rows[index], body = $("record-body");
+    $("record-name").textContent = row.label;
+    body.replaceChildren(document.querySelector(`#row-${index} .record`).cloneNode(true));
+    dialog.showModal();
+    dialog.scrollTop = 0;
+    requestAnimationFrame(() => drawMinis(row, index, body.querySelector(".minis")));
+  }
+  function drawMinis(row, index, place) {
+    place.replaceChildren();
+    const axis = data.axis in row.axes ? data.axis : Object.keys(row.axes)[0];
+    const curve = { series: "0", index, label: row.label, seed: `mean of ${row.seeds.length}`,
+      points: row.axes[axis].cost.map((c, k) => ({ exit: k, cost: c, ...row.accuracy[k] })) };
+    mini(place, "Interrupted", { curve: "anytime", axis, scale: "auto", bands: true }, [curve], []);
+    const rules = Object.entries(row.stopping).map(([rule, part], i) => ({ series: rule, index: i, label: rule, seed: curve.seed,
+      points: part.cost.map((cost, k) => ({ cost, value: part.accuracy[k], low: null, high: null, exit: null })).sort((a, b) => a.cost - b.cost) }));
+    if (rules.length) mini(place, "Stopping", { curve: "rules", axis: "macs", scale: "auto", bands: false }, rules, rules.map((line) => line.label));
+    paintKeys();
+  }
+  function mini(place, title, state, lines, names) {
+    const figure = document.createElement("figure"), head = document.createElement("h3"), chart = document.createElement("div");
+    head.textContent = title;
+    chart.className = "mini";
+    figure.append(head, chart);
+    names.forEach((name, i) => {
+      const item = document.createElement("span"), key = $("rows").querySelector("svg.key").cloneNode(true);
+      key.dataset.index = `${i}`;
+      item.className = "rule";
+      item.append(key, name);
+      figure.append(item);
+    });
+    place.append(figure);
+    return embed(chart, specification(state, lines, 220, true)).then(() => { place.dataset.drawn = `${Number(place.dataset.drawn || 0) + 1}`; });
+  }
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-row]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    open(Number(link.dataset.row));
+  });
+  $("close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
   let narrow = window.innerWidth < 760;
   addEventListener("resize", () => {

@@ -1,26 +1,29 @@
 """Pages to read in a browser: one self-contained HTML file per board, and per set of records.
 
+``page.html.j2`` lays out the tables of ``tables`` and the record of every row; it escapes whatever comes from a record.
 The chart is a Vega-Lite specification made with altair and drawn by scripts inside the file; a content security policy
-in the page forbids it any network. The tables are plain HTML, there without the script too. Pure functions of a board
-(``board.assembly``) and of records; equal inputs and libraries give equal bytes.
+in the page forbids it any network. Tables and records are there without the scripts too. Pure functions of a board;
+equal inputs and libraries give equal bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from anytime_bench.errors import UserError
 from anytime_bench.files import write_atomically
-from anytime_bench.leaderboard import sections
-from anytime_bench.leaderboard.board import assemble
+from anytime_bench.leaderboard.assembly import assemble
+from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
-from anytime_bench.leaderboard.text import reference_sentence
+from anytime_bench.leaderboard.tables import KINDS, exits_table, meanings, table
+from anytime_bench.leaderboard.text import legend, reference_sentence
 from anytime_bench.records.entries import Entry, groups
 from anytime_bench.records.stamp import stamp
 from anytime_bench.records.store import load
@@ -30,51 +33,36 @@ from anytime_bench.trace.axes import AXES
 SHOWN_FIRST = 10
 
 
-def board_page(board: dict[str, Any]) -> str:
+def board_page(board: Board) -> str:
     """The page of one leaderboard."""
-    task = board["task"]
-    heading = f"{task['title']} on {board['device']}"
+    task = board.task
+    heading = f"{task.title} on {board.device}"
     lead = (
-        f"Anytime prediction, protocol {board['protocol_version']}, {task['sizes'].get('test', '?')} test images, "
-        f"{task['classes']} classes. {reference_sentence(board)}"
+        f"Anytime prediction, protocol {board.protocol_version}, {task.sizes.get('test', '?')} test images, "
+        f"{task.classes} classes. {reference_sentence(board)}"
     )
-    body = [
-        sections.chart(board, SHOWN_FIRST),
-        sections.ranking(board),
-        sections.noise(board),
-        sections.methods(board),
-        sections.absent(board),
-    ]
-    return _page(board, f"{heading}: leaderboard", heading, lead, body)
+    return _page(board, f"{heading}: leaderboard", heading, lead)
 
 
 def record_page(paths: Sequence[Path]) -> str:
-    """The page of some records of one group: what the board would show of them, and each record in full.
+    """The page of some records of one group: the board that they alone would make.
 
     Raises ``UserError`` where the records cannot be compared or none of them has results.
     """
     entries = [Entry(path, load(path)) for path in paths]
-    found = groups(entries)
-    if not found:
+    members = groups(entries)
+    if not members:
         raise UserError("none of the records has results to show: " + "; ".join(e.record.reason for e in entries))
-    if len(found) > 1:
-        told = "; ".join(f"{group.task} on {group.device}, {group.key}" for group in found)
+    if len(members) > 1:
+        names = "; ".join(f"{group.task} on {group.device}, {group.key}" for group in members)
         raise UserError(
-            f"the records belong to {len(found)} groups that are never compared: {told}. Report each alone."
+            f"the records belong to {len(members)} groups that are never compared: {names}. Report each alone."
         )
-    board = assemble(found[0])
-    names = sorted({entry.record.method.name for entry in entries})
-    heading = f"{', '.join(names)} on {board['task']['title']}"
-    lead = f"{board['device']}, protocol {board['protocol_version']}. {reference_sentence(board)}"
-    body = [
-        sections.chart(board, SHOWN_FIRST),
-        sections.ranking(board),
-        sections.noise(board),
-        sections.records(found[0]),
-        sections.methods(board),
-        sections.absent(board),
-    ]
-    return _page(board, f"{heading}: report", heading, lead, body)
+    board = assemble(members[0])
+    methods = ", ".join(sorted({entry.record.method.name for entry in entries}))
+    heading = f"{methods} on {board.task.title}"
+    lead = f"{board.device}, protocol {board.protocol_version}. {reference_sentence(board)}"
+    return _page(board, f"{heading}: report", heading, lead)
 
 
 def write_report(paths: Sequence[Path], out: Path) -> Path:
@@ -83,41 +71,77 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _page(board: dict[str, Any], title: str, heading: str, lead: str, body: Sequence[str]) -> str:
-    data = _page_data(board)
-    templates = files("anytime_bench.leaderboard")
-    text = {name: templates.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
-    return Template(text["html"]).substitute(
-        title=escape(title),
-        heading=escape(heading),
-        lead=escape(lead),
-        body="\n".join(part for part in body if part),
-        footer="Made by anytime-bench from stored records. This page loads nothing from anywhere.",
-        stamp=stamp([title, lead, list(body)], "altair", "vl-convert-python"),
-        css=text["css"],
-        data=_embedded(data),
-        spec=_embedded(curve_chart()),
-        bundle=script_bundle(),
-        script=text["js"],
+def flat(values: Mapping[str, Any]) -> list[str]:
+    """``key = value`` per setting; nested mappings are spelt with dots, empty values left out.
+
+    >>> flat({"training": {"lr": 0.1, "schedule": "cosine"}, "note": ""})
+    ['training.lr = 0.1', 'training.schedule = cosine']
+    """
+    lines = []
+    for key in sorted(values):
+        value = values[key]
+        if isinstance(value, Mapping) and value:
+            lines += [f"{key}.{line}" for line in flat(value)]
+        elif value not in (None, "", {}):
+            lines.append(f"{key} = {value if isinstance(value, str) else json.dumps(value)}")
+    return lines
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("anytime_bench.leaderboard", ""), autoescape=True, undefined=StrictUndefined
     )
+    environment.globals.update(flat=flat, meanings=meanings)
+    return environment
 
 
-def _page_data(board: dict[str, Any]) -> dict[str, Any]:
+def _page(board: Board, title: str, heading: str, lead: str) -> str:
+    rules = list(dict.fromkeys(rule for row in board.rows for rule in row.stopping if rule != "oracle"))
+    return _environment().get_template("page.html.j2").render(
+        board=board,
+        title=title,
+        heading=heading,
+        lead=lead,
+        legend=legend(board),
+        rules=rules,
+        axes=[(axis, AXES[axis].title) for axis in board.axes],
+        seeds=sorted({seed for row in board.rows for seed in row.seeds}),
+        shown_first=SHOWN_FIRST,
+        tables={name: table(board, name) for name in KINDS if name != "csv"},
+        exits=lambda place: exits_table(board, place),
+        unranked=[row for row in board.rows if row.rank is None],
+        stamp=stamp([title, lead, board.model_dump(mode="json")], "altair", "vl-convert-python", "Jinja2"),
+        css=_source("page.css"),
+        script=_source("page.js"),
+        bundle=script_bundle(),
+        spec=_embedded(curve_chart()),
+        data=_embedded(_page_data(board)),
+    )  # fmt: skip
+
+
+def _page_data(board: Board) -> dict[str, Any]:
     """What the script draws from: the curves, nothing that the page's tables already say."""
-    kept = ("label", "seeds", "n", "accuracy", "accuracy_by_seed", "stopping")
-    rows = []
-    for row in board["rows"]:
-        axes = {axis: {key: part[key] for key in ("cost", "cost_by_seed")} for axis, part in row["axes"].items()}
-        rows.append({**{key: row[key] for key in kept}, "axes": axes})
-    return {"chance": board["chance"], "reference": board["reference"], "axes": axes_shown(), "rows": rows}
-
-
-def axes_shown() -> dict[str, dict[str, Any]]:
-    """Title and unit per axis, as the script names them."""
-    return {
-        name: {"title": axis.title, "unit": axis.shown_unit, "scale": axis.shown_scale, "measured": axis.measured}
-        for name, axis in AXES.items()
+    rows = [
+        {
+            **row.model_dump(mode="json", include={"label", "seeds", "n", "accuracy", "accuracy_by_seed", "stopping"}),
+            "axes": {axis: scores.model_dump(include={"cost", "cost_by_seed"}) for axis, scores in row.axes.items()},
+        }
+        for row in board.rows
+    ]
+    axes = {
+        axis: {
+            "title": AXES[axis].title,
+            "unit": AXES[axis].shown_unit,
+            "full": board.reference.costs[axis] / AXES[axis].shown_scale if axis in board.reference.costs else None,
+        }
+        for axis in board.axes
     }
+    return {"chance": board.chance, "axis": board.ranking.axis, "axes": axes, "rows": rows}
+
+
+def _source(name: str) -> str:
+    return files("anytime_bench.leaderboard").joinpath(name).read_text(encoding="utf-8")
 
 
 def _embedded(value: Any) -> str:

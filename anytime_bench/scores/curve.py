@@ -144,24 +144,27 @@ def time_to(cost: ArrayLike, accuracy: ArrayLike, share: float, reference_accura
     return float(costs[reached[0]]) if len(reached) else None
 
 
-def regret(
-    cost: ArrayLike,
-    accuracy: ArrayLike,
+def regrets(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]],
     board: Sequence[tuple[ArrayLike, ArrayLike]],
     horizon: float,
     chance: float,
-) -> float:
-    """Mean over deadlines in [0, H] of the accuracy lost against the best row of the board at that deadline.
+) -> list[float]:
+    """Per curve, the mean over deadlines in [0, H] of the accuracy lost against the best row of the board there.
 
-    ``board`` holds (cost, accuracy) of every row; the row itself is always part of the envelope, so regret is >= 0.
+    Curves and board hold (cost, accuracy); a curve itself is always part of its envelope, so regrets are >= 0.
 
-    >>> regret([2], [0.9], board=[([1], [0.5])], horizon=4, chance=0.1)  # 0.4 behind during one quarter
-    0.1
+    >>> regrets([([2], [0.9])], board=[([1], [0.5])], horizon=4, chance=0.1)  # 0.4 behind during one quarter
+    [0.1]
     """
-    rows = [_pair(cost, accuracy), *(_pair(*row) for row in board)]
-    edges = np.unique(np.concatenate([[0.0, horizon], *(np.minimum(costs, horizon) for costs, _ in rows)]))
-    values = np.stack([accuracy_at(costs, accuracies, edges[:-1], chance) for costs, accuracies in rows])
-    return float(((values.max(axis=0) - values[0]) * np.diff(edges)).sum() / horizon)
+    own, others = [_pair(*curve) for curve in curves], [_pair(*curve) for curve in board]
+    edges = np.unique(np.concatenate([[0.0, horizon], *(np.minimum(costs, horizon) for costs, _ in [*own, *others])]))
+    widths = np.diff(edges) / horizon
+    best = np.full(len(edges) - 1, chance)
+    for costs, accuracies in others:
+        best = np.maximum(best, accuracy_at(costs, accuracies, edges[:-1], chance))
+    values = [accuracy_at(costs, accuracies, edges[:-1], chance) for costs, accuracies in own]
+    return [float((np.maximum(best - value, 0) * widths).sum()) for value in values]
 
 
 @dataclass(frozen=True)

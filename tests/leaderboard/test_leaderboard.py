@@ -12,7 +12,8 @@ import pytest
 from support import generated_records as generated
 
 from anytime_bench.errors import UserError
-from anytime_bench.leaderboard.board import assemble
+from anytime_bench.leaderboard.assembly import assemble
+from anytime_bench.leaderboard.board import Board, BoardRow
 from anytime_bench.leaderboard.build import boards, build, check
 from anytime_bench.leaderboard.ranking import Sample, better, intervals, ranks
 from anytime_bench.leaderboard.text import to_csv, to_markdown
@@ -21,22 +22,22 @@ from anytime_bench.records.entries import groups, read_entries
 from anytime_bench.scores.intervals import bootstrap_mean, paired_difference
 
 
-def board_of(results: Path) -> dict:
-    (board,) = boards(results)
-    return board.data
+def board_of(results: Path) -> Board:
+    (placed,) = boards(results)
+    return placed.board
 
 
-def labelled(board: dict) -> dict[str, dict]:
-    return {row["label"]: row for row in board["rows"]}
+def labelled(board: Board) -> dict[str, BoardRow]:
+    return {row.label: row for row in board.rows}
 
 
 def test_a_row_of_one_seed_repeats_the_scores_of_its_record(tmp_path: Path) -> None:
     record = store.load(generated.save(tmp_path, "plain"))
-    (row,) = board_of(tmp_path)["rows"]
-    assert row["final"]["value"] == pytest.approx(record.exits[-1].accuracy.value, abs=5e-6)
+    (row,) = board_of(tmp_path).rows
+    assert row.final.value == pytest.approx(record.exits[-1].accuracy.value, abs=5e-6)
     for axis, scores in (record.scores | record.timed_scores).items():
         for name in ("auc_1", "auc_2"):
-            assert row["axes"][axis][name]["value"] == pytest.approx(scores[name]["value"], abs=6e-6)
+            assert getattr(row.axes[axis], name).value == pytest.approx(scores[name]["value"], abs=6e-6)
 
 
 def test_seeds_of_one_method_and_options_are_one_row(tmp_path: Path) -> None:
@@ -44,9 +45,9 @@ def test_seeds_of_one_method_and_options_are_one_row(tmp_path: Path) -> None:
         generated.save(tmp_path, "quick", seed=seed, options={"lam": 0.5})
     generated.save(tmp_path, "quick", seed=0, options={"lam": 0.9})
     rows = labelled(board_of(tmp_path))
-    assert {name: row["seeds"] for name, row in rows.items()} == {"quick (lam=0.5)": [0, 1, 2], "quick (lam=0.9)": [0]}
-    assert rows["quick (lam=0.5)"]["final"]["value"] == pytest.approx(
-        np.mean([seed[-1] for seed in rows["quick (lam=0.5)"]["accuracy_by_seed"]]), abs=1e-5
+    assert {name: row.seeds for name, row in rows.items()} == {"quick (lam=0.5)": [0, 1, 2], "quick (lam=0.9)": [0]}
+    assert rows["quick (lam=0.5)"].final.value == pytest.approx(
+        np.mean([seed[-1] for seed in rows["quick (lam=0.5)"].accuracy_by_seed]), abs=1e-5
     )
 
 
@@ -57,8 +58,8 @@ def test_a_moved_module_or_a_release_splits_no_row(tmp_path: Path) -> None:
         origin = {"distribution": "generated", "version": f"{seed}.0", "target": target}
         method = record.method.model_copy(update={"origin": origin})
         store.save(tmp_path, record.model_copy(update={"method": method}), arrays)
-    (row,) = board_of(tmp_path)["rows"]
-    assert row["seeds"] == [0, 1]
+    (row,) = board_of(tmp_path).rows
+    assert row.seeds == [0, 1]
 
 
 def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: 
     generated.save(tmp_path, "quick", change={"protocol_version": "0"})
     reference = {"method": "plain", "ticks": 9.0, "macs": 9_000_000, "latency": 0.004}
     generated.save(tmp_path, "quick", seed=5, change={"reference": reference})
-    found = {str(board.stem): [row["label"] for row in board.data["rows"]] for board in boards(tmp_path)}
+    found = {str(placed.stem): [row.label for row in placed.board.rows] for placed in boards(tmp_path)}
     assert all(len(labels) == 1 for labels in found.values())
     assert {name for name in found if "." not in name} == {
         "digits/generated-cpu",
@@ -111,9 +112,9 @@ def test_untimed_rows_are_shown_with_the_reason_and_not_ranked(tmp_path: Path) -
     generated.save(tmp_path, "fast_but_disturbed", speed=9.0, skill=0.9, timed=False)
     board = board_of(tmp_path)
     row = labelled(board)["fast_but_disturbed"]
-    assert row["rank"] is None
-    assert board["rows"][-1] is row
-    assert "another process" in row["untimed_reason"]
+    assert row.rank is None
+    assert board.rows[-1] is row
+    assert "another process" in row.unranked
     text = to_markdown(board, "generated-cpu", [])
     assert "fast_but_disturbed: another process used the device" in text
 
@@ -122,9 +123,9 @@ def test_without_any_comparable_time_macs_rank(tmp_path: Path) -> None:
     generated.save(tmp_path, "plain", timed=False)
     generated.save(tmp_path, "quick", skill=0.95, timed=False)
     board = board_of(tmp_path)
-    assert board["ranking"]["axis"] == "macs"
-    assert [row["rank"] for row in board["rows"]] == [1, 2]
-    assert "because no row has comparable times" in board["ranking"]["sorted_by"]
+    assert board.ranking.axis == "macs"
+    assert [row.rank for row in board.rows] == [1, 2]
+    assert "because no row has comparable times" in board.ranking.sorted_by
 
 
 def test_speed_moves_latency_and_nothing_else(tmp_path: Path) -> None:
@@ -136,18 +137,18 @@ def test_speed_moves_latency_and_nothing_else(tmp_path: Path) -> None:
             traces=(generated.make_trace(0.5, 5, 400, 1), generated.make_trace(0.5, 5, 99, 1, split="val")),
         )
     rows = labelled(board_of(tmp_path))
-    assert rows["slow"]["axes"]["macs"]["auc_1"] == rows["quick"]["axes"]["macs"]["auc_1"]
-    assert rows["slow"]["axes"]["latency"]["auc_1"]["value"] < rows["quick"]["axes"]["latency"]["auc_1"]["value"]
-    assert rows["quick"]["axes"]["latency"]["regret"] == 0
-    assert rows["slow"]["axes"]["latency"]["regret"] > 0
+    assert rows["slow"].axes["macs"].auc_1 == rows["quick"].axes["macs"].auc_1
+    assert rows["slow"].axes["latency"].auc_1.value < rows["quick"].axes["latency"].auc_1.value
+    assert rows["quick"].axes["latency"].regret == 0
+    assert rows["slow"].axes["latency"].regret > 0
 
 
 def test_superseded_records_do_not_count_and_repeats_do_not_either(tmp_path: Path) -> None:
     first = store.load(generated.save(tmp_path, "quick", skill=0.2))
     generated.save(tmp_path, "quick", skill=0.9, created="2026-01-02T00:00:00Z")
     board = board_of(tmp_path)
-    assert board["rows"][0]["records"][0]["record"] == first.record_id
-    assert "repeats seed 0 of quick" in board["notes"][0]
+    assert board.rows[0].records[0].record == first.record_id
+    assert "repeats seed 0 of quick" in board.notes[0]
     correction = {"supersedes": first.record_id}
     path = generated.save(tmp_path, "quick", skill=0.7, created="2026-01-03T00:00:00Z", change=correction)
     (group,) = groups([entry for entry in read_entries(tmp_path) if "01-02" not in entry.record.created])
@@ -169,9 +170,7 @@ def test_failed_and_skipped_runs_are_told(tmp_path: Path) -> None:
     failed = record.model_copy(update={**empty, "status": "failed", "reason": "the loss is NaN | in epoch 2"})
     store.save(tmp_path, failed, {})
     board = board_of(tmp_path)
-    assert [(entry["method"], entry["reason"]) for entry in board["absent"]] == [
-        ("doomed", "the loss is NaN | in epoch 2")
-    ]
+    assert [(run.method, run.reason) for run in board.absent] == [("doomed", "the loss is NaN | in epoch 2")]
     assert "doomed: failed" in to_markdown(board, "x", [])
 
 
@@ -182,10 +181,10 @@ def test_the_table_has_every_column_that_was_promised(tmp_path: Path) -> None:
     first = next(csv.DictReader(io.StringIO(to_csv(board))))
     for axis in ("ticks", "macs", "latency", "device_time"):
         assert {f"auc_1_{axis}", f"auc_2_{axis}", f"time_to_95_{axis}", f"regret_{axis}"} <= set(first)
-    assert {"final", "noise_retention", "seeds", "n", "reported", "rank"} <= set(first)
+    assert {"final", "noise_left", "seeds", "n", "reported", "rank"} <= set(first)
     text = to_markdown(board, "x", [])
     assert "| 91.85 |" in text
-    assert board["ranking"]["sorted_by"] in text
+    assert board.ranking.sorted_by in text
 
 
 def test_equal_records_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
@@ -236,7 +235,7 @@ def test_missing_and_left_over_files_are_found_and_mended(built: tuple[Path, Pat
     (out / "digits" / "old-device.md").write_text("left over")
     assert {(f.path.name, f.problem) for f in check(results, out)} == {
         ("generated-cpu.csv", "is missing"),
-        ("old-device.md", "is given by no record"),
+        ("old-device.md", "has no source record"),
     }
     build(results, out)
     assert check(results, out) == []

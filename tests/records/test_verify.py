@@ -182,9 +182,13 @@ def test_noise_scores_are_derived_anew(tmp_path: Path) -> None:
     assert record.robustness["rows"][0]["kept"]["value"] == pytest.approx(0.66, abs=0.1)
     from anytime_bench.leaderboard.build import boards
 
-    (board,) = boards(tmp_path)
-    kept = [row["kept"]["value"] for row in record.robustness["rows"]]
-    assert board.data["rows"][0]["noise"]["retention"] == pytest.approx(np.mean(kept), abs=1e-5)
+    (placed,) = boards(tmp_path)
+    clean = record.robustness["clean"]["onset"]["final_accuracy"]["value"]
+    left = [(row["final_accuracy"]["value"] - 0.1) / (clean - 0.1) for row in record.robustness["rows"]]
+    (row,) = placed.board.rows
+    assert row.noise is not None
+    assert row.noise.mean is not None
+    assert row.noise.mean.value == pytest.approx(np.mean(left), abs=2e-5)
 
     def forge(data: dict[str, Any]) -> None:
         data["robustness"]["rows"][0]["kept"]["value"] = 0.99

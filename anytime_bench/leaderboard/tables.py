@@ -1,0 +1,165 @@
+"""The tables of a board as pandas frames: one line per row, exit, real stop or way of following frames.
+
+A frame has one column per value, and ``<name>_low`` and ``<name>_high`` beside it where the value has an interval; what
+is missing is NA. ``Table`` keeps the columns it was made with, so that any format can be written from it, and the
+reasons of what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from anytime_bench.leaderboard.board import Board, BoardRow
+from anytime_bench.leaderboard.columns import NONE, Column, Missing, columns
+from anytime_bench.records.record import Estimate
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: the board's row at ``place``, and the part or the exit of it that the line is about."""
+
+    row: BoardRow
+    place: int
+    part: Any = None
+    k: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of table: what it is called, what a reader must know of it, and its lines."""
+
+    title: str
+    about: str
+    lines: Callable[[Board], list[Line]]
+
+
+def _rows(board: Board) -> list[Line]:
+    return [Line(row, place) for place, row in enumerate(board.rows)]
+
+
+def _parts(read: Callable[[BoardRow], Sequence[Any]]) -> Callable[[Board], list[Line]]:
+    return lambda board: [Line(row, place, part) for place, row in enumerate(board.rows) for part in read(row)]
+
+
+KINDS: dict[str, Kind] = {
+    "ranking": Kind("Ranking", "", _rows),
+    "horizons": Kind("Other horizons", "Areas up to twice the reference's full cost, and what is reached when.", _rows),
+    "costs": Kind(
+        "Costs",
+        "Times are of batch 1 unless a column says otherwise. A promise is kept where MACs saved are time saved: 100 % "
+        "means that the clock falls as the count does.",
+        _rows,
+    ),
+    "stops": Kind(
+        "Stopping on the clock",
+        "The host looks at each answer and stops at the first confident one; deciding is part of the time.",
+        _parts(lambda row: row.stops),
+    ),
+    "behaviour": Kind("After the first right answer", "What going on does to single images.", _rows),
+    "noise": Kind(
+        "Persistent noise",
+        "Share of the clean accuracy above chance that is left when every frame is the same noisy image (%), paired "
+        "over images. mCE: mean over kinds of error over the reference's error.",
+        lambda board: [line for line in _rows(board) if line.row.noise],
+    ),
+    "moving": Kind(
+        "Changing frames",
+        "The same under noise that changes from frame to frame, mean over kinds. Every method sees the same frozen "
+        "frames; the policy says what it does with them.",
+        _parts(lambda row: row.noise.moving if row.noise else []),
+    ),
+    "csv": Kind("All columns", "", _rows),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame with the columns that made it; ``places`` are the lines' rows on the board."""
+
+    name: str
+    title: str
+    about: str
+    columns: list[Column]
+    frame: pd.DataFrame
+    places: list[int]
+    reasons: dict[tuple[int, str], str]
+
+    def cell(self, line: int, column: Column) -> Cell:
+        """One cell as a reader sees it."""
+        value, low, high = (self._number(line, column.name + end) for end in ("", "_low", "_high"))
+        if value is None:
+            return Cell(NONE, None, reason=self.reasons.get((line, column.name), ""))
+        interval = ""
+        if low is not None and high is not None and high > low:
+            interval = f"[{column.form.text(low)}, {column.form.text(high)}]"
+        return Cell(column.form.text(value), value, interval)
+
+    def _number(self, line: int, name: str) -> Any:
+        if name not in self.frame:
+            return None
+        value = self.frame[name].iat[line]
+        return None if pd.isna(value) else value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``text`` and ``interval`` are written, ``value`` is what is sorted by, ``reason`` says why there is none."""
+
+    text: str
+    value: float | int | str | None
+    interval: str = ""
+    reason: str = ""
+
+
+def table(board: Board, name: str) -> Table:
+    """One table of a board by its kind (``KINDS``)."""
+    kind = KINDS[name]
+    return make_table(name, kind.title, kind.about, columns(board, name), kind.lines(board))
+
+
+def exits_table(board: Board, place: int) -> Table:
+    """The exits of the row at ``place``."""
+    row = board.rows[place]
+    lines = [Line(row, place, k=k) for k in range(len(row.accuracy))]
+    return make_table("exits", f"Exits of {row.label}", "", columns(board, "exits"), lines)
+
+
+def make_table(name: str, title: str, about: str, chosen: Sequence[Column], lines: Sequence[Line]) -> Table:
+    """Read every column of every line once. A column that no line has a value in is left out, but for CSV files."""
+    data: dict[str, Any] = {}
+    reasons: dict[tuple[int, str], str] = {}
+    kept = []
+    for column in chosen:
+        values = [column.value(line) for line in lines]
+        for place, value in enumerate(values):
+            if isinstance(value, Missing):
+                reasons[place, column.name] = value.reason
+        values = [None if isinstance(value, Missing) else value for value in values]
+        if name != "csv" and all(value is None for value in values):
+            continue
+        kept.append(column)
+        data[column.name] = _array([value.value if isinstance(value, Estimate) else value for value in values])
+        if any(isinstance(value, Estimate) for value in values):
+            for end in ("low", "high"):
+                data[f"{column.name}_{end}"] = _array([getattr(value, end, None) for value in values])
+    return Table(name, title, about, kept, pd.DataFrame(data), [line.place for line in lines], reasons)
+
+
+def _array(values: Sequence[Any]) -> Any:
+    """A column: whole numbers stay whole beside missing ones."""
+    if all(value is None or isinstance(value, int) for value in values):
+        return pd.array(values, dtype="Int64")
+    return pd.array(values, dtype=object if any(isinstance(value, str) for value in values) else float)
+
+
+def meanings(shown: Table) -> list[str]:
+    """What the columns mean, one sentence per meaning: columns that mean the same share it."""
+    titles: dict[str, list[str]] = {}
+    for column in shown.columns:
+        if column.meaning:
+            titles.setdefault(column.meaning, []).append(column.title)
+    return [f"{', '.join(dict.fromkeys(names))}: {meaning}." for meaning, names in titles.items()]
