@@ -24,16 +24,17 @@ def apply(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """Residual branch conv3x3-norm-relu-conv3x3-norm."""
+    """Residual branch conv3x3-norm-relu-conv3x3-norm, with ``inner`` channels in the middle (default: ``channels``)."""
 
     expansion: ClassVar[int] = 1
 
-    def __init__(self, channels_in: int, channels: int, stride: int, rows: int) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, rows: int, inner: int | None = None) -> None:
         super().__init__()
+        inner = channels if inner is None else inner
         self.shortcut = _shortcut(channels_in, channels, stride)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.norm1 = TemporalNorm(channels, rows)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels_in, inner, 3, stride, 1, bias=False)
+        self.norm1 = TemporalNorm(inner, rows)
+        self.conv2 = nn.Conv2d(inner, channels, 3, 1, 1, bias=False)
         self.norm2 = TemporalNorm(channels, rows)
 
     def residual(self, x: Tensor, steps: int = 1, first: int = 0, conv: Convolve = apply) -> Tensor:
@@ -47,8 +48,10 @@ class Bottleneck(nn.Module):
 
     expansion: ClassVar[int] = 4
 
-    def __init__(self, channels_in: int, channels: int, stride: int, rows: int) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, rows: int, inner: int | None = None) -> None:
         super().__init__()
+        if inner is not None:
+            raise ValueError("inner widths can be chosen for basic blocks only; use block='basic'")
         self.shortcut = _shortcut(channels_in, channels * 4, stride)
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.norm1 = TemporalNorm(channels, rows)

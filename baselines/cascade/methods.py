@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard, Progress
 from anytime_bench.tasks.task import TaskCard
+from baselines.cascade.balance import inner_widths
 from baselines.cascade.model import CascadedResNet
 from baselines.cascade.norm import TemporalNorm
 from baselines.cascade.td import check_lam, td_loss
@@ -28,12 +29,16 @@ from baselines.cascade.td import check_lam, td_loss
 
 @dataclass
 class ResNetOptions:
-    """The network: blocks per stage, kind of block ("basic" or "bottleneck"), channels of the first stage."""
+    """The network: blocks per stage, kind of block ("basic" or "bottleneck"), channels of the first stage.
+
+    ``balanced`` chooses the channels inside the basic blocks so that all blocks take about equally long.
+    """
 
     blocks: list[int] = field(default_factory=lambda: [2, 2, 2, 2])
     block: str = "basic"
     width: int = 64
     stem_pool: bool = True
+    balanced: bool = False
 
 
 @dataclass
@@ -104,10 +109,15 @@ class _CascadeRow(Method):
             schedule=self.schedule,
             heads=self.heads,
             stem_pool=options.stem_pool,
+            inner=self._inner(task) if options.balanced else None,
             **delays,
         )
         model.check_size(*task.shape[1:])
         return model
+
+    def _inner(self, task: TaskCard) -> list[int]:
+        height, breadth = (-(-side // 2) if self.config.stem_pool else side for side in task.shape[1:])
+        return inner_widths(self.config.blocks, self.config.width, height, breadth)
 
     def training_loss(self, model: AnytimeModel, images: Tensor, targets: Tensor, progress: Progress) -> Tensor:
         """TD(lambda), summed over the exits; the published form's blind exit 0 does not count."""

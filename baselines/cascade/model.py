@@ -46,7 +46,8 @@ class CascadedResNet(AnytimeModel):
 
     ``blocks`` gives the number of blocks per stage; stage s has ``width * 2**s`` channels (four times that at its
     output with ``block="bottleneck"``). ``heads="multi"`` gives every exit a linear layer of its own. ``num_exits``
-    may exceed L + 1. ``stem_pool=False`` leaves out the stem's max pool, for small images.
+    may exceed L + 1. ``stem_pool=False`` leaves out the stem's max pool, for small images. ``inner`` gives the channels
+    between the two convolutions of each basic block (see :mod:`baselines.cascade.balance`).
 
     Raises ValueError, naming the value, for an unknown choice, ``alpha`` outside [0, 1), and sizes below 1.
     """
@@ -67,6 +68,7 @@ class CascadedResNet(AnytimeModel):
         stem_pool: bool = True,
         num_exits: int | None = None,
         block: str = "basic",
+        inner: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         _check_choice("schedule", schedule, ("parallel", "serial"))
@@ -81,6 +83,8 @@ class CascadedResNet(AnytimeModel):
         if not blocks:
             raise ValueError("blocks is empty, but a cascade needs at least one stage, for example (2, 2, 2, 2)")
         self.depth = sum(blocks)
+        if inner is not None and (len(inner) != self.depth or min(inner) < 1):
+            raise ValueError(f"inner is {tuple(inner)}, expected a width of at least 1 for each of {self.depth} blocks")
         self.num_exits = self.depth + 1 if num_exits is None else num_exits
         if self.num_exits < 1:
             raise ValueError(f"num_exits is {num_exits}, but a model needs at least one exit")
@@ -98,7 +102,8 @@ class CascadedResNet(AnytimeModel):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
                 rows = self._norm_rows(len(self.blocks) + 1)
-                self.blocks.append(BLOCKS[block](channels, width * 2**stage, stride, rows))
+                middle = None if inner is None else inner[len(self.blocks)]
+                self.blocks.append(BLOCKS[block](channels, width * 2**stage, stride, rows, middle))
                 channels = width * 2**stage * BLOCKS[block].expansion
         self.heads = nn.ModuleList(
             nn.Linear(channels, num_classes) for _ in range(self.num_exits if heads == "multi" else 1)
