@@ -30,8 +30,8 @@ from anytime_bench.records.entries import row_key
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores import stopping
-from anytime_bench.scores.compare import MARGIN
-from anytime_bench.scores.intervals import RESAMPLES, bootstrap_mean, verdict
+from anytime_bench.scores.intervals import RESAMPLES
+from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.answers import STORED, Trace, TraceError
 from anytime_bench.trace.axes import counted
 
@@ -233,16 +233,14 @@ def rule_difference(gru: Floats, confidence: Floats) -> dict[str, Any]:
 
     Both rules stop the same nets, so seeds are paired here and not only images.
     """
-    gap = gru - confidence
-    # Equal mixtures differ by rounding, which must not become a verdict.
-    gap[np.abs(gap) < 1e-12] = 0.0
-    found = bootstrap_mean(gap)
-    told = {"value": found.value, "low": found.low, "high": found.high}
+    gap = paired_difference(gru, confidence, by_seed=True)
     return {
         "gru": float(gru.mean()),
         "confidence": float(confidence.mean()),
-        **told,
-        "verdict": verdict(found.low, found.high, MARGIN),
+        "value": gap.value,
+        "low": gap.low,
+        "high": gap.high,
+        "verdict": gap.verdict,
     }
 
 

@@ -14,14 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores import per_sample
 from anytime_bench.scores.curve import per_sample_auc
-from anytime_bench.scores.intervals import RESAMPLES, Difference, paired_difference
 from anytime_bench.scores.run_scores import AREAS, exit_cost
+from anytime_bench.scores.verdicts import MARGIN, Difference, paired_difference
 from anytime_bench.trace.answers import Trace, TraceError
 
 Floats = NDArray[np.float64]
 
-#: Differences inside +-margin are SAME: half a point of a share, and as much of a probability or a flip per image.
-MARGIN = 0.005
 #: Scores of which less is better; all others are better when higher.
 LOWER_IS_BETTER = frozenset({"nll", "brier", "destructive_overthinking", "flips"})
 
@@ -91,16 +89,14 @@ def compare(
     b: Mapping[str, ArrayLike],
     *,
     margins: Mapping[str, float] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> list[Row]:
     """One row per score that both sides have, in A's order; values are ``(seeds, images)``, the images paired.
 
-    ``margins`` overrides the margin of SAME by score.
+    ``margins`` overrides the margin of equivalence by score. Each score is judged by itself.
 
     >>> rows = compare({"accuracy": [[1, 1, 1, 1]]}, {"accuracy": [[0, 0, 0, 0]]})
     >>> rows[0].score, rows[0].difference.value, rows[0].difference.verdict
-    ('accuracy', 1.0, 'BETTER')
+    ('accuracy', 1.0, 'better')
     """
     rows = []
     for name in a:
@@ -111,8 +107,6 @@ def compare(
             b[name],
             margin=(margins or {}).get(name, MARGIN),
             higher_is_better=name not in LOWER_IS_BETTER,
-            resamples=resamples,
-            seed=seed,
         )
         rows.append(Row(name, float(np.asarray(a[name]).mean()), float(np.asarray(b[name]).mean()), difference))
     return rows

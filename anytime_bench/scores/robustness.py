@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from anytime_bench.scores.curve import per_sample_auc, settle
-from anytime_bench.scores.intervals import accuracy_interval, paired_difference, percentiles, resampled_means
+from anytime_bench.scores.intervals import accuracy_interval, percentiles, resampled_means
+from anytime_bench.scores.verdicts import MARGIN, paired_difference
 from anytime_bench.trace.answers import TraceError
 from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import Array, Floats, NoiseRun, unpack
@@ -116,13 +117,13 @@ def fair_comparison(
     mode: str = "transient_1",
     policy: str = "watch",
     against: str = "pipelined_mean",
-    margin: float = 0.005,
+    margin: float = MARGIN,
 ) -> list[dict[str, Any]]:
     """Whether the stateful model beats the other one, image by image: one verdict per kind and one over all kinds.
 
     ``same_tick`` compares the answers owned when the stateful model is done; ``all_frames`` lets the other finish every
     frame that both have been sent. The difference is accuracy of ``policy`` minus accuracy of ``against``, paired over
-    images, with a 95 % bootstrap interval; severities of a kind are averaged per image.
+    images, with a 95 % interval; severities of a kind are averaged per image.
     """
     ours, theirs = (_by_kind(unpack(arrays), mode, name) for arrays, name in ((cascade, policy), (serial, against)))
     chance = 1.0 / int(cascade["noise_classes"])

@@ -11,14 +11,14 @@ Differences are in the unit of the score: shares, of which 0.01 is one point.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from anytime_bench.scores.variance import LEVEL, Spread, half_width, tail
+from anytime_bench.scores.variance import LEVEL, Spread, half_width, spread_of_difference, tail
 
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -29,6 +29,8 @@ OPPOSITE: dict[Verdict, Verdict] = {
 ALPHA = 0.05
 #: Differences of up to one point are of no consequence.
 MARGIN = 0.01
+#: Gaps below this are rounding: equal answers summed in another order.
+ROUNDING = 1e-9
 #: ``seeds_to_decide`` plans for this chance of a decision, and for no more seeds than ``MOST_SEEDS``.
 POWER = 0.8
 MOST_SEEDS = 100
@@ -38,7 +40,7 @@ MOST_SEEDS = 100
 class Difference:
     """``value`` is A minus B with its own 95 % interval; ``p`` is corrected for all pairs; ``verdict`` is about A.
 
-    ``seeds`` would decide an undecided pair; None where it is decided, or where seeds alone would not do it.
+    ``seeds_needed`` would decide an undecided pair; None where it is decided, or where seeds alone would not do it.
     """
 
     value: float
@@ -46,11 +48,11 @@ class Difference:
     high: float
     p: float
     verdict: Verdict
-    seeds: int | None = None
+    seeds_needed: int | None = None
 
     def reversed(self) -> Difference:
         """B minus A."""
-        return Difference(-self.value, -self.high, -self.low, self.p, OPPOSITE[self.verdict], self.seeds)
+        return Difference(-self.value, -self.high, -self.low, self.p, OPPOSITE[self.verdict], self.seeds_needed)
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -87,6 +89,7 @@ def differences(
     ['better', 'equivalent']
     """
     values = np.asarray(gaps, dtype=np.float64)
+    values = np.where(np.abs(values) < ROUNDING, 0.0, values)
     one_network = np.zeros(len(values), dtype=bool) if same is None else np.asarray(same, dtype=bool)
     p = np.minimum(2 * tail(np.abs(values), spread), 1.0)
     adjusted = holm(np.where(one_network, 1.0, p))
@@ -110,6 +113,28 @@ def differences(
         )
         for k in range(len(values))
     ]
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    by_seed: bool = False,
+    margin: float = MARGIN,
+    higher_is_better: bool = True,
+) -> Difference:
+    """Mean of ``a (Sa, N)`` minus mean of ``b (Sb, N)`` on the same N images, a pair by itself.
+
+    ``by_seed`` pairs seeds too: for rows with the same weights, or two rules on the same answers.
+
+    >>> paired_difference([[1, 1, 1, 0]], [[1, 1, 1, 0]]).verdict
+    'equivalent'
+    """
+    spread = spread_of_difference(a, b, by_seed=by_seed)
+    gap = np.atleast_2d(np.asarray(a, dtype=np.float64)).mean() - np.atleast_2d(np.asarray(b, dtype=np.float64)).mean()
+    single = differences([gap], Spread(*(np.atleast_1d(part) for part in (spread.normal, spread.student, spread.df))),
+                         margin=margin)[0]  # fmt: skip
+    return single if higher_is_better else replace(single, verdict=OPPOSITE[single.verdict])
 
 
 def seeds_to_decide(

@@ -4,7 +4,7 @@ A ``Claim`` judges one task's ``Evidence`` and gives ``Finding``s: what was comp
 points with its 95 % interval, and ``holds``, ``fails`` or ``undecided``. The rules are fixed here, before any record is
 read:
 
-- one comparison holds if its 95 % interval (bootstrap over images, Student-t over seeds) lies on the claimed side of 0,
+- one comparison holds if its 95 % interval (over images and seeds) lies on the claimed side of 0,
   fails if it lies on the other side, and is undecided otherwise;
 - a claim about *every* deadline holds if every single interval lies on the claimed side, and fails if one lies on the
   other side at level 1 - 0.05 / (number of deadlines), so that many deadlines do not make a failure likely by chance.
@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from anytime_bench.scores.intervals import Difference, paired_difference
+from anytime_bench.scores.verdicts import Difference, paired_difference
 from anytime_bench.trace.axes import AXES
 from baselines.reproduction.evidence import Evidence, Floats, Row
 
@@ -80,7 +80,14 @@ def finding(
     seeds = " and ".join(str(count) for count in sorted({row.seeds for row in rows}))
     points = (100 * found.value, 100 * found.low, 100 * found.high)
     return Finding(
-        evidence.task, AXES[axis].title if axis in AXES else axis, what, verdict, *points, seeds, found.images, note
+        evidence.task,
+        AXES[axis].title if axis in AXES else axis,
+        what,
+        verdict,
+        *points,
+        seeds,
+        rows[0].correct.shape[2],
+        note,
     )
 
 
@@ -106,13 +113,7 @@ def every_deadline(
     if not pairs:
         return []
     plain = [paired_difference(a, b) for _, a, b in pairs]
-    level = 1 - 0.05 / len(pairs)
-    # The corrected interval is the wider one, so only what fails at 95 % needs it.
-    worse = [
-        name
-        for d, (name, a, b) in zip(plain, pairs, strict=True)
-        if d.high < 0 and paired_difference(a, b, level=level).high < 0
-    ]
+    worse = [name for d, (name, *_) in zip(plain, pairs, strict=True) if d.value < 0 and d.p <= 0.05 / len(pairs)]
     better = sum(each.low > 0 for each in plain)
     verdict: Verdict = "holds" if better == len(pairs) else "fails" if worse else "undecided"
     worst = int(np.argmin([d.value for d in plain]))

@@ -11,7 +11,8 @@ import numpy as np
 
 from anytime_bench.leaderboard.board import OFF_TIES
 from anytime_bench.records import store
-from anytime_bench.scores.intervals import Interval, bootstrap_mean, paired_difference
+from anytime_bench.scores.intervals import Interval, mean_interval
+from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.axes import AXES
 from baselines.reproduction.evidence import Evidence, Row
 
@@ -70,7 +71,7 @@ def wins(found: Sequence[Evidence]) -> str:
                         cells += [NONE]
                         continue
                     d = paired_difference(a, b)
-                    word = {"BETTER": "wins", "WORSE": "loses", "SAME": "same"}.get(d.verdict, "undecided")
+                    word = {"better": "wins", "worse": "loses", "equivalent": "same"}.get(d.verdict, "undecided")
                     cells.append(f"{estimate(100 * d.value, 100 * d.low, 100 * d.high)} {word}")
                     if horizon == 1.0:
                         words.setdefault((AXES[axis].title, word), []).append(f"{rival} on {evidence.task}")
@@ -96,7 +97,7 @@ def charged(found: Sequence[Evidence]) -> str:
             row = evidence.row(name)
             if row is None:
                 continue
-            final = bootstrap_mean(row.exit(-1))
+            final = mean_interval(row.exit(-1))
             accuracy = share(final)
             cells = [evidence.task, name, accuracy]
             record = row.record
@@ -127,7 +128,7 @@ def lambdas(found: Sequence[Evidence]) -> str:
                 if values is None:
                     cells.append(NONE)
                     continue
-                told = bootstrap_mean(values)
+                told = mean_interval(values)
                 cells.append(share(told))
             rows.append([*cells, str(row.seeds), f"{row.correct.shape[2]:,}"])
     if not rows:

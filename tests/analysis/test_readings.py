@@ -132,7 +132,7 @@ def test_a_rule_does_not_differ_from_itself(quick, monkeypatch):
     )
     found, values = readings.read_stopping(quick[0])
     for budget, pair in values["expected"].items():
-        assert found["equal_cost"][budget]["verdict"] == "SAME"
+        assert found["equal_cost"][budget]["verdict"] == "equivalent"
         assert found["equal_cost"][budget]["value"] == 0
         np.testing.assert_allclose(pair["gru"], pair["confidence"], atol=1e-9)
 

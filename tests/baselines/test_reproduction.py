@@ -56,7 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     for method, skill in SKILLS.items():
         noise = method in ("cascaded_td", "serial_ce")
-        for seed in (0, 1) if noise else (0,):
+        for seed in (0, 1, 2) if noise else (0,):
             save(root, method, seed, skill, noise=noise)
     save(root, "cascaded_td", 0, 0.0, lam=1.0)
     save(root, "cascaded_td", 0, 0.9, lam=0.5)
@@ -80,9 +80,9 @@ def test_the_published_lambda_is_the_row_and_the_others_are_the_sweep(evidence: 
     row = evidence.row("cascaded_td")
     assert row is not None
     assert row.record.method.options["lam"] == 0.0
-    assert row.seeds == 2
+    assert row.seeds == 3
     (sweep,) = evidence.lambdas("cascaded_td")
-    assert {lam: row.seeds for lam, row in sweep.items()} == {0.0: 2, 0.5: 1, 1.0: 1}
+    assert {lam: row.seeds for lam, row in sweep.items()} == {0.0: 3, 0.5: 1, 1.0: 1}
 
 
 def test_what_is_owned_at_a_deadline_is_the_last_answer_before_it(evidence: Evidence) -> None:

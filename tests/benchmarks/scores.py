@@ -70,7 +70,7 @@ def main() -> None:
             summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"])
             for test, val in zip(ours, vals, strict=True)
         ],
-        "means over seeds": lambda: [intervals.bootstrap_mean(values) for values in matrices(ours).values()],
+        "means over seeds": lambda: [intervals.mean_interval(values) for values in matrices(ours).values()],
         "compare 5 seeds with 5": lambda: compare.compare(matrices(ours), matrices(theirs)),
         "typicality": lambda: typicality.response_against_typicality(ours[0], ours[1:]),
         "outside_auroc": lambda: outside.outside_auroc(ours[0], away, vals[0]),

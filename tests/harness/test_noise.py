@@ -274,9 +274,9 @@ def test_fair_comparison_finds_a_planted_winner_and_a_tie() -> None:
     ]
     rows = fair_comparison(pack(cascade, 10), pack(serial, 10))
     found = {(row["kind"], row["moment"]): row["verdict"] for row in rows}
-    assert found["fog", "same_tick"] == "BETTER"
-    assert found["fog", "all_frames"] == "SAME"
-    assert found["snow", "same_tick"] == "SAME"
-    assert found["all", "same_tick"] == "BETTER"
+    assert found["fog", "same_tick"] == "better"
+    assert found["fog", "all_frames"] == "equivalent"
+    assert found["snow", "same_tick"] == "equivalent"
+    assert found["all", "same_tick"] == "better"
     with pytest.raises(TraceError, match="no kind was evaluated in mode 'transient_9'"):
         fair_comparison(pack(cascade, 10), pack(serial, 10), mode="transient_9")

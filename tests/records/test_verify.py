@@ -295,7 +295,7 @@ def test_the_verbs_exit_as_they_say(tmp_path: Path, path: Path) -> None:
     same = command("compare", str(path), str(results))
     assert same.exit_code == 0
     assert "auc_1[macs]" in same.output
-    assert "BETTER" not in same.output
+    assert "better" not in same.output
     assert command("report", str(path), "--out", str(tmp_path / "page.html")).exit_code == 0
     path.write_text(path.read_text().replace("Made-up", "Made-Up"))
     forged = command("verify", str(path))
