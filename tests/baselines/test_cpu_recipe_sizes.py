@@ -14,7 +14,7 @@ from anytime_bench.training.recipes import recipe_for
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10_jpeg": (3, 32, 32)}
 ROWS = [
     "blt", "boostnet", "boostnet/sdn", "ensemble/last", "ensemble/mean", "msdnet", "sdn", "sdn/mixed", "serial_ce",
-    "serial_td", "serial_td_multihead",
+    "serial_td", "serial_td_multihead", "ztw",
 ]  # fmt: skip
 
 
