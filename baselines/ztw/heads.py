@@ -72,7 +72,9 @@ class RewriteHead(nn.Module):
             )
         self.previous = previous
         self.conv = nn.Conv2d(channels, channels // 2, 3, 2) if conv else None
-        self.alpha = nn.Parameter(torch.rand(1))
+        sides = [(side - 1) // 2 if conv else side for side in (height, width)]
+        # Where every window is a single pixel, maximum and average are the same and alpha decides nothing.
+        self.alpha = nn.Parameter(torch.rand(1), requires_grad=any(POOLED % side for side in sides))
         self.norm = nn.LayerNorm(num_classes) if previous and norm else None
         features = (channels // 2 if conv else channels) * POOLED**2
         self.linear = nn.Linear(features + (num_classes if previous else 0), num_classes)

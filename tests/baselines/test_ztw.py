@@ -394,6 +394,14 @@ def test_bad_options_are_named(options: ZTWOptions, message: str) -> None:
         ZTW(options).build(CARD)
 
 
-def test_the_rewrites_head_pools_any_map() -> None:
-    head = RewriteHead(3, 2, 5, 4, previous=False)
-    assert head(torch.randn(2, 3, 2, 5)).shape == (2, 4)
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (4, 4), (3, 3), (9, 9), (10, 3), (5, 7)])
+def test_the_rewrites_head_pools_any_map_and_alpha_learns_where_it_matters(size: tuple[int, int], conv: bool) -> None:
+    head = RewriteHead(4, *size, 4, previous=False, conv=conv)
+    x = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0))
+    learns, head.alpha.requires_grad = head.alpha.requires_grad, True
+    logits = head(x)
+    assert logits.shape == (2, 4)
+    logits.square().sum().backward()
+    assert head.alpha.grad is not None
+    assert learns == (abs(float(head.alpha.grad)) > 1e-6)
