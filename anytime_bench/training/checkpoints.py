@@ -52,7 +52,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], *, seconds: float, los
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(losses)
-    write_atomically(path, save(plain, metadata={"losses": history, "sha256": _content_hash(plain, history)}))
+    # One entry: safetensors writes several in any order, and equal files would not have equal bytes.
+    header = json.dumps({"losses": history, "sha256": _content_hash(plain, history)})
+    write_atomically(path, save(plain, metadata={"training": header}))
     write_atomically(path.with_suffix(".seconds"), f"{seconds:.3f}\n".encode())
 
 
@@ -62,10 +64,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], float, list[float]]:
     Raises ValueError where the content does not have the hash it was written with.
     """
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+        header = json.loads((file.metadata() or {}).get("training", "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    history = metadata.get("losses", "[]")
-    if metadata.get("sha256") != _content_hash(tensors, history):
+    history = header.get("losses", "[]")
+    if header.get("sha256") != _content_hash(tensors, history):
         raise ValueError("its content does not have the hash it was written with")
     losses = json.loads(history)
     if not (isinstance(losses, list) and all(isinstance(loss, float) for loss in losses)):
