@@ -103,7 +103,8 @@ def train(
     weights = folder / "weights.safetensors"
     if ddp.rank() != 0:
         return TrainingReport("", settings.epochs, before + time.perf_counter() - started, losses)
-    _finish(method, model, train_split, config, seed)
+    with _repeatable(settings.deterministic):
+        _finish(method, model, train_split, config, seed)
     seconds = before + time.perf_counter() - started
     with storage_errors(folder):
         write_tensors(weights, dict(model.state_dict()), seconds=seconds, losses=losses)

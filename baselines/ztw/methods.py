@@ -66,8 +66,9 @@ class ZTW(Method):
             "the batch, where everyone leaves at the first exit (Z2).",
             "Fixed: when a part of a batch leaves, the previous logits and the ensemble's members leave with it; the "
             "rewrite stops with an error there (Z3).",
-            "The heads learn by the recipe's SGD, not by Adam. The ensembles learn by Adam, as published, on one "
-            "augmented pass over the training images.",
+            "The heads learn as the recipe says: by Adam, as published, in the full ones, by the SGD of all rows "
+            "on the CPU's cuts. The ensembles learn by Adam, as published, on one augmented pass over the training "
+            "images.",
             "Cost is MACs, read off the executed operations, each once (S7).",
         ),
     )
