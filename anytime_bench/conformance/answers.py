@@ -17,6 +17,7 @@ from anytime_bench.conformance.fixture import (
     forward_answers,
     require,
     require_equal,
+    seeded,
     stream_answers,
     watch_answers,
 )
@@ -64,6 +65,26 @@ def check_deterministic(subject: Subject) -> None:
         stream_answers(subject.model(), images, seed=2),
         lambda k: f"exit {k} depends on the random seed in eval mode: tie dropout and noise to self.training",
     )
+
+
+def check_interleaved_streams(subject: Subject) -> None:
+    """Two streams asked in turn answer as each does alone: they share no state."""
+    model, first, second = subject.model(), subject.images("interleaved a"), subject.images("interleaved b")
+    alone = [stream_answers(model, images) for images in (first, second)]
+    together: list[list[Tensor]] = [[], []]
+    with torch.no_grad(), seeded(0):
+        for answers in zip(model.stream(first.clone()), model.stream(second.clone()), strict=True):
+            for row, logits in zip(together, answers, strict=True):
+                row.append(logits.clone())
+    for number in (0, 1):
+        require_equal(
+            together[number],
+            alone[number],
+            lambda k: (
+                f"exit {k} differs when another stream of the same model runs in between: keep what a stream "
+                "remembers in local variables of stream, not on the model"
+            ),
+        )
 
 
 def check_prefix(subject: Subject) -> None:

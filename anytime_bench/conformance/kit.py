@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from anytime_bench.conformance import answers, costs, learning, portability
+from anytime_bench.conformance import answers, costs, harness_pass, learning, portability
 from anytime_bench.conformance.child_process import start_other_process
 from anytime_bench.conformance.fixture import (
     CheckFailure,
@@ -68,6 +68,7 @@ CHECKS: tuple[Check, ...] = (
     Check("finite", answers.check_finite, FORM),
     Check("deterministic", answers.check_deterministic, FORM),
     Check("independent_calls", answers.check_independent_calls, FORM),
+    Check("interleaved_streams", answers.check_interleaved_streams, REPEATABLE),
     Check("prefix", answers.check_prefix, REPEATABLE),
     Check("answer", answers.check_answer, REPEATABLE),
     Check("batch_order", answers.check_batch_order, REPEATABLE),
@@ -83,6 +84,7 @@ CHECKS: tuple[Check, ...] = (
     Check("finish", learning.check_finish, REPEATABLE),
     Check("checkpoint", learning.check_checkpoint, REPEATABLE),
     Check("pickles", portability.check_pickles, REPEATABLE),
+    Check("harness", harness_pass.check_harness, (*REPEATABLE, "lazy", "macs_increase", "gradients", "answer")),
 )
 
 
@@ -152,7 +154,7 @@ class Kit:
 
 def _raised(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    own = str(Path(__file__).parent)
+    own = str(Path(__file__).parents[1])
     theirs = [frame for frame in frames if "/torch/" not in frame.filename and not frame.filename.startswith(own)]
     where = f" at {Path(theirs[-1].filename).name}:{theirs[-1].lineno}" if theirs else ""
     message = (str(error).strip().splitlines() or [""])[0]
@@ -203,7 +205,7 @@ def check_method(
     *,
     expected_failures: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise one ``AssertionError`` that lists every failing check and how to mend it."""
+    """Raise one ``AssertionError`` that lists every failing check and how to fix it."""
     results = run_checks(method, task, seed, expected_failures=expected_failures)
     failures = [result for result in results if result.status == "fail"]
     if failures:

@@ -103,7 +103,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     devices = [] if not torch.cuda.is_available() else list(range(torch.cuda.device_count()))
     try:
-        with torch.random.fork_rng(devices), torch.inference_mode():
+        with torch.random.fork_rng(devices), torch.no_grad():
             model.eval()
             yield
     finally:

@@ -68,7 +68,7 @@ def is_stateful(model: AnytimeModel) -> bool:
     return type(model).watch is not AnytimeModel.watch
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_noise(
     model: AnytimeModel,
     images: Tensor,

@@ -12,7 +12,7 @@ from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.training.data import DeviceSplit
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: AnytimeModel,
     split: DeviceSplit,

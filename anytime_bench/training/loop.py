@@ -233,7 +233,7 @@ def _compiled(model: AnytimeModel, wanted: bool) -> Iterator[None]:
         model._compiled_call_impl = None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def validation_accuracy(model: AnytimeModel, split: DeviceSplit) -> list[float]:
     """Accuracy per exit on ``split``; leaves the model in evaluation mode."""
     model.eval()
