@@ -1,204 +1,27 @@
-"""BoostNet against the published implementation's numbers, and what boosting means for gradients and answers."""
+"""What boosting means for gradients, answers and costs, and how the row is set up."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from golden.fill import fill_boostnet, msdnet_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from safetensors.torch import load, save
-from torch import Tensor
+from support.fixed_answers import FixedAnswers
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from anytime_bench.methods.contract import AnytimeModel, Progress
+from anytime_bench.methods.contract import Progress
 from anytime_bench.tasks.task import TaskCard
 from baselines.boostnet.methods import BoostNet, BoostNetOptions
 from baselines.boostnet.model import BoostedNet, boosted_losses, weight_per_exit
-from baselines.gradient_equilibrium import equilibrate
 from baselines.msdnet.methods import MSDNetOptions
-from baselines.msdnet.model import MSDNet
-from baselines.residual import cifar_resnet
 from baselines.sdn.methods import SDNOptions
-from baselines.sdn.model import ShallowDeepNet
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "boostnet.npz", allow_pickle=False)
+double = pytest.mark.usefixtures("float64")
 CARD = TaskCard("digits", "t", tuple("abcdefghij"), (1, 8, 8), {}, (0.0,), (1.0,))
 FIRST = Progress(1, 1, 1, 1)
-#: The vectors' two sets of exit weights: suffix of the array names, weights.
-WEIGHTS = [("", GOLDEN["rw"].tolist()), ("_list", GOLDEN["rw_list"].tolist())]
-
-
-def close(ours: Tensor | NDArray[np.float64], golden: NDArray[np.float64]) -> None:
-    """At 1e-9 relative to the largest golden magnitude."""
-    ours = ours.detach().numpy() if isinstance(ours, Tensor) else np.asarray(ours)
-    assert ours.shape == golden.shape
-    assert np.abs(ours - golden).max() <= 1e-9 * np.abs(golden).max()
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-double = pytest.mark.usefixtures("_double")
-
-
-def published(weights: list[float], equilibrium: bool = True) -> tuple[BoostNet, BoostedNet]:
-    """The row as the vectors were made, its network filled by the rule and in training mode."""
-    network = MSDNetOptions(blocks=5, base=2, step=1, channels=8, growth=4)
-    row = BoostNet(
-        BoostNetOptions(
-            reweight=weights, gradient_equilibrium=equilibrium, published_sum=True, msdnet=network,
-        )
-    )  # fmt: skip
-    card = TaskCard("c", "c", tuple("abcdefghij"), (3, 32, 32), {}, (0.0,) * 3, (1.0,) * 3)
-    model = row.build(card)
-    assert isinstance(model, BoostedNet)
-    return row, fill_boostnet(model).train()
-
-
-def msdnet(model: BoostedNet) -> MSDNet:
-    assert isinstance(model.base, MSDNet)
-    return model.base
-
-
-def eval_images() -> Tensor:
-    return torch.from_numpy(np.random.RandomState(7).standard_normal((2, 3, 32, 32)))
-
-
-def train_batch() -> tuple[Tensor, Tensor]:
-    draw = np.random.RandomState(11)
-    return torch.from_numpy(draw.standard_normal((4, 3, 32, 32))), torch.from_numpy(draw.randint(0, 10, size=4))
-
-
-def tensors(model: BoostedNet) -> Iterator[tuple[str, Tensor]]:
-    """Weight, bias, running mean and running variance of every module, with their keys."""
-    for key, module in msdnet_keys(msdnet(model)):
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            if name != "num_batches_tracked":
-                yield f"{key}.{name}", tensor
-
-
-def published_sums(logits: Tensor, weights: list[float]) -> Tensor:
-    """G_{-1}..G_{E-1}."""
-    sums = [torch.zeros_like(logits[0])]
-    for own, weight in zip(logits, weights, strict=True):
-        sums.append(weight * (own + sums[-1]))
-    return torch.stack(sums)
-
-
-@double
-def test_filled_tensors_are_those_of_the_golden_table() -> None:
-    _, model = published(GOLDEN["rw"].tolist())
-    sizes = {key: tensor.numel() for key, tensor in tensors(model)}
-    sums = {key: float(tensor.detach().sum()) for key, tensor in tensors(model)}
-    keys = [key.decode() for key in GOLDEN["tensor_keys"]]
-    assert set(keys) == set(sums)
-    assert [sizes[key] for key in keys] == GOLDEN["tensor_size"].tolist()
-    close(np.array([sums[key] for key in keys]), GOLDEN["tensor_sum"])
-    assert sum(parameter.numel() for parameter in model.parameters()) == GOLDEN["n_params"]
-    assert msdnet(model).steps == GOLDEN["steps"].tolist()
-
-
-@double
-@pytest.mark.parametrize(("suffix", "weights"), WEIGHTS)
-def test_answers_of_every_exit(suffix: str, weights: list[float]) -> None:
-    model, images = published(weights)[1].eval(), eval_images()
-    close(model.base(images), GOLDEN["eval_f"])
-    close(model(images), GOLDEN[f"eval_F{suffix}"])
-    close(torch.stack(list(model.stream(images))), GOLDEN[f"eval_F{suffix}"])
-    close(torch.stack([model.answer(images, k) for k in range(5)]), GOLDEN[f"eval_F{suffix}"])
-    if suffix:
-        close(published_sums(model.base(images), weights), GOLDEN["eval_G_list"])
-
-
-@double
-@pytest.mark.parametrize(("suffix", "weights"), WEIGHTS)
-@pytest.mark.parametrize(("name", "equilibrium"), [("ge", True), ("noge", False)])
-def test_losses_gradients_and_statistics_of_a_training_step(
-    name: str, equilibrium: bool, suffix: str, weights: list[float]
-) -> None:
-    row, model = published(weights, equilibrium)
-    images, targets = train_batch()
-    close(model.base(images), GOLDEN["train_f"])
-    row, model = published(weights, equilibrium)
-    network, outputs = msdnet(model), {}
-    for feature in network.grid:
-        module = network.features[feature.name]
-        module.register_forward_hook(lambda _, __, output, name=feature.name: outputs.update({name: output}))
-    logits = model.base(images)
-    for output in outputs.values():
-        output.retain_grad()
-    losses = boosted_losses(logits, targets, model.reweight, row.config.published_sum)
-    close(losses, GOLDEN[f"train_losses_{name}{suffix}"])
-    losses.sum().backward()
-    table = dict(tensors(model))
-    rows = []
-    for key in GOLDEN["tensor_keys"]:
-        tensor = table[key.decode()]
-        change = tensor.grad if tensor.requires_grad else tensor  # of a running statistic, what it has become
-        rows.append([0.0, 0.0] if change is None else [float(change.norm()), float(change.sum())])
-    close(np.array(rows), GOLDEN[f"train_grad_{name}{suffix}"])
-    close(block_gradients(network, outputs), GOLDEN[f"train_featgrad_{name}{suffix}"])
-
-
-def block_gradients(network: MSDNet, outputs: dict[str, Tensor]) -> NDArray[np.float64]:
-    """Gradient norms at the end of each block, a column per scale; -1 where a block has dropped the scale."""
-    norms = np.full((network.num_exits, 3), -1.0)
-    for feature in network.grid:  # in order: the last feature of a block and scale, a transition included, stays
-        gradient = outputs[feature.name].grad
-        norms[feature.block, feature.scale] = 0.0 if gradient is None else float(gradient.norm())
-    return norms
-
-
-@double
-def test_three_steps_of_the_published_recipe() -> None:
-    row, model = published(GOLDEN["rw"].tolist())
-    images, targets = train_batch()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    losses = []
-    for _ in range(3):
-        each = boosted_losses(model.base(images), targets, model.reweight, row.config.published_sum)
-        losses.append(each.detach())
-        optimizer.zero_grad()
-        each.sum().backward()
-        optimizer.step()
-    close(torch.stack(losses), GOLDEN["sgd_losses"])
-    close(model.eval()(eval_images()), GOLDEN["sgd_eval_F"])
-
-
-@double
-@pytest.mark.parametrize(("suffix", "weights"), WEIGHTS)
-def test_the_formulas_alone(suffix: str, weights: list[float]) -> None:
-    logits = torch.from_numpy(GOLDEN["unit_f"]).requires_grad_()
-    targets = torch.from_numpy(GOLDEN["unit_y"])
-    losses = boosted_losses(logits, targets, torch.tensor(weights), published=True)
-    close(losses, GOLDEN[f"unit_losses{suffix}"])
-    losses.sum().backward()
-    assert logits.grad is not None
-    close(logits.grad, GOLDEN[f"unit_grad{suffix}"])
-    model = BoostedNet(Fixed(logits), weights)
-    close(model(torch.zeros(4)), GOLDEN[f"unit_F{suffix}"])
-
-
-class Fixed(AnytimeModel):
-    """Answers with ``logits (E, B, C)``, whatever it sees."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits, self.num_exits, self.ticks = logits, len(logits), tuple(range(1, len(logits) + 1))
-
-    def stream(self, images: Tensor) -> Iterator[Tensor]:
-        yield from self.logits
 
 
 @double
@@ -221,7 +44,7 @@ def test_training_and_answers_share_one_weighted_sum(weights: list[float], seed:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn((len(weights), 3, 4), generator=generator)
     targets = torch.randint(4, (3,), generator=generator)
-    model = BoostedNet(Fixed(logits), weights)
+    model = BoostedNet(FixedAnswers(logits), weights)
     answers = torch.stack([F.cross_entropy(answer, targets) for answer in model(torch.zeros(3))])
     assert torch.allclose(boosted_losses(logits, targets, model.reweight), answers)
     equal = torch.full((len(weights),), weights[0])
@@ -236,49 +59,6 @@ def test_published_sum_is_another_one_where_weights_differ() -> None:
     ours, theirs = (boosted_losses(logits, targets, weights, published) for published in (False, True))
     assert torch.allclose(ours[0], theirs[0])
     assert not torch.allclose(ours[1:], theirs[1:], rtol=1e-3)
-
-
-@double
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6).flatmap(lambda exits: st.tuples(st.just(exits), st.integers(0, exits - 1))))
-def test_gradient_equilibrium_weighs_every_exit_alike(exits_and_k: tuple[int, int]) -> None:
-    # A chain of E blocks x -> x, each read by an exit: block k learns the mean of the exits above it.
-    exits, k = exits_and_k
-    gradients = torch.arange(1.0, exits + 1)
-    blocks, onward = [], torch.ones((), requires_grad=True)
-    total = torch.zeros(())
-    for exit_index in range(exits):
-        block = onward * 1
-        block.retain_grad()
-        blocks.append(block)
-        classified, onward = equilibrate(block, block, exit_index, exits)
-        total = total + gradients[exit_index] * classified
-    total.backward()
-    assert torch.allclose(blocks[k].grad, gradients[k:].mean())
-
-
-@double
-@pytest.mark.parametrize("ic_input", ["pre", "post"])
-def test_gradient_equilibrium_on_a_residual_network(ic_input: str) -> None:
-    # d(block k) = (d(exit k) + (E - k - 1) d(block k+1)) / (E - k), read off a network without it.
-    def build(equilibrium: bool) -> ShallowDeepNet:
-        torch.manual_seed(0)
-        return ShallowDeepNet(cifar_resnet(20), ic_input=ic_input, gradient_equilibrium=equilibrium).eval()
-
-    images, plain, balanced = eval_images(), build(False), build(True)
-    assert torch.equal(plain(images), balanced(images))
-    exits = plain.num_exits
-    weight = plain.backbone.stem.conv.weight
-
-    def stem_gradient(model: ShallowDeepNet, weights: list[float]) -> Tensor:
-        logits = model(images)
-        loss = sum(w * one.square().sum() for w, one in zip(weights, logits, strict=True))
-        return torch.autograd.grad(loss, model.backbone.stem.conv.weight)[0]
-
-    # Unrolled to the first block, every exit counts 1 / E.
-    expected = stem_gradient(plain, [1 / exits] * exits)
-    assert expected.shape == weight.shape
-    assert torch.allclose(stem_gradient(balanced, [1.0] * exits), expected, rtol=1e-9, atol=1e-12)
 
 
 def small_options(**options: object) -> BoostNetOptions:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden.compare import close, eval_images, vectors
 from golden.fill import fill_msdnet, msdnet_keys, seed_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,26 +21,9 @@ from anytime_bench.tasks.task import TaskCard
 from baselines.msdnet.methods import MSDNetAnytime, MSDNetOptions, sum_of_exits
 from baselines.msdnet.model import Classifier, ConvUnit, MSDNet, layers_per_block, scales_left
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "msdnet_anytime.npz", allow_pickle=False)
+GOLDEN = vectors("msdnet_anytime")
+pytestmark = pytest.mark.usefixtures("float64")
 KIND = {nn.Conv2d: 0, nn.BatchNorm2d: 1, nn.Linear: 2}
-
-
-def close(ours: Tensor | NDArray[np.float64], golden: NDArray[np.float64]) -> None:
-    """At 1e-9 relative to the largest golden magnitude."""
-    ours = ours.detach().numpy() if isinstance(ours, Tensor) else ours
-    assert ours.shape == golden.shape
-    assert np.abs(ours - golden).max() <= 1e-9 * np.abs(golden).max()
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def eval_images() -> Tensor:
-    return torch.from_numpy(np.random.RandomState(7).standard_normal((2, 3, 32, 32)))
 
 
 def macs_of(stream: Iterator[Tensor]) -> list[int]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden.compare import close, eval_images, train_batch, vectors
 from golden.fill import fill_sdn, sdn_keys, seed_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,38 +31,15 @@ from baselines.sdn.model import (
     tau,
 )
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "sdn_resnet56.npz", allow_pickle=False)
+GOLDEN = vectors("sdn_resnet56")
 KINDS = {nn.Conv2d: 0, nn.BatchNorm2d: 1, nn.Linear: 2, InternalClassifier: 3}
 
 
-def close(ours: Tensor | NDArray[np.float64], golden: NDArray[np.float64]) -> None:
-    """At 1e-9 relative to the largest golden magnitude."""
-    ours = ours.detach().numpy() if isinstance(ours, Tensor) else np.asarray(ours)
-    assert ours.shape == golden.shape
-    assert np.abs(ours - golden).max() <= 1e-9 * np.abs(golden).max()
-
-
-@pytest.fixture
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-double = pytest.mark.usefixtures("_double")
+double = pytest.mark.usefixtures("float64")
 
 
 def resnet56(ic_input: str = "pre", frozen: bool = False) -> ShallowDeepNet:
     return fill_sdn(ShallowDeepNet(cifar_resnet(56), ic_input=ic_input, frozen=frozen))
-
-
-def eval_images() -> Tensor:
-    return torch.from_numpy(np.random.RandomState(7).standard_normal((2, 3, 32, 32)))
-
-
-def train_batch() -> tuple[Tensor, Tensor]:
-    draw = np.random.RandomState(11)
-    return torch.from_numpy(draw.standard_normal((4, 3, 32, 32))), torch.from_numpy(draw.randint(0, 10, size=4))
 
 
 def key_tensor(key: str, module: nn.Module) -> str:
