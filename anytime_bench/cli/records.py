@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,14 @@ from anytime_bench.runs.progress import progress
 
 RESULTS = Path("results")
 
+
+class Style(StrEnum):
+    """For what a figure is drawn."""
+
+    paper = "paper"
+    screen = "screen"
+
+
 leaderboard = Verbs(help="Build the leaderboards from results/, or check that they are what results/ gives.")
 
 
@@ -42,7 +51,7 @@ def mount(app: Verbs) -> None:
 
 @leaderboard.command("build")
 def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards")) -> None:
-    """Write leaderboards/<task>/<device>.{md,csv,json,html} and figures."""
+    """Write leaderboards/index.html, and per board <task>/<device>.{md,csv,json,html} and figures."""
     require_folder(results)
     from anytime_bench.leaderboard.build import build
 
@@ -53,6 +62,22 @@ def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"))
             print(path)
     if not paths:
         print(f"there is no record below {results}, so there is no leaderboard", file=sys.stderr)
+
+
+@leaderboard.command("figures")
+def board_figures(
+    results: Results = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the figures.")] = Path("figures"),
+    style: Annotated[Style, typer.Option("--style", help="paper: one and two columns wide; or screen.")] = Style.paper,
+) -> None:
+    """Draw every board's figures to <out>/<task>/ as PDF, SVG and PNG, in the sizes of a paper's columns."""
+    require_folder(results)
+    from anytime_bench.leaderboard.build import draw_figures
+
+    with progress("reading") as bar:
+        paths = draw_figures(results, out, style.value, lambda what, done, total: bar.at(done, total=total, title=what))
+    for path in paths:
+        print(path)
 
 
 @leaderboard.command("check")

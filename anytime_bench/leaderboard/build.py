@@ -18,12 +18,11 @@ from pathlib import Path
 from anytime_bench.files import safe_name, write_atomically
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
+from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
 from anytime_bench.leaderboard.page import board_page
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.entries import Group, groups, read_entries
-from anytime_bench.records.figures import Line, board_figure
 from anytime_bench.records.stamp import read_stamp
-from anytime_bench.trace.axes import AXES
 
 PAGES = "anytime_bench.pages"
 
@@ -65,9 +64,9 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
     yield _named(stem, "json"), to_json(board).encode()
     yield _named(stem, "csv"), to_csv(board).encode()
     yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
-    for axis in board.axes:
-        for form, drawn in figure(board, axis).items():
-            yield _named(stem, f"{axis}.{form}"), drawn
+    for name in figure_names(board):
+        for form, drawn in board_figure(board, name):
+            yield _named(stem, f"{name}.{form}"), drawn
     yield _named(stem, "html"), board_page(board).encode()
 
 
@@ -87,28 +86,6 @@ def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
     yield from pages(results, on_progress)
 
 
-def figure(board: Board, axis: str, most: int = 12) -> dict[str, bytes]:
-    """The best ``most`` rows of a board on one axis, by file format."""
-    shown = [row for row in board.rows if axis in row.axes][:most]
-    lines = [
-        Line(
-            row.label,
-            row.axes[axis].cost,
-            [estimate.value for estimate in row.accuracy],
-            [estimate.low for estimate in row.accuracy],
-            [estimate.high for estimate in row.accuracy],
-            board.chance,
-        )
-        for row in shown
-    ]
-    seeds = sorted({len(row.seeds) for row in shown})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"
-    rest = f"; the best {most} of {len(board.rows)} rows" if len(board.rows) > most else ""
-    note = f"Band: 95 % interval over images and seeds; {count} seed(s) per row; grey: horizons of AUC@1 and @2{rest}."
-    title = f"{board.task.title} on {board.device}, protocol {board.protocol_version}"
-    return board_figure(f"{title}: {AXES[axis].title}", axis, lines, note=note)
-
-
 def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:
     """Write all leaderboards below ``out`` and remove generated files that no record gives any more."""
     written = []
@@ -119,6 +96,19 @@ def build(results: Path, out: Path, on_progress: Progress | None = None) -> list
         written.append(path)
     for path in _stale(out, set(written)):
         path.unlink()
+    return written
+
+
+def draw_figures(results: Path, out: Path, style: str, on_progress: Progress | None = None) -> list[Path]:
+    """Draw all figures of all boards below ``out``: for a ``paper`` one and two columns wide, or for the ``screen``."""
+    sizes = PAPER if style == "paper" else {"": SCREEN}
+    written = []
+    for placed in boards(results, on_progress):
+        for name in figure_names(placed.board):
+            for columns, size in sizes.items():
+                for form, drawn in board_figure(placed.board, name, size):
+                    written.append(out / _named(placed.stem, ".".join(part for part in (name, columns, form) if part)))
+                    write_atomically(written[-1], drawn)
     return written
 
 
@@ -158,7 +148,7 @@ def _difference(path: Path, stored: bytes, rebuilt: bytes) -> Finding:
         (i for i, (a, b) in enumerate(zip(stored, rebuilt, strict=False)) if a != b), min(len(stored), len(rebuilt))
     )
     line = rebuilt[:at].count(b"\n") + 1
-    where = f"line {line}" if path.suffix != ".png" else f"byte {at}"
+    where = f"line {line}" if path.suffix not in (".png", ".pdf") else f"byte {at}"
     return Finding(path, f"differs from what the records give, first at {where}")
 
 
@@ -167,7 +157,7 @@ def _stale(out: Path, expected: set[Path]) -> list[Path]:
     return sorted(
         path
         for path in [*out.glob("*/*"), *(path for path in named if path.is_file())]
-        if path.suffix in (".md", ".csv", ".json", ".html", ".png", ".svg")
+        if path.suffix in (".md", ".csv", ".json", ".html", ".png", ".svg", ".pdf")
         and path not in expected
         and path.name != "README.md"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from support import generated_records as generated
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board, BoardRow
-from anytime_bench.leaderboard.build import boards, build, check
+from anytime_bench.leaderboard.build import boards, build, check, draw_figures
+from anytime_bench.leaderboard.figures import spread
 from anytime_bench.leaderboard.ranking import Sample, better, intervals, ranks
 from anytime_bench.leaderboard.text import to_csv, to_markdown
 from anytime_bench.records import store
@@ -200,8 +203,27 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> Non
     )
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
-    assert {name.suffix for name in one} == {".md", ".csv", ".json", ".html", ".png", ".svg"}
+    assert {name.suffix for name in one} == {".md", ".csv", ".json", ".html", ".png", ".svg", ".pdf"}
     assert check(results, tmp_path / "one") == []
+
+
+def test_figures_of_a_paper_are_as_wide_as_its_columns(tmp_path: Path) -> None:
+    generated.fill(tmp_path / "results", methods=3, seeds=1, images=100)
+    paths = draw_figures(tmp_path / "results", tmp_path / "figures", "paper")
+    assert {path.suffix for path in paths} == {".svg", ".png", ".pdf"}
+    widths = {}
+    for path in paths:
+        if path.suffix == ".svg":
+            width = re.search(r'width="([0-9.]+)pt"', path.read_text())
+            assert width
+            widths[path.name.split(".")[-2]] = float(width[1]) / 72
+    assert widths == pytest.approx({"one": 3.35, "two": 6.9})
+
+
+def test_names_at_the_ends_of_curves_do_not_overlap() -> None:
+    places = spread([0.99, 0.989, 0.985, 0.8, 0.3], 0.05)
+    assert all(a - b >= 0.05 - 1e-12 for a, b in itertools.pairwise(places))
+    assert places[-1] == 0.3
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,158 @@
+"""The figures of a board: accuracy over each cost axis, and whether MACs saved are time saved. A new one is one entry.
+
+Curves are named at their right ends, in the order in which they end, so that no legend takes the width of the picture.
+Rows are the best of the board, as many as can be told apart; those without a rank on the ranking axis only fill up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from anytime_bench.leaderboard.board import Board, BoardRow
+from anytime_bench.records.figures import (
+    FORMS,
+    Line,
+    draw_curve,
+    dress,
+    extent_of,
+    figure_bytes,
+    figure_style,
+    mark_of,
+    new_figure,
+)
+
+#: More curves than this cannot be told apart in one picture.
+MOST = 12
+#: Share of a figure's height that its panel takes, about.
+PANEL_SHARE = 0.78
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height in inches, font size in points."""
+
+    width: float
+    height: float
+    font: float
+
+
+SCREEN = Size(7.6, 4.4, 9)
+#: Column widths of common two-column styles.
+PAPER = {"one": Size(3.35, 2.5, 6.5), "two": Size(6.9, 3.4, 8)}
+
+
+def figure_names(board: Board) -> list[str]:
+    """The figures that a board has data for, the one of the ranking axis first."""
+    promised = any(promise.arrives is not None for row in board.rows for promise in row.promises)
+    return [*board.shown_axes, *(["promise"] if promised else [])]
+
+
+def board_figure(
+    board: Board, name: str, size: Size = SCREEN, forms: Sequence[str] = FORMS
+) -> Iterator[tuple[str, bytes]]:
+    """One figure of ``figure_names`` as (format, file)."""
+    fonts = dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"), size.font)
+    with figure_style(**fonts, **{"axes.titlesize": size.font + 1}):
+        figure = new_figure(size.width, size.height)
+        panel = figure.subplots()
+        data = _promise(panel, board, size) if name == "promise" else _curves(panel, board, name, size)
+        panel.set_title(f"{board.task.title} on {board.device}, protocol {board.protocol_version}", loc="left")
+        for form in forms:
+            yield form, figure_bytes(figure, form, [name, asdict(size), data])
+
+
+def _curves(panel: Axes, board: Board, axis: str, size: Size) -> Any:
+    rows = shown_rows(board, axis)
+    names = short_names(rows)
+    lines = [
+        Line(
+            name,
+            row.axes[axis].cost,
+            [estimate.value for estimate in row.accuracy],
+            [estimate.low for estimate in row.accuracy],
+            [estimate.high for estimate in row.accuracy],
+            board.chance,
+        )
+        for row, name in zip(rows, names, strict=True)
+    ]
+    extent = extent_of([line.cost for line in lines])
+    for index, line in enumerate(lines):
+        draw_curve(panel, line, index, extent)
+    dress(panel, axis, extent, board.chance)
+    panel.set_ylabel("test accuracy")
+    name_ends(panel, [(extent.end, line.accuracy[-1], line.label) for line in lines], size.height)
+    panel.annotate("chance", (extent.end, board.chance), (-2, 2), textcoords="offset points", ha="right", color="0.4",
+                   fontsize="small")  # fmt: skip
+    return [asdict(line) for line in lines]
+
+
+def _promise(panel: Axes, board: Board, size: Size) -> Any:
+    rows = [row for row in shown_rows(board, board.ranking.axis) if any(p.arrives is not None for p in row.promises)]
+    names = short_names(rows)
+    drawn = []
+    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
+        saving = sorted((p for p in row.promises if p.arrives is not None), key=lambda promise: promise.macs_saved)
+        x, y = [100 * p.macs_saved for p in saving], [100 * p.time_saved.value for p in saving]
+        bars = [[100 * (p.time_saved.value - p.time_saved.low) for p in saving],
+                [100 * (p.time_saved.high - p.time_saved.value) for p in saving]]  # fmt: skip
+        panel.errorbar(x, y, bars, lw=1, ms=4, elinewidth=0.7, **mark_of(index))
+        drawn.append((name, x, y))
+    panel.plot([0, 100], [0, 100], color="0.6", lw=0.8, ls=(0, (1, 2)), zorder=0)
+    panel.text(3, 1, "on this line time falls as MACs do", color="0.4", fontsize="small", va="top", rotation=45,
+               rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
+    panel.set_xlabel("MACs saved against the reference's full answer (%)")
+    panel.set_ylabel("time saved, batch 1 (%)")
+    panel.set_xlim(0, 101)
+    panel.set_ylim(min(0.0, *(min(y) - 5 for _, _, y in drawn)), 101)
+    panel.grid(color="0.92", lw=0.8)
+    sns.despine(ax=panel)
+    name_ends(panel, [(x[-1], y[-1], name) for name, x, y in drawn], size.height)
+    return drawn
+
+
+def shown_rows(board: Board, axis: str) -> list[BoardRow]:
+    """The best rows with costs on ``axis``; rows without a rank only where ranked ones leave room."""
+    return [row for row in board.rows if axis in row.axes][:MOST]
+
+
+def short_names(rows: Sequence[BoardRow]) -> list[str]:
+    """Method names, with the options where a method is shown twice."""
+    methods = [row.method for row in rows]
+    return [row.label if methods.count(row.method) > 1 else row.method for row in rows]
+
+
+def name_ends(panel: Axes, ends: Sequence[tuple[float, float, str]], height: float) -> None:
+    """Name curves right of the panel by the height of their ends ``(x, y, name)``; names that would overlap move apart.
+
+    A thin line joins each name to its end; ``height`` is the figure's, in inches.
+    """
+    low, high = panel.get_ylim()
+    font = 0.9 * float(panel.xaxis.label.get_fontsize())
+    line_height = 1.25 * font / (72 * height * PANEL_SHARE)
+    order = sorted(range(len(ends)), key=lambda i: -ends[i][1])
+    places = spread([(ends[i][1] - low) / (high - low) for i in order], line_height)
+    for i, place in zip(order, places, strict=True):
+        x, y, name = ends[i]
+        mark = mark_of(i)
+        arrow = {"arrowstyle": "-", "color": mark["color"], "lw": 0.5, "shrinkA": 0, "shrinkB": 0}
+        panel.annotate("", (x, y), (1.035, place), "data", "axes fraction", arrow, annotation_clip=False)
+        panel.plot([1.05], [place], transform=panel.transAxes, clip_on=False, color=mark["color"],
+                   marker=mark["marker"], ms=0.5 * font, ls="none")  # fmt: skip
+        panel.text(1.07, place, name, transform=panel.transAxes, va="center", fontsize=font, color=mark["color"])
+
+
+def spread(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]:
+    """Falling places at least ``gap`` apart, near the falling ``wanted`` ones, from ``top`` downwards.
+
+    >>> [round(place, 2) for place in spread([0.99, 0.98, 0.5], 0.1)]
+    [0.99, 0.89, 0.5]
+    """
+    places: list[float] = []
+    for at in wanted:
+        places.append(min(at, top if not places else places[-1] - gap))
+    return places
