@@ -180,7 +180,8 @@ def allotments(graph: OperatorGraph, costs: Floats, lanes: int) -> list[NDArray[
         if chosen[path].sum() <= area / lanes or not len(slow):
             break
         widths[slow] = fastest[slow]
-    return [narrow, fastest, widths]
+    different = {tuple(each.tolist()): each for each in (narrow, fastest, widths)}
+    return list(different.values())
 
 
 def greedy(
@@ -189,78 +190,71 @@ def greedy(
     """One greedy list schedule on ``lanes`` lanes; costs ``(W, N)``, ``widths (N,)`` lanes per operator."""
     width = [1] * len(graph) if widths is None else widths.tolist()
     cost = [float(costs[width[i] - 1, i]) for i in range(len(graph))]
+    after = [operator.after for operator in graph.operators]
     priority = _priorities(graph, cost)
-    board = _Lanes(lanes, edge_cost)
-    waiting = [len(operator.after) for operator in graph.operators]
+    board = _Lanes(lanes, edge_cost, max(width, default=1))
+    waiting = [len(before) for before in after]
     start, finish = np.full(len(graph), np.nan), np.full(len(graph), np.nan)
     ready = [(0.0, *priority[i], i) for i in graph.needed if not waiting[i]]
     heapq.heapify(ready)
     while ready:
         earliest, *_, index = heapq.heappop(ready)
-        after = graph.operators[index].after
-        begin = board.earliest(after, width[index])
+        begin = board.earliest(after[index], width[index])
         if begin > earliest:  # a lane it counted on has been taken
             heapq.heappush(ready, (begin, *priority[index], index))
             continue
         start[index], finish[index] = begin, begin + cost[index]
-        board.place(index, after, width[index], begin, begin + cost[index])
+        board.place(index, after[index], width[index], begin, begin + cost[index])
         for consumer in graph.consumers[index]:
             waiting[consumer] -= 1
             if not waiting[consumer]:
-                begin = board.earliest(graph.operators[consumer].after, width[consumer])
+                begin = board.earliest(after[consumer], width[consumer])
                 heapq.heappush(ready, (begin, *priority[consumer], consumer))
     taken = tuple(board.taken.get(index, ()) for index in range(len(graph)))
-    return Schedule(start, finish, taken, len(board.free), _answer_times(graph, finish))
+    return Schedule(start, finish, taken, board.used, _answer_times(graph, finish))
 
 
 class _Lanes:
-    """Until when each lane is busy, and where each operator ran. Lanes come into being when first needed."""
+    """Until when each lane is busy, and where each operator ran. ``widest`` unused lanes are at hand up to ``limit``."""
 
-    def __init__(self, limit: int, edge_cost: float) -> None:
-        self.limit, self.edge_cost = limit, edge_cost
-        self.free: list[float] = []
+    def __init__(self, limit: int, edge_cost: float, widest: int) -> None:
+        self.limit, self.edge_cost, self.widest, self.used = limit, edge_cost, widest, 0
+        self.free = [0.0] * min(limit, widest)
         self.taken: dict[int, tuple[int, ...]] = {}
         self._finish: dict[int, float] = {}
 
     def earliest(self, after: Sequence[int], width: int) -> float:
         """When an operator that waits for ``after`` can begin on ``width`` lanes."""
-        if width == 1 and self.edge_cost and after:
-            return min(self._begin(after, lane) for lane in self._candidates(after))
-        return max(self._arrival(after, None), self._nth_free(width))
+        if width > 1:
+            return max(self._arrival(after), sorted(self.free)[width - 1])
+        first_free = min(self.free)
+        if not self.edge_cost or not after:
+            return max(self._arrival(after), first_free)
+        # A lane on which none of ``after`` ran can begin no earlier than the one that is free first.
+        near = min(max(self._arrival(after, lane), self.free[lane]) for lane in {self.taken[i][0] for i in after})
+        return min(near, max(self._arrival(after), first_free))
 
     def place(self, index: int, after: Sequence[int], width: int, begin: float, end: float) -> None:
         """Take lanes that can begin at ``begin``; of these, the ones that were busy longest."""
-        lanes = range(min(self.limit, len(self.free) + width))
-        able = [lane for lane in lanes if (self._begin(after, lane) if width == 1 else self._free(lane)) <= begin]
-        chosen = tuple(sorted(sorted(able, key=lambda lane: (-self._free(lane), lane))[:width]))
+        able = [(-until, lane) for lane, until in enumerate(self.free) if until <= begin]
+        if self.edge_cost and width == 1:
+            able = [(until, lane) for until, lane in able if self._arrival(after, lane) <= begin]
+        chosen = tuple(sorted(lane for _, lane in (sorted(able)[:width] if width > 1 else [min(able)])))
         for lane in chosen:
-            while lane >= len(self.free):
-                self.free.append(0.0)
             self.free[lane] = end
         self.taken[index], self._finish[index] = chosen, end
+        self.used = max(self.used, chosen[-1] + 1)
+        while len(self.free) < min(self.limit, self.used + self.widest):
+            self.free.append(0.0)
 
-    def _free(self, lane: int) -> float:
-        return self.free[lane] if lane < len(self.free) else 0.0
-
-    def _nth_free(self, width: int) -> float:
-        """When ``width`` lanes are free at once; lanes that never ran anything are free from the beginning."""
-        unused = self.limit - len(self.free)
-        return 0.0 if width <= unused else sorted(self.free)[width - 1 - unused]
-
-    def _candidates(self, after: Sequence[int]) -> set[int]:
-        """The lanes of ``after``, and one that is free first: no other lane can begin earlier."""
-        lanes = range(min(self.limit, len(self.free) + 1))
-        return {min(lanes, key=self._free), *(self.taken[before][0] for before in after)}
-
-    def _begin(self, after: Sequence[int], lane: int) -> float:
-        return max(self._arrival(after, lane), self._free(lane))
-
-    def _arrival(self, after: Sequence[int], lane: int | None) -> float:
+    def _arrival(self, after: Sequence[int], lane: int | None = None) -> float:
         """When the results of ``after`` are there for ``lane``; None is a lane on which none of them ran."""
         arrival = 0.0
         for before in after:
-            moved = lane is None or self.taken[before][0] != lane
-            arrival = max(arrival, self._finish[before] + (self.edge_cost if moved else 0.0))
+            at = self._finish[before]
+            if self.edge_cost and (lane is None or self.taken[before][0] != lane):
+                at += self.edge_cost
+            arrival = max(arrival, at)
         return arrival
 
 
