@@ -1,9 +1,8 @@
 """How long each recorded operator takes, read while the model runs as usual.
 
 On the CPU an operator's time runs from the end of the operator before it to its own end: the work itself, and what the
-host spends to issue it, views included. The clock is the thread's own on one intra-op thread, so that a wait for a core
-counts nothing, and the wall's on more, where the thread waits for its helpers. The stopwatch's cost per call is part of
-the reading; the caller measures it and takes it out (see ``span``).
+host spends to issue it, views included (``host_clock``). The stopwatch's cost per call is part of the reading; the
+caller measures it and takes it out (see ``span``).
 
 On a CUDA device an operator's time is that of all its kernels between two events, on a device that is kept busy until
 the kernels are queued, so that no launch is counted; views and the host count nothing.
@@ -16,7 +15,7 @@ Units: seconds. Shapes: images ``(B, D, H, W)``, times of N operators ``(N,)``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anytime_bench.harness.clocks import HostClock
 from anytime_bench.harness.operator_graph import SpanError
 from anytime_bench.harness.operator_recording import Call, Recording, answers_of, shape_of
 from anytime_bench.methods.contract import AnytimeModel
@@ -41,7 +39,7 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class OperatorTimes:
     """One pass: ``seconds (N,)`` per operator, ``inside (N,)`` the part of it within the call itself, ``total`` from
-    the start to the last answer less waits for a core, and the pass's answers, E tensors ``(B, C)``."""
+    the start to the last answer, and the pass's answers, E tensors ``(B, C)``."""
 
     seconds: Floats
     inside: Floats
@@ -50,17 +48,23 @@ class OperatorTimes:
 
 
 def time_operators(model: AnytimeModel, images: Tensor, recording: Recording) -> OperatorTimes:
-    """One pass of ``model.stream`` over ``images``, in eval mode and without gradients already, each operator timed."""
-    clock = HostClock(images.device)
+    """One pass of ``model.stream`` over ``images`` with each operator timed; call it inside ``cost.evaluating``."""
     watch = _DeviceWatch(recording, images.device) if images.device.type == "cuda" else _HostWatch()
+    clock = host_clock()
     with watch:
-        clock.start()
         watch.start()
+        begin = clock()
         answers = tuple(answers_of(model, images))
-        clock.mark()
+        total = (clock() - begin) * 1e-9
     _require_same_calls(recording.calls, watch.calls)
     seconds, inside = watch.read(recording)
-    return OperatorTimes(seconds, inside, float(clock.read()[0] - clock.queue()[0]), answers)
+    return OperatorTimes(seconds, inside, total, answers)
+
+
+def host_clock() -> Callable[[], int]:
+    """Nanoseconds: of this thread alone on one intra-op thread, so that a wait for a core counts nothing; else of the
+    wall, because the thread then waits for its helpers."""
+    return thread_time_ns if torch.get_num_threads() == 1 else perf_counter_ns
 
 
 def dispatches(recording: Recording) -> NDArray[np.int64]:
@@ -77,7 +81,7 @@ class _HostWatch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, tuple[int, ...] | None]] = []
-        self._clock = thread_time_ns if torch.get_num_threads() == 1 else perf_counter_ns
+        self._clock = host_clock()
         self._begin: list[int] = []
         self._end: list[int] = []
 

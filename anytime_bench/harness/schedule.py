@@ -215,7 +215,7 @@ def greedy(
 
 
 class _Lanes:
-    """Until when each lane is busy, and where each operator ran. ``widest`` unused lanes are at hand up to ``limit``."""
+    """Until when each lane is busy, and what ran where. Up to ``limit``, ``widest`` unused lanes are at hand."""
 
     def __init__(self, limit: int, edge_cost: float, widest: int) -> None:
         self.limit, self.edge_cost, self.widest, self.used = limit, edge_cost, widest, 0

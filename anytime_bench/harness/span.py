@@ -24,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_bench.harness.clocks import Clock, EventClock, HostClock
+from anytime_bench.harness.clocks import EventClock
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import Watch
-from anytime_bench.harness.engines import Eager, chosen_engine, make_engine
+from anytime_bench.harness.engines import Eager, make_engine
 from anytime_bench.harness.operator_graph import Arrays, OperatorGraph, SpanError, graph_to_arrays
 from anytime_bench.harness.operator_recording import record
-from anytime_bench.harness.operator_times import dispatches, time_operators
+from anytime_bench.harness.operator_times import dispatches, host_clock, time_operators
 from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, summarise_span
 from anytime_bench.methods.contract import AnytimeModel
 
@@ -95,7 +95,7 @@ def measure_span(
         watch = Watch(device)
         with evaluating(model), evaluating(reference):
             rounds = session.run(counts, budget_seconds, progress or (lambda share, what: None))
-        reasons = watch.finish(session.queue_share)
+        reasons = watch.finish()
     meta = SpanMeta(device=str(device), seed=seed, reasons=tuple(reasons))
     return SpanMeasurement(session.recordings[0].graph, session.samples(rounds, counts), meta)
 
@@ -125,9 +125,7 @@ class _Session:
         self.models = (model, reference)
         self.recordings = tuple(record(each, self._batch()) for each in self.models)
         self._on_device = images.device.type == "cuda"
-        self._clock: Clock = EventClock(images.device) if self._on_device else HostClock(images.device)
-        self._engines = self._make_engines()
-        self._spent = self._queued = 0.0
+        self._engines = self._make_engines() if self._on_device else []
 
     def run(self, counts: Sequence[int], budget: float, progress: Progress) -> list[list[_Turn]]:
         """Rounds of turns: the model on each number of threads, then the reference on one."""
@@ -148,11 +146,6 @@ class _Session:
     def _go_on(done: int, used: float) -> bool:
         wanted = ROUNDS[1] if used < 1 else ROUNDS[0] if used < PATIENCE else LEAST_ROUNDS
         return done < wanted
-
-    @property
-    def queue_share(self) -> float | None:
-        """The part of all latencies for which the thread stood ready without a core; None where unknown."""
-        return self._queued / self._spent if self._clock.sees_queue and self._spent else None
 
     def samples(self, rounds: Sequence[Sequence[_Turn]], counts: Sequence[int]) -> Arrays:
         """The arrays of ``span_summary``."""
@@ -197,17 +190,21 @@ class _Session:
         )
 
     def _latency(self, which: int) -> float:
-        """Seconds from start to last answer, without the wait for a core; on a device, its own time."""
-        engine = self._engines[which]
-        engine.load(self._batch())
-        seconds, queue = engine.run_through(self._clock)
-        self._spent, self._queued = self._spent + seconds[-1], self._queued + queue[-1]
-        return float(seconds[-1] - queue[-1])
+        """Seconds from start to last answer, without a stopwatch; on a device, its own time in one graph."""
+        images = self._batch()
+        if self._on_device:
+            engine = self._engines[which]
+            engine.load(images)
+            return float(engine.run_through(EventClock(images.device))[0][-1])
+        clock = host_clock()
+        begin = clock()
+        for _ in self.models[which].stream(images):
+            pass
+        return (clock() - begin) * 1e-9
 
     def _make_engines(self) -> list[Eager]:
-        name = chosen_engine("auto", self.images.device)
         with evaluating(self.models[0]), evaluating(self.models[1]):
-            return [make_engine(name, model, self._batch())[0] for model in self.models]
+            return [make_engine("graph", model, self._batch())[0] for model in self.models]
 
     def _batch(self) -> Tensor:
         index = self._rng.integers(len(self.images), size=self.batch_size)

@@ -62,7 +62,7 @@ def test_two_branches_of_known_size_and_a_diamond() -> None:
         yield left @ right
 
     made = recorded(body)
-    assert edges(made) == [("matmul", ()), ("matmul", ()), ("matmul", (1,)), ("matmul", (0, 2))]
+    assert edges(made) == [("mm", ()), ("mm", ()), ("mm", (1,)), ("mm", (0, 2))]
     assert work(made, made.macs).tolist() == [4 * 64]
     assert span(made, made.macs).tolist() == [3 * 64]
 

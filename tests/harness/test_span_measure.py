@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from anytime_bench import AnytimeModel
+from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.operator_graph import (
     Operator,
     OperatorGraph,
@@ -71,8 +72,8 @@ def images(count: int = 4) -> Tensor:
 
 
 def test_the_stopwatch_changes_no_answer() -> None:
-    model = Net().eval()
-    with torch.inference_mode():
+    model = Net()
+    with evaluating(model):
         plain = torch.stack(list(model.stream(images())))
         timed = time_operators(model, images(), record(model, images()))
     assert torch.equal(torch.stack(timed.answers), plain)
@@ -83,8 +84,9 @@ def test_the_stopwatch_changes_no_answer() -> None:
 
 def test_calls_per_operator_count_the_views_before_it() -> None:
     recording = record(Net(), images())
-    assert [operator.name for operator in recording.graph.operators[:4]] == ["conv2d", "batch_norm", "relu_", "sum"]
-    assert dispatches(recording).tolist() == [1, 1, 1, 2] * 3  # flatten before sum
+    calls = dict(zip((o.name for o in recording.graph.operators), dispatches(recording).tolist(), strict=False))
+    assert (calls["relu_"], calls["sum"]) == (1, 2)  # flatten before sum
+    assert dispatches(recording).sum() == len(recording.calls)
 
 
 def test_a_measurement_leaves_everything_as_it_was() -> None:
@@ -121,7 +123,10 @@ def test_batches_beyond_one_image_and_the_number_of_images() -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (Depends(), r"aten\.(sqrt|conv2d)\S* of shape .* and aten\.(sqrt|conv2d)\S* of shape .*: the stream must run"),
+        (
+            Depends(),
+            r"aten\.(sqrt|conv\w*)\S* of shape .* and aten\.(sqrt|conv\w*)\S* of shape .*: the stream must run",
+        ),
         (Selects(), r"aten\.index\.Tensor of shape \(\d+,\) in one recording and aten\.index\.Tensor of shape"),
     ],
 )
