@@ -123,7 +123,7 @@ class _Wrapper(Method):
         """The wrapped method with the options of the run, or with its defaults where no harness has set any."""
         from anytime_bench.methods.plugins import load_method
 
-        return self.lender or load_method(self.config.base)
+        return self.weights_source or load_method(self.config.base)
 
     def build(self, task: TaskCard) -> AnytimeModel:
         return self.model_class(self.base.build(task))

@@ -89,6 +89,6 @@ class OutsideImages:
         labels = np.zeros(len(images), dtype=np.int64)
         split = DeviceSplit.place(Split(images, labels), card, plan.device)
         logits = predict(
-            model, split, plan.row.config.evaluation.prediction_batch, lambda done: advance(done / len(images))
+            model, split, plan.resolved.config.evaluation.prediction_batch, lambda done: advance(done / len(images))
         )
         return Trace.from_logits(logits, labels)

@@ -8,7 +8,7 @@ from pathlib import Path
 from anytime_bench.conformance.kit import CHECKS, CheckResult, run_checks
 from anytime_bench.methods.contract import Method
 from anytime_bench.methods.plugins import load_plugin
-from anytime_bench.runs.plan import make_row
+from anytime_bench.runs.plan import resolve
 from anytime_bench.runs.progress import progress
 from anytime_bench.training.recipes import recipe_for
 
@@ -41,4 +41,4 @@ def named_method(name: str, task: str | None = None, overrides: Sequence[str] = 
     """The method ``name`` with the options of ``task``'s recipe, if any, and ``key=value`` overrides, as in a run."""
     recipe = recipe_for(task) if task is not None else {}
     given = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
-    return make_row(name, recipe, given).method
+    return resolve(name, recipe, given).method

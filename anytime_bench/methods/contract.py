@@ -123,10 +123,9 @@ class NoOptions:
 class Method(ABC):
     """One row of the leaderboard: builds a model for a task and says how it learns.
 
-    ``weights_from`` names a method whose trained weights this one evaluates without training (cascaded_ce takes
-    serial_ce's). ``starts_from`` names a method whose trained weights this one begins its own training with
-    (sdn_ic_only starts from serial_ce). Both may be set on the class or, where they depend on the options, on the
-    instance. ``adopt`` maps the other method's weights onto this model.
+    ``weights_from`` names a method whose trained weights this one evaluates without training; ``starts_from`` names one
+    whose trained weights this one begins its own training with. Both may be set on the class or, where they depend on
+    the options, on the instance. ``adopt`` maps that method's weights onto this model.
     """
 
     card: ClassVar[MethodCard]
@@ -137,7 +136,7 @@ class Method(ABC):
     starts_from: str | None = None
     #: The method named by ``weights_from`` or ``starts_from``, with the options of the same run; the harness sets it
     #: before ``build``. None where a method is built by hand.
-    lender: Method | None = None
+    weights_source: Method | None = None
 
     def __init__(self, config: Any = None) -> None:
         self.config: Any = self.Config() if config is None else config

@@ -17,7 +17,7 @@ def build_options(name: str, method: type, given: Mapping[str, Any], variant: st
     given = dict(given)
     option = getattr(method, "variant_option", None)
     if variant is not None and option is not None:
-        given[option] = name if option == "backbone" else variant
+        given[option] = variant
     base = option_defaults(name, method)
     for key in given:
         if key not in base:

@@ -54,7 +54,7 @@ class TaskEntry(Strict):
 
 
 class TrainingEntry(Strict):
-    """How the weights came about. ``seconds`` is wall time; for borrowed weights it is the lender's."""
+    """How the weights came about. ``seconds`` is wall time; for weights taken over it is their source's."""
 
     seed: int
     epochs: int

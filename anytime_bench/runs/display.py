@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from anytime_bench.errors import TRACEBACK, traceback_wanted
 from anytime_bench.records.record import Record
@@ -45,36 +47,38 @@ class Display:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, soft_wrap=True)
+            self.console.print(text, soft_wrap=True, markup=False)
 
     def plan(self, plan: Plan) -> None:
         """What is about to happen, before it happens."""
         if self.quiet:
             return
-        card, config = plan.task.card, plan.row.config
+        card, resolved = plan.task.card, plan.resolved
         sizes = " / ".join(f"{card.sizes[key]:,}" for key in ("train", "val", "test"))
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_row("method", f"[bold]{plan.row.name}[/] from {plan.row.origin}")
-        if plan.row.options:
-            table.add_row("options", ", ".join(f"{key}={value}" for key, value in plan.row.options.items()))
-        if plan.row.lender is not None:
-            verb = "evaluates" if plan.row.method.weights_from else "starts from"
-            table.add_row("weights", f"{verb} those of {plan.row.lender.name}")
-        table.add_row("task", f"[bold]{card.title}[/], {sizes} images (train / val / test), shape {card.shape}")
-        table.add_row("device", f"{plan.device_name}, seed {plan.seed}")
+        lines = {"method": f"{resolved.name} from {resolved.origin}"}
+        if resolved.options:
+            lines["options"] = ", ".join(f"{key}={value}" for key, value in resolved.options.items())
+        if resolved.weights_source is not None:
+            verb = "evaluates" if resolved.method.weights_from else "starts from"
+            lines["weights"] = f"{verb} those of {resolved.weights_source.name}"
+        lines["task"] = f"{card.title}, {sizes} images (train / val / test), shape {card.shape}"
+        lines["device"] = f"{plan.device_name}, seed {plan.seed}"
         if plan.skip:
-            table.add_row("skipped", plan.skip)
+            lines["skipped"] = plan.skip
         else:
             size = f"{plan.costs.parameters:,} parameters, {plan.costs.macs[-1] / 1e6:.2f} MMAC"
             ratio = plan.costs.macs[-1] / plan.reference_costs.macs_prefix[-1]
-            table.add_row("model", f"{len(plan.costs.ticks)} exits, {size} ({ratio:.2f} x {plan.reference.name})")
-            if not plan.row.method.weights_from:
-                t = config.training
+            lines["model"] = f"{len(plan.costs.ticks)} exits, {size} ({ratio:.2f} x {plan.reference.name})"
+            if not resolved.method.weights_from:
+                t = resolved.config.training
                 cut = f"{t.train_images:,} of the images, " if t.train_images else ""
-                recipe = f" (recipe {config.recipe_name})" if config.recipe_name else ""
-                told = f"{t.epochs} epochs, {cut}batch {t.batch_size}, lr {t.lr:g} {t.schedule}{recipe}"
-                table.add_row("training", told)
-        table.add_row("output", str(plan.folder.parent))
+                recipe = f" (recipe {resolved.config.recipe_name})" if resolved.config.recipe_name else ""
+                lines["training"] = f"{t.epochs} epochs, {cut}batch {t.batch_size}, lr {t.lr:g} {t.schedule}{recipe}"
+        lines["output"] = str(shown(plan.folder.parent))
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, line in lines.items():
+            # Names and options are a plugin's: nothing in them is markup.
+            table.add_row(name, Text(line, overflow="fold"))
         self.console.print(table)
 
     @contextlib.contextmanager
@@ -101,20 +105,25 @@ class Display:
             with progress(title, total, console=self.console, lines=True, transient=False) as steps:
                 yield steps
 
-    def result(self, record: Record, path: object, next_command: str) -> None:
+    def result(self, record: Record, path: Path, next_command: str) -> None:
         """The table of exits, the scores, the record's path and what to type next."""
         if self.quiet:
             return
         if record.status != "ok":
-            self.console.print(f"[red]{record.status}:[/] {record.reason}", soft_wrap=True)
+            self.console.print(f"{record.status}: {record.reason}", soft_wrap=True, markup=False, style="red")
         else:
             self.console.print(exit_table(record))
             for line in score_lines(record):
                 self.console.print(line, soft_wrap=True)
             for table in noise_tables(record).values():
                 self.console.print(table)
-        self.console.print(f"record  {path}", soft_wrap=True, markup=False)
+        self.console.print(f"record  {shown(path)}", soft_wrap=True, markup=False)
         self.console.print(f"next    {next_command}", soft_wrap=True, markup=False)
+
+
+def shown(path: Path) -> Path:
+    """``path`` from the working directory where it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def exit_table(record: Record) -> Table:

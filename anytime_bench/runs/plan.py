@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from anytime_bench.corruptions.catalogue import named
-from anytime_bench.errors import UserError, describe
+from anytime_bench.errors import UserError, describe, message
+from anytime_bench.files import safe_name
 from anytime_bench.harness.cost import ExitCosts, count_costs
 from anytime_bench.harness.environment import capture
 from anytime_bench.methods.contract import AnytimeModel, Method
@@ -26,31 +27,43 @@ from anytime_bench.records.record import finite
 from anytime_bench.registry import Origin
 from anytime_bench.tasks.task import Task
 from anytime_bench.training import checkpoints
-from anytime_bench.training.config import RunConfig, build_config
+from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
 from anytime_bench.training.data import seeded
-from anytime_bench.training.recipes import recipe_for
+from anytime_bench.training.recipes import recipe_for, reference_choice
 
 
 @dataclass
-class Row:
-    """A method made concrete for a task: options filled in, lender attached, not yet trained."""
+class ResolvedMethod:
+    """A method made concrete for a task: options filled in, weights source attached, not yet trained.
+
+    ``overrides`` are those it was resolved with. ``weights_source`` is the method named by ``weights_from`` or
+    ``starts_from``, resolved with those of them that concern it too.
+    """
 
     name: str
     origin: Origin
     method: Method
     config: RunConfig
-    lender: Row | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    weights_source: ResolvedMethod | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option that decides what this row is: its own, and those that only its lender has."""
-        lent = self.lender.options if self.lender is not None else {}
-        return finite({**lent, **dataclasses.asdict(self.config.options)})
+        """Every option that decides what this row is: its own, and those that only its weights source has."""
+        inherited = self.weights_source.options if self.weights_source is not None else {}
+        return finite({**inherited, **dataclasses.asdict(self.config.options)})
+
+    @property
+    def trained_by(self) -> ResolvedMethod:
+        """The method whose training makes the weights: this one, or the source at the end of the chain."""
+        if self.weights_source is not None and self.method.weights_from:
+            return self.weights_source.trained_by
+        return self
 
     def key(self, task: Task, seed: int) -> str:
-        """Names the folder of the trained weights; a borrower without training of its own shares the lender's."""
-        if self.lender is not None and self.method.weights_from:
-            return self.lender.key(task, seed)
+        """Names the folder of the trained weights; a method without training of its own shares its source's."""
+        if self.trained_by is not self:
+            return self.trained_by.key(task, seed)
         parts: dict[str, object] = {
             "method": self.name,
             "origin": self.origin.identity,
@@ -59,22 +72,22 @@ class Row:
             "data": task.card.sha256,
             "seed": seed,
         }
-        if self.lender is not None:
-            parts["starts_from"] = self.lender.key(task, seed)
+        if self.weights_source is not None:
+            parts["starts_from"] = self.weights_source.key(task, seed)
         return checkpoints.run_key(parts)
 
-    @property
-    def trained_name(self) -> str:
-        """The row whose training makes the weights: this one, or the lender at the end of the chain."""
-        return self.lender.trained_name if self.lender is not None and self.method.weights_from else self.name
+    def folder(self, out: Path, device_name: str, task: Task, seed: int) -> Path:
+        """Where the trained weights for ``task`` and ``seed`` live under ``out``."""
+        names = map(safe_name, (task.card.name, device_name, self.trained_by.name))
+        return out.joinpath(*names) / self.key(task, seed)
 
 
 @dataclass
 class Plan:
-    """Everything decided about a run before it starts."""
+    """Everything decided about a run before it starts. ``out`` and ``data_root`` are absolute."""
 
-    row: Row
-    reference: Row
+    resolved: ResolvedMethod
+    reference: ResolvedMethod
     task: Task
     seed: int
     device: torch.device
@@ -90,42 +103,37 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        return weights_folder(self, self.row)
+        return self.folder_of(self.resolved)
+
+    def folder_of(self, resolved: ResolvedMethod) -> Path:
+        """Where ``resolved``'s trained weights live under the plan's output folder."""
+        return resolved.folder(self.out, self.device_name, self.task, self.seed)
 
 
-def weights_folder(plan: Plan, row: Row) -> Path:
-    """Where ``row``'s trained weights live under the plan's output folder."""
-    return weights_path(plan.out, plan.device_name, row, plan.task, plan.seed)
+def resolve(name: str, recipe: Mapping[str, Any], overrides: Overrides = ()) -> ResolvedMethod:
+    """Find a method, merge its configuration, and do the same for the method whose weights it takes.
 
-
-def weights_path(out: Path, device_name: str, row: Row, task: Task, seed: int) -> Path:
-    """Where ``row``'s trained weights for ``task`` and ``seed`` live under ``out``."""
-    name = row.trained_name.replace("/", "-").replace(":", "-")
-    return out / task.card.name.replace("/", "-").replace(":", "-") / device_name / name / row.key(task, seed)
-
-
-def make_row(name: str, recipe: Mapping[str, Any], overrides: Iterable[str] = ()) -> Row:
-    """Resolve a method, merge its configuration, and do the same for the method it borrows weights from.
-
-    An override of an option that only the lender has (``lam=0.5`` for ``product_of_experts/cascaded_td``) is the
-    lender's.
+    An override of an option that only the weights source has (``lam=0.5`` for ``product_of_experts/...``) is the
+    source's.
     """
     target, origin, variant = method_class(name)
-    overrides = list(overrides)
-    foreign = [o for o in overrides if _option_name(o) not in (None, *_options_of(target))]
-    own = [override for override in overrides if override not in foreign]
+    values = parsed_overrides(overrides)
+    foreign = {key: value for key, value in values.items() if option_name(key) not in (None, *_options_of(target))}
+    own = {key: value for key, value in values.items() if key not in foreign}
     config = build_config(name, target, recipe, own, variant)
     method = configure(name, target, config)
-    lender_name = method.weights_from or method.starts_from
-    lender_class = method_class(lender_name)[0] if lender_name else None
-    unknown = [o for o in foreign if lender_class is None or _option_name(o) not in _options_of(lender_class)]
+    source_name = method.weights_from or method.starts_from
+    source_class = method_class(source_name)[0] if source_name else None
+    known = [] if source_class is None else _options_of(source_class)
+    unknown = {key: value for key, value in foreign.items() if option_name(key) not in known}
     if unknown:
+        # Raises, naming the nearest options of this method.
         build_config(name, target, recipe, unknown, variant)
-    lender = None
-    if lender_name and lender_class is not None:
-        lender = make_row(lender_name, recipe, lendable(overrides, lender_class))
-        method.lender = lender.method
-    return Row(name, origin, method, config, lender)
+    source = None
+    if source_name and source_class is not None:
+        source = resolve(source_name, recipe, for_source(values, source_class))
+        method.weights_source = source.method
+    return ResolvedMethod(name, origin, method, config, values, source)
 
 
 def configure(name: str, target: type[Method], config: RunConfig) -> Method:
@@ -133,17 +141,17 @@ def configure(name: str, target: type[Method], config: RunConfig) -> Method:
     try:
         return target(config.options)
     except ValueError as error:
-        raise UserError(f"method '{name}': {error}") from error
+        raise UserError(f"method '{name}': {message(error)}") from error
 
 
-def lendable(overrides: Iterable[str], lender: type[Method]) -> list[str]:
-    """The overrides that concern the lender too: training and data, and the options it shares with the borrower."""
-    return [override for override in overrides if _option_name(override) in (None, *_options_of(lender))]
+def for_source(overrides: Mapping[str, Any], source: type[Method]) -> dict[str, Any]:
+    """The overrides that concern a weights source too: training and data, and the options it has as well."""
+    return {key: value for key, value in overrides.items() if option_name(key) in (None, *_options_of(source))}
 
 
-def _option_name(override: str) -> str | None:
+def option_name(key: str) -> str | None:
     """The option an override names, or None where it belongs to a section that all methods share."""
-    section, _, name = override.partition("=")[0].rpartition(".")
+    section, _, name = key.rpartition(".")
     shared = RunConfig()
     sections = ("training", "augment", "evaluation")
     if section in sections or (not section and any(hasattr(getattr(shared, each), name) for each in sections)):
@@ -154,22 +162,23 @@ def _option_name(override: str) -> str | None:
 def _options_of(method: type[Method]) -> list[str]:
     if not dataclasses.is_dataclass(method.Config):
         return []
-    return [field.name for field in dataclasses.fields(method.Config)]
+    return [option.name for option in dataclasses.fields(method.Config)]
 
 
-def build_model(row: Row, task: Task, seed: int, device: torch.device) -> AnytimeModel:
+def build_model(resolved: ResolvedMethod, task: Task, seed: int, device: torch.device) -> AnytimeModel:
     """A freshly initialised model on the device. Every method's initial weights depend on the seed alone."""
     torch.manual_seed(int(torch.randint(0, 2**62, (), generator=seeded(seed, 0, 0))))
     try:
-        model = row.method.build(task.card)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"method '{row.name}' cannot be built for task '{task.card.name}': {error}") from error
+        model = resolved.method.build(task.card)
+    except Exception as error:
+        reason = message(error) if isinstance(error, ValueError) else describe(error)
+        raise UserError(f"method '{resolved.name}' cannot be built for task '{task.card.name}': {reason}") from error
     if not isinstance(model, AnytimeModel):
         raise UserError(
-            f"method '{row.name}': build must return an AnytimeModel, got {type(model).__name__}. "
+            f"method '{resolved.name}': build must return an AnytimeModel, got {type(model).__name__}. "
             "Derive the model from anytime_bench.AnytimeModel."
         )
-    if row.config.training.channels_last:
+    if resolved.config.training.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 
@@ -198,58 +207,79 @@ def make_plan(
     task: Task,
     *,
     seed: int = 0,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     device: str = "auto",
     out: str | Path = "runs",
     resume: bool = False,
-    recipe_file: str | None = None,
+    recipe: str | Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     command: str = "",
 ) -> Plan:
-    """Check the whole input and count costs, before anything is trained or written."""
+    """Check the whole input and count costs, before anything is trained or written.
+
+    ``recipe`` is a file, the name of an installed recipe, or a recipe as such.
+    """
+    # Whatever a plugin does to the working directory from here on moves nothing.
+    out, data_root = Path(out).absolute(), Path(data_root).absolute() if data_root is not None else None
     place = pick_device(device)
-    recipe = recipe_for(task.card.name, recipe_file, place.type)
-    row = make_row(method, recipe, overrides)
-    reference = make_row(str(recipe.get("reference", "serial_ce")), recipe)
-    for part in row.config.evaluation.noise.split(","):
-        if part.strip() != "official":
-            named(part.strip())
-    if place.type == "cpu" and row.config.evaluation.threads:
-        torch.set_num_threads(row.config.evaluation.threads)
+    if not isinstance(recipe, Mapping):
+        recipe = recipe_for(task.card.name, recipe, place.type, task.card.shape)
+    values = parsed_overrides(overrides)
+    reference = resolve_reference(recipe, values)
+    resolved = resolve(method, recipe, {key: value for key, value in values.items() if not of_reference(key)})
+    noise_choice(resolved.config.evaluation.noise)
+    if place.type == "cpu" and resolved.config.evaluation.threads:
+        torch.set_num_threads(resolved.config.evaluation.threads)
     environment = capture(place)
-    skip = row.method.skip(task.card)
-    costs = [
-        count_row(each, task, seed, place) if skip is None or each is reference else None for each in (row, reference)
-    ]
-    assert costs[1] is not None
+    skip = resolved.method.skip(task.card)
+    reference_costs = count_exits(reference, task, seed, place)
     plan = Plan(
-        row=row,
+        resolved=resolved,
         reference=reference,
         task=task,
         seed=seed,
         device=place,
         device_name=str(environment["device_class"]),
-        out=Path(out),
+        out=out,
         resume=resume,
-        costs=costs[0] or costs[1],
-        reference_costs=costs[1],
+        costs=count_exits(resolved, task, seed, place) if skip is None else reference_costs,
+        reference_costs=reference_costs,
         environment=environment,
         command=command,
-        data_root=Path(data_root) if data_root is not None else None,
+        data_root=data_root,
         skip=skip,
     )
     check_writable(plan.folder)
     return plan
 
 
-def count_row(row: Row, task: Task, seed: int, device: torch.device) -> ExitCosts:
-    """Ticks, MACs and parameters per exit; a model that breaks the contract is found out here, before training."""
-    model = build_model(row, task, seed, device)
+def noise_choice(choice: str) -> tuple[tuple[str, ...], bool]:
+    """Kinds behind ``none``, ``paper``, ``common``, ``all`` or names separated by commas, and whether ``official``,
+    the CIFAR-10-C files below the data root, is among them. Unknown names raise ``UserError`` with the nearest ones."""
+    parts = [part.strip() for part in choice.split(",")]
+    rest = [part for part in parts if part != "official"]
+    return (named(",".join(rest)) if rest else ()), "official" in parts
+
+
+def of_reference(key: str) -> bool:
+    """Whether an override concerns the reference model and not the method."""
+    return key == "reference" or key.startswith("reference.")
+
+
+def resolve_reference(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> ResolvedMethod:
+    """The model whose full cost is the unit of every horizon, with the recipe's options and ``reference.KEY``."""
+    name, options = reference_choice(recipe, overrides)
+    return resolve(name, recipe, {f"options.{key}": value for key, value in options.items()})
+
+
+def count_exits(resolved: ResolvedMethod, task: Task, seed: int, device: torch.device) -> ExitCosts:
+    """Ticks, MACs and parameters per exit; a model that breaks the contract shows it here, before training."""
+    model = build_model(resolved, task, seed, device)
     try:
         return count_costs(model, task.card.shape, device)
     except Exception as error:
-        told = str(error) if isinstance(error, ValueError) else describe(error)
-        raise UserError(f"method '{row.name}' on task '{task.card.name}': {told}") from error
+        reason = message(error) if isinstance(error, ValueError) else describe(error)
+        raise UserError(f"method '{resolved.name}' on task '{task.card.name}': {reason}") from error
 
 
 def check_writable(folder: Path) -> None:

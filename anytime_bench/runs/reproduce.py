@@ -1,4 +1,4 @@
-"""Doing a record's work again: train anew, or time anew, and compare with what the record says.
+"""A record's work done again: trained anew, or timed anew, and compared with what the record says.
 
 Needs torch, the task's data and the method, unlike ``verify``. On one kind of CPU training repeats bit for bit;
 elsewhere the final accuracies must agree within their intervals. Times must agree within their intervals or
@@ -12,24 +12,28 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from anytime_bench.harness.timing_summary import summarise
 from anytime_bench.records import store
 from anytime_bench.records.record import Record
+from anytime_bench.runs.display import Display
+from anytime_bench.runs.pipeline import execute
+from anytime_bench.runs.plan import build_model
+from anytime_bench.runs.rerun import plan_of
+from anytime_bench.runs.stages import timing_stage
 
 #: Ratios to the reference from two sessions may differ by this share beyond their intervals.
 TIME_TOLERANCE = 0.15
 
 
-def retrain(path: Path, *, data_root: Path | None = None, device: str = "auto", display: Any) -> list[str]:
+def retrain(path: Path, *, data_root: Path | None = None, device: str = "auto", display: Display) -> list[str]:
     """Faults found by training the record's run again, in a folder that is thrown away."""
-    from anytime_bench.runs.pipeline import execute
-    from anytime_bench.runs.rerun import plan_of
-
     record = store.load(path)
     with tempfile.TemporaryDirectory(prefix="anytime-bench-") as folder:
         plan = plan_of(record, path, data_root=data_root, device=device, out=Path(folder))
-        evaluation = dataclasses.replace(plan.row.config.evaluation, timing_rounds=0, noise="none")
-        row = dataclasses.replace(plan.row, config=dataclasses.replace(plan.row.config, evaluation=evaluation))
-        made = execute(dataclasses.replace(plan, row=row, resume=False), display)
+        evaluation = dataclasses.replace(plan.resolved.config.evaluation, timing_rounds=0, noise="none")
+        config = dataclasses.replace(plan.resolved.config, evaluation=evaluation)
+        resolved = dataclasses.replace(plan.resolved, config=config)
+        made = execute(dataclasses.replace(plan, resolved=resolved, resume=False), display)
         assert made is not None
         again = store.load(made)
     if again.status != "ok":
@@ -52,22 +56,17 @@ def trained_differently(record: Record, again: Record) -> list[str]:
     ]
 
 
-def retime(path: Path, *, data_root: Path | None = None, device: str = "auto", display: Any) -> list[str]:
+def retime(path: Path, *, data_root: Path | None = None, device: str = "auto", display: Display) -> list[str]:
     """Faults found by timing the record's model again; speed needs no trained weights."""
-    from anytime_bench.harness.timing_summary import summarise
-    from anytime_bench.runs.pipeline import timing_stage
-    from anytime_bench.runs.plan import build_model
-    from anytime_bench.runs.rerun import plan_of
-
     record = store.load(path)
     if not record.timing:
         return [f"record '{path}': it was not timed, so there is nothing to time again"]
     with tempfile.TemporaryDirectory(prefix="anytime-bench-") as folder:
         plan = plan_of(record, path, data_root=data_root, device=device, out=Path(folder))
         if plan.device_name != record.device:
-            told = f"it was timed on {record.device}, here is {plan.device_name}; times do not compare"
-            return [f"record '{path}': {told}"]
-        arrays, meta = timing_stage(plan, build_model(plan.row, plan.task, plan.seed, plan.device).eval(), display)
+            reason = f"it was timed on {record.device}, here is {plan.device_name}; times do not compare"
+            return [f"record '{path}': {reason}"]
+        arrays, meta = timing_stage(plan, build_model(plan.resolved, plan.task, plan.seed, plan.device).eval(), display)
     assert meta is not None
     now = summarise({name.removeprefix("timing_"): samples for name, samples in arrays.items()}, meta)
     if not now["comparable"]:

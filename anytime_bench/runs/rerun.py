@@ -1,6 +1,6 @@
-"""Single stages on an existing record: its weights are found again, checked against it, and examined further.
+"""An existing record's run again: its plan remade, its weights read, its model examined further.
 
-The result is a new record that supersedes the old one; nothing is edited in place.
+The result of an examination is a new record that supersedes the old one; nothing is edited in place.
 """
 
 from __future__ import annotations
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from anytime_bench.errors import UserError
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records import store
-from anytime_bench.records.record import Record
+from anytime_bench.records.record import Record, TrainingEntry
 from anytime_bench.records.scoring import derive
 from anytime_bench.runs.display import Display
-from anytime_bench.runs.plan import Plan, Row, build_model, make_plan, weights_folder
-from anytime_bench.runs.stages import noise_choice, noise_stage
+from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan, noise_choice, resolve
+from anytime_bench.runs.stages import noise_stage
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.training import checkpoints
-from anytime_bench.training.recipes import installed_recipes
+from anytime_bench.training.recipes import installed_recipes, recipe_for
 
 
 def plan_of(
@@ -39,34 +40,61 @@ def plan_of(
             f"record '{path}' was made on other data: its task has SHA-256 {record.task.sha256[:16]}..., "
             f"the one read now {task.card.sha256[:16]}...."
         )
-    sections = {**record.training.recipe, "options": record.method.options, "evaluation": record.evaluation}
-    overrides = [f"{name}.{key}={_yaml(value)}" for name, section in sections.items() for key, value in section.items()]
-    # A recipe file of the user's own may be gone; all its values stand in the record and were turned into overrides.
-    recipe = record.training.recipe_name if record.training.recipe_name in installed_recipes() else None
+    recipe = recipe_of(record, record.training)
     return make_plan(
-        record.method.name, task, seed=record.training.seed, overrides=overrides, device=device,
-        out=out or path.parents[3],
-        resume=True, recipe_file=recipe, data_root=data_root, command=record.command,
+        record.method.name, task, seed=record.training.seed, overrides=overrides_of(record, record.training, recipe),
+        device=device, out=out or path.parents[3], resume=True, recipe=recipe, data_root=data_root,
+        command=record.command,
     )  # fmt: skip
+
+
+def recipe_of(record: Record, training: TrainingEntry) -> dict[str, Any]:
+    """The recipe the record was made with: the installed one of its name, else what the record itself holds of it.
+
+    An installed recipe also knows the exceptions of the method whose weights this one starts from. The reference is the
+    record's in either case.
+    """
+    installed = training.recipe_name in installed_recipes()
+    recipe = recipe_for(record.task.name, training.recipe_name) if installed else {**training.recipe}
+    options = record.reference.get("options")
+    if options is None and isinstance(recipe.get("reference"), Mapping):
+        options = recipe["reference"].get("options")
+    reference = {"method": record.reference["method"], "options": options or {}}
+    return {**recipe, "name": training.recipe_name, "reference": reference}
+
+
+def overrides_of(record: Record, training: TrainingEntry, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the record's configuration its recipe does not give: the overrides that it was run with.
+
+    The recipe in a record is that of the method that was trained, which is another one where weights were taken over.
+    """
+    values: dict[str, Any] = {f"options.{key}": value for key, value in record.method.options.items()}
+    values |= {f"evaluation.{key}": value for key, value in record.evaluation.items()}
+    by_recipe = resolve(record.method.name, recipe, values).trained_by.config.recipe()
+    for section, entries in training.recipe.items():
+        for key, value in entries.items():
+            if by_recipe.get(section, {}).get(key) != value:
+                values[f"{section}.{key}"] = value
+    return values
 
 
 def weights_of(plan: Plan, record: Record) -> AnytimeModel:
     """The model with the record's own weights, refused if their hash is not the one in the record."""
-    path = weights_folder(plan, plan.row) / "weights.safetensors"
+    path = plan.folder / "weights.safetensors"
     if record.training is None:
         raise UserError(f"record {record.record_id[:12]} has status {record.status} and no trained weights.")
     checkpoints.verify_weights(path, record.training.weights_sha256, f"record {record.record_id[:12]}")
     finished = checkpoints.load_weights(path.parent)
     if finished is None:
         raise UserError(f"'{path}' is damaged: run {record.command!r} again first.")
-    return _filled(plan, plan.row, finished[0]).eval()
+    return _filled(plan, plan.resolved, finished[0]).eval()
 
 
-def _filled(plan: Plan, row: Row, weights: Mapping[str, Tensor]) -> AnytimeModel:
-    """``row``'s model with trained ``weights``, handed on from lender to borrower as in the run itself."""
-    model = build_model(row, plan.task, plan.seed, plan.device)
-    if row.lender is not None and row.method.weights_from:
-        row.method.adopt(model, _filled(plan, row.lender, weights).state_dict())
+def _filled(plan: Plan, resolved: ResolvedMethod, weights: Mapping[str, Tensor]) -> AnytimeModel:
+    """The model with trained ``weights``, handed on from their source as in the run itself."""
+    model = build_model(resolved, plan.task, plan.seed, plan.device)
+    if resolved.weights_source is not None and resolved.method.weights_from:
+        resolved.method.adopt(model, _filled(plan, resolved.weights_source, weights).state_dict())
     else:
         model.load_state_dict(weights)
     return model
@@ -95,12 +123,3 @@ def noise_on_record(
     made = store.save(plan.out, Record.model_validate(fields), arrays)
     display.say(f"record  {made}")
     return store.load(made)
-
-
-def _yaml(value: object) -> str:
-    """A value as an override on the command line spells it."""
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from anytime_bench.errors import UserError
 from anytime_bench.harness.operator_graph import SpanError
 from anytime_bench.harness.span import Progress, SpanMeasurement, measure_span
-from anytime_bench.runs.plan import build_model, make_row, pick_device
+from anytime_bench.runs.plan import build_model, pick_device, resolve, resolve_reference
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.training.data import DeviceSplit
 from anytime_bench.training.recipes import recipe_for
@@ -46,12 +46,12 @@ def span_of_method(
     cannot be measured.
     """
     loaded, place = load_task(task, data_root), pick_device(device)
-    recipe = recipe_for(task, None, place.type)
+    recipe = recipe_for(task, None, place.type, loaded.card.shape)
     options = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
-    row, beside = make_row(method, recipe, options), make_row(str(recipe.get("reference", "serial_ce")), recipe)
-    if reason := row.method.skip(loaded.card):
+    subject, beside = resolve(method, recipe, options), resolve_reference(recipe, {})
+    if reason := subject.method.skip(loaded.card):
         raise UserError(f"method '{method}' cannot run on task '{task}': {reason}")
-    model, reference = (build_model(each, loaded, 0, place) for each in (row, beside))
+    model, reference = (build_model(each, loaded, 0, place) for each in (subject, beside))
     images = DeviceSplit.place(loaded.splits["test"], loaded.card, place).sample(IMAGES).normalised()
     try:
         measurement = measure_span(

@@ -1,29 +1,38 @@
 """The stages of a run that look at a trained model: its answers, its times, its answers under noise.
 
-Each returns arrays as the record's ``.npz`` keeps them; nothing is scored here.
+Each returns arrays as the record's ``.npz`` keeps them; nothing is scored here. A sweep trains and predicts many runs
+at once but times each one alone, later: ``untimed_stages`` keeps what it made in the run's folder, in a file named by
+everything that decides its content next to the weights, with their SHA-256 inside. What cannot be read, or belongs to
+other weights, is made again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.corruptions.catalogue import named
 from anytime_bench.corruptions.cifar10c import OfficialFiles
+from anytime_bench.files import npz_bytes, write_atomically
 from anytime_bench.harness.early_stop import confident, stop_early
 from anytime_bench.harness.noise import evaluate_noise
 from anytime_bench.harness.policies import ExitCosts as NoiseCosts
 from anytime_bench.harness.predict import predict
 from anytime_bench.harness.timing import time_exits
 from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.records.record import PROTOCOL_VERSION
 from anytime_bench.runs.display import Display
-from anytime_bench.runs.plan import Plan, build_model
+from anytime_bench.runs.plan import Plan, build_model, noise_choice
+from anytime_bench.runs.progress import Steps
 from anytime_bench.trace.answers import Trace
+from anytime_bench.training.checkpoints import run_key, storage_errors
 from anytime_bench.training.data import DeviceSplit
 
 #: Images and threshold of the early-stop measurement: what a policy's decisions cost, not which threshold is best.
@@ -31,14 +40,19 @@ EARLY_STOP_IMAGES = 256
 CONFIDENCE = 0.9
 
 Arrays = dict[str, NDArray[Any]]
+#: The entry of a prepared file that names the weights.
+WEIGHTS = "weights_sha256"
 
 
-def noise_choice(choice: str) -> tuple[tuple[str, ...], bool]:
-    """Kinds behind ``none``, ``paper``, ``common``, ``all`` or names separated by commas, and whether ``official``,
-    the CIFAR-10-C files below the data root, is among them. Unknown names raise ``UserError`` with the nearest ones."""
-    parts = [part.strip() for part in choice.split(",")]
-    rest = [part for part in parts if part != "official"]
-    return (named(",".join(rest)) if rest else ()), "official" in parts
+def untimed_stages(plan: Plan, model: AnytimeModel, weights_sha256: str, display: Display, keep: bool) -> Arrays:
+    """Traces and noise, in which no clock takes part: read from the run's folder, or made now and kept if asked."""
+    arrays = read_prepared(plan, weights_sha256) if plan.resume else None
+    if arrays is None:
+        arrays = predict_stage(plan, model, display)
+        arrays |= noise_stage(plan, model, plan.resolved.config.evaluation.noise, display)
+        if keep:
+            write_prepared(plan, arrays, weights_sha256)
+    return arrays
 
 
 def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
@@ -48,31 +62,24 @@ def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
     with display.bar("predict", card.sizes["val"] + card.sizes["test"]) as advance:
         for key in ("val", "test"):
             split = DeviceSplit.place(plan.task.splits[key], card, plan.device)
-            logits = predict(model, split, plan.row.config.evaluation.prediction_batch, advance)
+            logits = predict(model, split, plan.resolved.config.evaluation.prediction_batch, advance)
             arrays.update(Trace.from_logits(logits, plan.task.splits[key].labels).to_arrays(key))
     return arrays
 
 
 def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, dict[str, Any] | None]:
     """Raw timing samples against the reference, an untrained twin of the same architecture: speed needs no training."""
-    settings = plan.row.config.evaluation
+    settings = plan.resolved.config.evaluation
     if settings.timing_rounds == 0:
         return {}, None
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
     split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).sample(512)
-    with display.bar("time", 1000) as advance:
-        done = 0
-
-        def report(share: float, what: str) -> None:
-            nonlocal done
-            advance(int(1000 * share) - done, what)
-            done = int(1000 * share)
-
+    with display.bar("time", 1.0) as bar:
         timing = time_exits(
             model, reference, split.normalised(), device=plan.device, engine=settings.engine,
             batch_sizes=settings.timing_batches, rounds=settings.timing_rounds,
             budget_seconds=settings.timing_budget, seed=plan.seed, precision=settings.timing_precision,
-            threads=settings.threads or None, cache=settings.cache, progress=report,
+            threads=settings.threads or None, cache=settings.cache, progress=bar.at,
         )  # fmt: skip
     meta = {**timing.meta, "early_stop": early_stop(model, split, settings.timing_batches, display)}
     return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, meta
@@ -80,23 +87,19 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
 
 def early_stop(model: AnytimeModel, split: DeviceSplit, batch_sizes: Sequence[int], display: Display) -> list[Any]:
     """Stopping for real, per batch size: the host decides after each exit by the confidence of its answer."""
-    found = []
+    runs = []
     split = split.sample(EARLY_STOP_IMAGES)
     images = split.normalised()
-    with display.bar("stop early", len(batch_sizes) * len(split)) as advance:
-        for size in batch_sizes:
-            done = 0
+    with display.bar("stop early", len(batch_sizes) * len(split)) as bar:
+        for number, size in enumerate(batch_sizes):
+            report = partial(_after, bar, number * len(split))
+            stopped = stop_early(model, images, split.labels, confident(CONFIDENCE), batch_size=size, progress=report)
+            runs.append({"policy": f"confidence >= {CONFIDENCE}", **stopped.summary()})
+    return runs
 
-            def report(count: int) -> None:
-                nonlocal done
-                advance(count - done)
-                done = count
 
-            stopped = stop_early(
-                model, images, split.labels, confident(CONFIDENCE), batch_size=size, progress=report
-            ).summary()
-            found.append({"policy": f"confidence >= {CONFIDENCE}", **stopped})
-    return found
+def _after(bar: Steps, before: float, count: float) -> None:
+    bar.at(before + count)
 
 
 def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) -> Arrays:
@@ -105,23 +108,42 @@ def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) 
     if not kinds and not with_official:
         return {}
     official = OfficialFiles(plan.data_root or Path("data")) if with_official else None
-    card, settings = plan.task.card, plan.row.config.evaluation
+    card, settings = plan.task.card, plan.resolved.config.evaluation
     split = DeviceSplit.place(plan.task.splits["test"], card, plan.device)
     # The official files are in the order of CIFAR-10's test split, which is not sorted.
     split = split.first(settings.noise_images) if official else split.sample(settings.noise_images)
     costs = NoiseCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
-    with display.bar("noise", 1.0) as advance:
-        done = 0.0
-
-        def report(count: int, total: int) -> None:
-            nonlocal done
-            advance(count / total - done)
-            done = count / total
-
+    with display.bar("noise", 1.0) as bar:
         # As many frames as the reference is deep, so that every method is shown the same ones.
         frames = math.ceil(max(plan.reference_costs.ticks[-1], plan.costs.ticks[-1]))
         result = evaluate_noise(
             model, split.normalised(), split.labels, task=card, kinds=kinds, num_frames=frames, costs=costs,
-            batch_size=settings.prediction_batch, official=official, progress=report,
+            batch_size=settings.prediction_batch, official=official,
+            progress=lambda count, total: bar.at(count, total=total),
         )  # fmt: skip
     return dict(result.arrays())
+
+
+def prepared_path(plan: Plan) -> Path:
+    """Where the arrays of ``plan`` wait for their timing."""
+    evaluation = dataclasses.asdict(plan.resolved.config.evaluation)
+    parts = {key: evaluation[key] for key in ("prediction_batch", "noise", "noise_images")}
+    resolved = plan.resolved
+    name = run_key({"method": resolved.name, "options": resolved.options, "protocol": PROTOCOL_VERSION, **parts})
+    return plan.folder / f"prepared-{name}.npz"
+
+
+def write_prepared(plan: Plan, arrays: Arrays, weights_sha256: str) -> None:
+    """Keep ``arrays``, made with the weights of this hash. Raises ``UserError`` where the disk is full."""
+    with storage_errors(plan.folder):
+        write_atomically(prepared_path(plan), npz_bytes({**arrays, WEIGHTS: np.array(weights_sha256)}, quick=True))
+
+
+def read_prepared(plan: Plan, weights_sha256: str) -> Arrays | None:
+    """The arrays kept for these weights, or None where there are none."""
+    try:
+        with np.load(prepared_path(plan), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+    return arrays if str(arrays.pop(WEIGHTS, "")) == weights_sha256 else None

@@ -2,14 +2,16 @@
 
 A recipe is a YAML file per task, shared by all methods, with per-method exceptions visible in it::
 
-    reference: serial_ce                 # whose full cost is the unit of every horizon
+    reference: first_method              # whose full cost is the unit of every horizon
     training: {epochs: 30, lr: 0.1}
     augment: {crop_padding: 1}
     options: {width: 16}                 # given to every method that has such an option
     methods:
-      msdnet: {training: {weight_decay: 1e-4}, options: {channels: 8}, why: "its paper's weight decay"}
+      second_method: {training: {weight_decay: 1e-4}, options: {channels: 8}, why: "its paper's weight decay"}
 
 Overrides on the command line are ``section.key=value``; the section may be left out where the key is unique.
+``reference=NAME`` takes another reference and ``reference.key=value`` sets an option of it; in a recipe file that is
+``reference: {method: first_method, options: {width: 64}}``.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from anytime_bench.errors import UserError, did_you_mean
+from anytime_bench.errors import UserError, did_you_mean, message
 from anytime_bench.files import canonical_json
 from anytime_bench.methods.options import merged, option_defaults, typed
 
@@ -88,9 +90,8 @@ class EvaluationConfig:
 
 @dataclass
 class RunConfig:
-    """Everything that decides a run, next to method, task, seed and device."""
+    """Everything that decides a run, next to method, task, seed, device and reference."""
 
-    reference: str = "serial_ce"
     recipe_name: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -104,6 +105,9 @@ class RunConfig:
     def recipe_sha256(self) -> str:
         return hashlib.sha256(canonical_json(self.recipe()).encode()).hexdigest()
 
+
+#: ``["epochs=5", ...]`` as on a command line, or keys and values.
+Overrides = Iterable[str] | Mapping[str, Any]
 
 SECTIONS = ("training", "augment", "evaluation", "options")
 CHOICES = {
@@ -141,10 +145,10 @@ def build_config(
     name: str,
     method: type,
     recipe: Mapping[str, Any],
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     variant: str | None = None,
 ) -> RunConfig:
-    """Merge defaults < recipe < the recipe's exceptions for this method < overrides."""
+    """Merge defaults < recipe < the recipe's exceptions for this method < overrides (see ``parsed_overrides``)."""
     family = name.partition("/")[0]
     exceptions = dict((recipe.get("methods") or {}).get(name) or (recipe.get("methods") or {}).get(family) or {})
     exceptions.pop("why", None)
@@ -165,45 +169,65 @@ def build_config(
             sections[section] = merged(sections[section], layer or {}, f"the recipe's section '{section}'")
     option = getattr(method, "variant_option", None)
     if variant is not None and option is not None:
-        value = name if option == "backbone" else variant
-        sections["options"] = merged(sections["options"], {option: value}, f"method '{name}'")
-    for override in overrides:
-        section, key, value = _parse_override(override, sections)
-        sections[section] = merged(sections[section], {key: value}, f"override '{override}'")
+        sections["options"] = merged(sections["options"], {option: variant}, f"method '{name}'")
+    for override, value in parsed_overrides(overrides).items():
+        section, key = _place_of(override, sections)
+        sections[section] = merged(sections[section], {key: value}, f"override '{override}={value}'")
     complete = {section: typed(node, f"section '{section}'") for section, node in sections.items()}
-    config = RunConfig(
-        reference=str(recipe.get("reference", "serial_ce")), recipe_name=str(recipe.get("name", "")), **complete
-    )
+    config = RunConfig(recipe_name=str(recipe.get("name", "")), **complete)
     _check_ranges(config)
     return config
 
 
-def _parse_override(override: str, sections: Mapping[str, DictConfig]) -> tuple[str, str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override '{override}' is not of the form key=value, such as training.epochs=5 or lam=0.5.")
+def parsed_overrides(overrides: Overrides) -> dict[str, Any]:
+    """Overrides as keys, with or without section, and values; of one key's the last one counts. Values are YAML.
+
+    >>> parsed_overrides(["epochs=5", "options.lam=0.5", "epochs=6"])
+    {'options.lam': 0.5, 'epochs': 6}
+    """
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"override '{override}' is not of the form key=value, such as training.epochs=5 or lam=0.5."
+            )
+        # Moved to the end: ``epochs`` and ``training.epochs`` are one key to ``build_config``; the later one counts.
+        values.pop(key, None)
+        values[key] = _yaml_value(override, text)
+    return values
+
+
+def _yaml_value(override: str, text: str) -> Any:
     try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload, index]
+        loaded = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
     except Exception as error:
-        raise UserError(
-            f"override '{override}': the value is not valid YAML ({str(error).splitlines()[0]})."
-        ) from error
+        raise UserError(f"override '{override}': the value is not valid YAML ({message(error)}).") from error
+    if not isinstance(loaded, dict) or set(loaded) != {"value"}:
+        raise UserError(f"override '{override}': the value is not valid YAML (expected a single value).")
+    return loaded["value"]
+
+
+def _place_of(key: str, sections: Mapping[str, DictConfig]) -> tuple[str, str]:
+    """Section and key of an override; the section may be left out where one section alone has the key."""
     section, dot, name = key.partition(".")
     if dot and section not in sections:
-        raise UserError(f"override '{override}': unknown section '{section}'.{did_you_mean(section, sections)}")
+        raise UserError(f"override '{key}': unknown section '{section}'.{did_you_mean(section, sections)}")
     if not dot:
         holders = [candidate for candidate, node in sections.items() if key in node]
         if len(holders) > 1:
             choices = " or ".join(f"{holder}.{key}" for holder in holders)
-            raise UserError(f"override '{override}' is ambiguous: write {choices}.")
+            raise UserError(f"override '{key}' is ambiguous: write {choices}.")
         if not holders:
             known = [str(known) for node in sections.values() for known in node]
-            raise UserError(f"override '{override}': unknown key '{key}'.{did_you_mean(key, known)}")
+            raise UserError(f"override '{key}': unknown key '{key}'.{did_you_mean(key, known)}")
         section, name = holders[0], key
     if name not in sections[section]:
         near = did_you_mean(name, [str(known) for known in sections[section]])
-        raise UserError(f"override '{override}': section '{section}' has no key '{name}'.{near}")
-    return section, name, value
+        raise UserError(f"override '{key}': section '{section}' has no key '{name}'.{near}")
+    return section, name
 
 
 def _check_ranges(config: RunConfig) -> None:

@@ -14,9 +14,9 @@ from baselines.timm import backbones as timm_backbones
 
 @dataclass
 class TimmOptions:
-    """``backbone``: "timm/<name>". ``weights``: a local .safetensors or .pth state dict, or nothing."""
+    """``backbone``: a name of timm. ``weights``: a local .safetensors or .pth state dict, or nothing."""
 
-    backbone: str = "timm/resnet18"
+    backbone: str = "resnet18"
     weights: str = ""
 
 

@@ -70,12 +70,12 @@ def test_another_family_is_refused_with_the_list_of_what_is_supported(name: str)
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:
     with pytest.raises(ValueError, match=r"timm has no model 'resnet81'\. Did you mean"):
-        TimmSingleExit(TimmOptions("timm/resnet81")).build(CARD)
+        TimmSingleExit(TimmOptions("resnet81")).build(CARD)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_100"])
 def test_a_row_of_one_exit(name: str) -> None:
-    model = TimmSingleExit(TimmOptions(f"timm/{name}")).build(CARD).eval()
+    model = TimmSingleExit(TimmOptions(f"{name}")).build(CARD).eval()
     with torch.no_grad():
         logits = model(torch.randn(2, 1, 32, 32))
     assert logits.shape == (1, 2, 3)
@@ -91,7 +91,7 @@ def test_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     else:
         save_file(source.state_dict(), path)
     images = torch.randn(2, 1, 32, 32)
-    row = TimmSingleExit(TimmOptions(f"timm/{TINY}", str(path))).build(CARD).eval()
+    row = TimmSingleExit(TimmOptions(f"{TINY}", str(path))).build(CARD).eval()
     frozen = SDNICOnly(SDNOptions(backbone=f"timm/{TINY}", weights=str(path)))
     assert frozen.starts_from is None
     with torch.no_grad():
@@ -127,13 +127,13 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) 
     path, sign = tmp_path / "evil.pth", tmp_path / "it_ran"
     torch.save({"layer1.0.conv1.weight": Touch(sign)}, path)
     with pytest.raises(ValueError, match="cannot be read as a state dict of tensors"):
-        TimmSingleExit(TimmOptions(f"timm/{TINY}", str(path))).build(CARD)
+        TimmSingleExit(TimmOptions(f"{TINY}", str(path))).build(CARD)
     assert not sign.exists()
 
 
 def test_bad_weight_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
-        TimmSingleExit(TimmOptions(f"timm/{TINY}", str(tmp_path / "none.pth"))).build(CARD)
+        TimmSingleExit(TimmOptions(f"{TINY}", str(tmp_path / "none.pth"))).build(CARD)
     state = tiny().state_dict()
     missing, other, shape = tmp_path / "missing.pth", tmp_path / "other.pth", tmp_path / "shape.pth"
     torch.save({name: tensor for name, tensor in state.items() if name != "layer1.0.conv1.weight"}, missing)
@@ -145,4 +145,4 @@ def test_bad_weight_files_are_named(tmp_path: Path) -> None:
         (shape, r"is \(1,\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            TimmSingleExit(TimmOptions(f"timm/{TINY}", str(path))).build(CARD)
+            TimmSingleExit(TimmOptions(f"{TINY}", str(path))).build(CARD)

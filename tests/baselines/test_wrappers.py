@@ -196,11 +196,11 @@ def test_weights_come_from_the_method_behind_the_slash(family, images):
     method = load_method(f"{family}/layers_for_wrappers")
     assert method.weights_from == "layers_for_wrappers"
     torch.manual_seed(3)
-    lender = Layers()
+    source = Layers()
     model = method.build(TASK)
-    method.adopt(model, lender.state_dict())
+    method.adopt(model, source.state_dict())
     assert (model.num_exits, tuple(model.ticks)) == (EXITS, (1, 2, 3, 4))
-    for name, tensor in lender.state_dict().items():
+    for name, tensor in source.state_dict().items():
         torch.testing.assert_close(model.state_dict()[f"base.{name}"], tensor)
     assert method.skip(TASK) is None
     assert method.skip(TaskCard("other", "", (), (1, 4, 4), {}, (), ())) == "no"
@@ -212,10 +212,10 @@ def test_foreign_weights_are_refused():
         method.adopt(method.build(TASK), {"foreign": torch.zeros(1)})
 
 
-def test_the_lenders_options_are_the_runs():
+def test_the_weights_sources_options_are_the_runs():
     method = load_method("most_confident/layers_for_wrappers")
-    method.lender = LayersMethod()
-    assert method.base is method.lender
+    method.weights_source = LayersMethod()
+    assert method.base is method.weights_source
 
 
 def test_a_base_that_does_not_exist_is_named():

@@ -199,18 +199,18 @@ def test_a_skipped_method_leaves_a_record_that_says_why(tiny_task, tmp_path):
     assert (record.status, record.reason) == ("skipped", "it needs larger images")
 
 
-def test_borrowed_weights_give_the_lenders_last_answers(tmp_path):
+def test_weights_taken_over_give_their_sources_last_answers(tmp_path):
     fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise=focus", "noise_images=40"]
-    lender = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
-    borrower = anytime_bench.run("cascaded_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
-    assert lender.training is not None
-    assert borrower.training is not None
-    assert borrower.training.weights_sha256 == lender.training.weights_sha256
-    traces = [store.load_arrays(r.path, r) for r in (lender, borrower) if r.path is not None]
+    source = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
+    taker = anytime_bench.run("cascaded_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
+    assert source.training is not None
+    assert taker.training is not None
+    assert taker.training.weights_sha256 == source.training.weights_sha256
+    traces = [store.load_arrays(r.path, r) for r in (source, taker) if r.path is not None]
     assert np.array_equal(traces[0]["test_predictions"][-1], traces[1]["test_predictions"][-1])
 
     # Both were examined under noise, so that the stateful one is compared fairly with the pipelined one.
-    rows = compare_records(borrower.path, lender.path).noise
+    rows = compare_records(taker.path, source.path).noise
     assert {(row["policy"], row["moment"]) for row in rows} == {
         (policy, moment) for policy in ("watch", "watch_mean") for moment in ("same_tick", "all_frames")
     }
@@ -229,13 +229,13 @@ def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin
         assert made[field] == record[field], field
 
 
-def test_noise_on_a_wrapper_finds_the_weights_behind_two_lenders(tmp_path):
-    """The option ``width`` is the lender's alone, and cascaded_ce itself borrows from serial_ce."""
+def test_noise_on_a_wrapper_finds_the_weights_behind_two_sources(tmp_path):
+    """The option ``width`` is the source's alone, and cascaded_ce itself borrows from serial_ce."""
     fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise_images=40"]
     record = anytime_bench.run(
         "product_of_experts/cascaded_ce", "digits", overrides=[*fast, "noise=focus"], out=tmp_path, display=QUIET
     )
-    assert record.method.options["width"] == 4, "the record says what the lender was"
+    assert record.method.options["width"] == 4, "the record says what the source was"
     assert record.path is not None
     again = noise_on_record(record.path, "focus", display=QUIET)
     assert again.robustness == record.robustness

@@ -50,8 +50,8 @@ class Plain(Method):
         return Net()
 
 
-class Borrower(Plain):
-    card = MethodCard("Borrower")
+class Taker(Plain):
+    card = MethodCard("Taker")
     weights_from = "plain"
 
 

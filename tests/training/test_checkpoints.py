@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from anytime_bench.errors import UserError
 from anytime_bench.files import file_sha256
-from anytime_bench.training.checkpoints import read_tensors, write_tensors
+from anytime_bench.training.checkpoints import load_weights, read_tensors, write_tensors
 
 
 def test_equal_tensors_and_losses_give_equal_bytes_in_every_write(tmp_path):
@@ -21,3 +23,20 @@ def test_equal_tensors_and_losses_give_equal_bytes_in_every_write(tmp_path):
     assert seconds == 19.0
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+
+
+def test_every_flipped_bit_of_the_content_is_noticed(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"a": torch.arange(6.0), "b": torch.tensor(3)}, seconds=1.5, losses=[2.0, 1.0])
+    whole = path.read_bytes()
+    content = 8 + int.from_bytes(whole[:8], "little")
+    for position in range(content, len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(UserError, match="were altered"):
+            load_weights(tmp_path)
+    path.write_bytes(whole)
+    loaded = load_weights(tmp_path)
+    assert loaded is not None
+    assert loaded[1].losses == [2.0, 1.0]

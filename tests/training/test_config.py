@@ -9,7 +9,7 @@ import pytest
 from anytime_bench import UserError, load_method
 from anytime_bench.methods.plugins import method_class, snake_case
 from anytime_bench.registry import methods
-from anytime_bench.runs.plan import make_row
+from anytime_bench.runs.plan import resolve
 from anytime_bench.training.config import build_config
 from anytime_bench.training.optimisers import learning_rate
 from anytime_bench.training.recipes import recipe_for
@@ -20,7 +20,7 @@ RECIPES = sorted(f.name.removesuffix(".yaml") for f in files("baselines.recipes"
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("method", methods.names())
 def test_every_recipe_fits_every_method(recipe, method):
-    row = make_row(method, recipe_for(recipe.partition(".")[0], recipe))
+    row = resolve(method, recipe_for(recipe.partition(".")[0], recipe))
     assert row.config.recipe_name == recipe
 
 
@@ -40,7 +40,7 @@ def test_a_typo_in_a_recipe_names_the_nearest_key(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("training: {epoch: 3}\n")
     with pytest.raises(UserError, match=r"unknown key 'epoch'\. Did you mean epochs"):
-        make_row("serial_ce", recipe_for("digits", str(path)))
+        resolve("serial_ce", recipe_for("digits", str(path)))
     path.write_text("trainig: {epochs: 3}\n")
     with pytest.raises(UserError, match=r"unknown section 'trainig'\. Did you mean training"):
         recipe_for("digits", str(path))
@@ -52,11 +52,11 @@ def test_a_cpu_takes_the_cut_recipe_and_a_gpu_the_full_one():
     assert recipe_for("a_task_of_mine", None, "cpu")["name"] == "default"
 
 
-def test_an_override_of_the_lenders_option_reaches_the_lender():
-    row = make_row("product_of_experts/cascaded_td", recipe_for("digits"), ["lam=0.5", "epochs=3"])
-    assert row.lender is not None
-    assert row.lender.config.options.lam == 0.5
-    assert row.lender.config.training.epochs == 3
+def test_an_override_of_the_weights_sources_option_reaches_it():
+    row = resolve("product_of_experts/cascaded_td", recipe_for("digits"), ["lam=0.5", "epochs=3"])
+    assert row.weights_source is not None
+    assert row.weights_source.config.options.lam == 0.5
+    assert row.weights_source.config.training.epochs == 3
 
 
 def test_load_method_checks_its_options():

@@ -32,6 +32,8 @@ def identity_of(record: Record) -> RunIdentity | None:
         seed=record.training.seed,
         device=record.device,
         protocol=record.protocol_version,
+        reference=str(record.reference.get("method")),
+        reference_options=record.reference.get("options") or {},
     )
 
 

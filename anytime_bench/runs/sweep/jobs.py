@@ -34,6 +34,8 @@ class RunIdentity:
     seed: int
     device: str
     protocol: str
+    reference: str
+    reference_options: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Job:
     method: str
     task: str
     seed: int
-    overrides: tuple[str, ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     out: str = "runs"
     device: str = "auto"

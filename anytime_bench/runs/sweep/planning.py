@@ -13,7 +13,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,22 @@ import torch
 
 from anytime_bench.errors import UserError, message
 from anytime_bench.harness.environment import capture
-from anytime_bench.methods.plugins import load_plugin, method_class
+from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import PROTOCOL_VERSION, finite
-from anytime_bench.runs.plan import Row, lendable, make_row, pick_device, weights_path
+from anytime_bench.runs.plan import (
+    ResolvedMethod,
+    of_reference,
+    pick_device,
+    resolve,
+    resolve_reference,
+)
 from anytime_bench.runs.sweep.existing import identity_of, stored_records
 from anytime_bench.runs.sweep.grid import Grid
 from anytime_bench.runs.sweep.jobs import Cell, Job, RunIdentity, SweepPlan, Until, digest
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
+from anytime_bench.training.config import parsed_overrides
 from anytime_bench.training.recipes import recipe_for
 
 
@@ -59,23 +66,26 @@ class _Planner:
     def cell(self, method: str, task_name: str, seed: int) -> Cell:
         """One run of the sweep; the jobs that make it are added where it does not exist."""
         task = self._task(task_name)
-        row = make_row(method, recipe_for(task.card.name, self.grid.recipe, self.device.type), self.grid.overrides)
+        recipe = recipe_for(task.card.name, self.grid.recipe, self.device.type, task.card.shape)
+        values = parsed_overrides(self.grid.overrides)
+        reference = resolve_reference(recipe, values)
+        resolved = resolve(method, recipe, {key: value for key, value in values.items() if not of_reference(key)})
         cell = Cell(method, task_name, seed, "new", command=self._command(method, task_name, seed))
-        reason = row.method.skip(task.card)
+        reason = resolved.method.skip(task.card)
         if reason:
             cell.state, cell.why = "skip", reason
             return cell
-        cell.identity = identity(row, task, seed, self.device_name)
+        cell.identity = identity(resolved, reference, task, seed, self.device_name)
         entries = self._records(task.card.name, method)
         existing = next((entry for entry in entries if identity_of(entry.record) == cell.identity), None)
-        cell.seconds = expected_seconds(row, entries)
+        cell.seconds = expected_seconds(resolved, entries)
         if existing is not None and not self.rerun:
             cell.state = "refused" if self.grid.existing == "error" else "cached"
             cell.record = str(existing.path)
             return cell
         if existing is not None:
             cell.why = "exists, runs again"
-        self._lay_out(cell, row, task)
+        self._lay_out(cell, resolved, task)
         return cell
 
     def _task(self, name: str) -> Task:
@@ -90,19 +100,20 @@ class _Planner:
             )
         return self._stored[task, method]
 
-    def _lay_out(self, cell: Cell, row: Row, task: Task) -> None:
+    def _lay_out(self, cell: Cell, resolved: ResolvedMethod, task: Task) -> None:
         """Add the jobs of a new run: the trainings it takes weights from, its own work, its timing."""
-        timed = row.config.evaluation.timing_rounds > 0
+        timed = resolved.config.evaluation.timing_rounds > 0
+        overrides = parsed_overrides(self.grid.overrides)
         needs: tuple[str, ...] = ()
-        if row.lender is not None:
-            needs = self._trainings(row.lender, self._shared(row, self.grid.overrides), cell, task)
-        own = self._folder(row, task, cell.seed)
-        trains = row.lender is None or not row.method.weights_from
+        if resolved.weights_source is not None:
+            needs = self._trainings(resolved.weights_source, cell, task)
+        own = self._folder(resolved, task, cell.seed)
+        trains = resolved.trained_by is resolved
         if trains and own in self._trainer:
             # A run that takes over these weights has asked for this training: this job goes on from its weights.
             needs, trains = (self._trainer[own],), False
         work = self._add(
-            cell, row.name, "prepared" if timed else "record", self.grid.overrides, needs=needs,
+            cell, resolved.name, "prepared" if timed else "record", overrides, needs=needs,
             locks=(f"run-{digest(cell.name, cell.identity)}", *[_training_lock(own)] * trains),
             resume=not trains or not self.rerun,
         )  # fmt: skip
@@ -111,39 +122,35 @@ class _Planner:
         cell.jobs = [work.name]
         if timed:
             timing = self._add(
-                cell, row.name, "record", self.grid.overrides, needs=(work.name,), locks=work.locks[:1], exclusive=True
+                cell, resolved.name, "record", overrides, needs=(work.name,), locks=work.locks[:1], exclusive=True
             )
             cell.jobs.append(timing.name)
 
-    def _trainings(self, source: Row, overrides: list[str], cell: Cell, task: Task) -> tuple[str, ...]:
+    def _trainings(self, source: ResolvedMethod, cell: Cell, task: Task) -> tuple[str, ...]:
         """The job that makes ``source``'s weights, new or known; nothing where they lie there finished."""
         folder = self._folder(source, task, cell.seed)
         if folder in self._trainer:
             return (self._trainer[folder],)
         before: tuple[str, ...] = ()
-        if source.lender is not None:
-            before = self._trainings(source.lender, self._shared(source, overrides), cell, task)
+        if source.weights_source is not None:
+            before = self._trainings(source.weights_source, cell, task)
             if source.method.weights_from:
                 return before
         weights = folder / "weights.safetensors"
         if weights.exists() and not self.rerun:
             return before
         job = self._add(
-            cell, source.name, "trained", overrides, needs=before, locks=(_training_lock(folder),),
+            cell, source.name, "trained", source.overrides, needs=before, locks=(_training_lock(folder),),
             done_file="" if self.rerun else str(weights), resume=not self.rerun,
         )  # fmt: skip
         self._trainer[folder] = job.name
         return (job.name,)
 
-    def _shared(self, row: Row, overrides: list[str]) -> list[str]:
-        assert row.lender is not None
-        return lendable(overrides, method_class(row.lender.name)[0])
-
-    def _folder(self, row: Row, task: Task, seed: int) -> Path:
-        return weights_path(Path(self.grid.out), self.device_name, row, task, seed)
+    def _folder(self, resolved: ResolvedMethod, task: Task, seed: int) -> Path:
+        return resolved.folder(Path(self.grid.out), self.device_name, task, seed)
 
     def _add(
-        self, cell: Cell, method: str, until: Until, overrides: Iterable[str], *, needs: tuple[str, ...],
+        self, cell: Cell, method: str, until: Until, overrides: dict[str, Any], *, needs: tuple[str, ...],
         locks: tuple[str, ...], exclusive: bool = False, resume: bool = True, done_file: str = "",
     ) -> Job:  # fmt: skip
         """Add one job for ``cell``."""
@@ -155,7 +162,7 @@ class _Planner:
             method=method,
             task=cell.task,
             seed=cell.seed,
-            overrides=tuple(overrides),
+            overrides=overrides,
             plugins=tuple(grid.plugins),
             out=grid.out,
             device=grid.device,
@@ -182,33 +189,34 @@ class _Planner:
         return shlex.join([*parts, *self.grid.shared_options(), *self.grid.overrides])
 
 
-def identity(row: Row, task: Task, seed: int, device: str) -> RunIdentity:
+def identity(resolved: ResolvedMethod, reference: ResolvedMethod, task: Task, seed: int, device: str) -> RunIdentity:
     """What a record must show to count as this run."""
-    trained = row.lender.config if row.method.weights_from and row.lender is not None else row.config
-    evaluation: dict[str, Any] = finite(dataclasses.asdict(row.config.evaluation))
+    evaluation: dict[str, Any] = finite(dataclasses.asdict(resolved.config.evaluation))
     return RunIdentity(
-        method=row.name,
-        origin=row.origin.identity,
-        options=row.options,
-        recipe_sha256=trained.recipe_sha256(),
+        method=resolved.name,
+        origin=resolved.origin.identity,
+        options=resolved.options,
+        recipe_sha256=resolved.trained_by.config.recipe_sha256(),
         evaluation=evaluation,
         task=task.card.sha256,
         seed=seed,
         device=device,
         protocol=PROTOCOL_VERSION,
+        reference=reference.name,
+        reference_options=reference.options,
     )
 
 
-def expected_seconds(row: Row, entries: list[Entry]) -> float | None:
+def expected_seconds(resolved: ResolvedMethod, entries: list[Entry]) -> float | None:
     """Training time to expect from earlier records of this method, task and device, by epochs; None without any.
 
-    A row that trains nothing of its own takes none.
+    A method that trains nothing of its own takes none.
     """
-    if row.method.weights_from:
+    if resolved.method.weights_from:
         return 0.0
     trainings = [entry.record.training for entry in entries if entry.record.training is not None]
     rates = sorted(each.seconds / each.epochs for each in trainings if each.epochs)
-    return rates[len(rates) // 2] * row.config.training.epochs if rates else None
+    return rates[len(rates) // 2] * resolved.config.training.epochs if rates else None
 
 
 def _training_lock(folder: Path) -> str:

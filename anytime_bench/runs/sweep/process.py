@@ -129,7 +129,7 @@ def _work(job: Job, report: Report) -> JobEnd:
         load_plugin(plugin)
     plan = make_plan(
         job.method, load_task(job.task, job.data_root), seed=job.seed, overrides=job.overrides, device=job.device,
-        out=job.out, resume=job.resume, recipe_file=job.recipe, command=job.command,
+        out=job.out, resume=job.resume, recipe=job.recipe, data_root=job.data_root, command=job.command,
     )  # fmt: skip
     # The log on standard output.
     display = Display(Console(width=100, highlight=False), on_training_step=on_step)

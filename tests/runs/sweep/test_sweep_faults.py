@@ -178,7 +178,7 @@ def test_the_sweep_itself_killed(grid, console, tmp_path):
 @pytest.mark.slow
 def test_two_sweeps_share_one_folder(grid, tmp_path):
     asked = dataclasses.replace(
-        grid, methods=["plain", "borrower", "slow"], seeds=[0, 1],
+        grid, methods=["plain", "taker", "slow"], seeds=[0, 1],
         overrides=[*QUICK, "timing_rounds=3", "timing_budget=0.5"],
     )  # fmt: skip
     both = [subprocess.Popen(command(asked), stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -240,14 +240,14 @@ def test_a_full_disk(grid, small_disk, tmp_path):
 def test_a_sweep_runs_each_in_its_process(grid, console):
     """The short way through everything: plan, processes, shared weights, timing alone, summary, repeat."""
     asked = dataclasses.replace(
-        grid, methods=["plain", "borrower"], overrides=[*QUICK, "timing_rounds=3", "timing_budget=0.5"]
+        grid, methods=["plain", "taker"], overrides=[*QUICK, "timing_rounds=3", "timing_budget=0.5"]
     )
     outcomes = sweep(asked, console)
-    assert statuses(outcomes) == {"plain@0": "ok", "borrower@0": "ok"}
-    plain, borrower = (store.load(Path(each.record)) for each in outcomes)
-    assert plain.training.weights_sha256 == borrower.training.weights_sha256
+    assert statuses(outcomes) == {"plain@0": "ok", "taker@0": "ok"}
+    plain, taker = (store.load(Path(each.record)) for each in outcomes)
+    assert plain.training.weights_sha256 == taker.training.weights_sha256
     assert plain.timing
     assert plain.command.startswith("anytime-bench run --method plain --task specks --seed 0")
-    assert statuses(sweep(asked, console)) == {"plain@0": "cached", "borrower@0": "cached"}
+    assert statuses(sweep(asked, console)) == {"plain@0": "cached", "taker@0": "cached"}
     with pytest.raises(UserError, match="2 of these runs exist"):
         sweep(dataclasses.replace(asked, existing="error"), console)

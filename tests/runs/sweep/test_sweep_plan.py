@@ -31,9 +31,9 @@ def grid(tmp_path):
 
 
 def test_shared_weights_are_trained_once(grid):
-    plan = plan_sweep(dataclasses.replace(grid, methods=["borrower", "tuner", "plain"], seeds=[0, 1]))
+    plan = plan_sweep(dataclasses.replace(grid, methods=["taker", "tuner", "plain"], seeds=[0, 1]))
     training = [job for job in plan.jobs.values() if job.until == "trained"]
-    # Asked for by the borrower, used by all three.
+    # Asked for by the taker, used by all three.
     assert sorted(job.name for job in training) == ["train plain@specks@0", "train plain@specks@1"]
     for job in plan.jobs.values():
         if job.until != "trained":
@@ -41,22 +41,22 @@ def test_shared_weights_are_trained_once(grid):
 
 
 def test_a_row_of_the_sweep_lends_its_own_training(grid):
-    plan = plan_sweep(dataclasses.replace(grid, methods=["plain", "borrower"]))
+    plan = plan_sweep(dataclasses.replace(grid, methods=["plain", "taker"]))
     assert {name: job.needs for name, job in plan.jobs.items()} == {
         "run plain@specks@0": (),
-        "run borrower@specks@0": ("run plain@specks@0",),
+        "run taker@specks@0": ("run plain@specks@0",),
     }
 
 
 def test_times_are_taken_by_jobs_that_are_alone(grid):
-    timed = dataclasses.replace(grid, methods=["plain", "borrower"], overrides=[*QUICK[:2], "timing_rounds=3"])
+    timed = dataclasses.replace(grid, methods=["plain", "taker"], overrides=[*QUICK[:2], "timing_rounds=3"])
     plan = plan_sweep(timed)
     assert [(job.until, job.exclusive) for job in plan.jobs.values()] == [("prepared", False), ("record", True)] * 2
-    # On a cluster: trainings, then what borrows from them, then all timings.
+    # On a cluster: trainings, then what takes them over, then all timings.
     assert [[job.name for job in group] for group in levels(plan.jobs)] == [
         ["train plain@specks@0"],
-        ["train borrower@specks@0"],
-        ["time plain@specks@0", "time borrower@specks@0"],
+        ["train taker@specks@0"],
+        ["time plain@specks@0", "time taker@specks@0"],
     ]
 
 
@@ -181,7 +181,7 @@ def test_planning_in_another_process_gives_the_same_plan(grid):
 
 
 def test_jobs_and_plans_survive_json(grid):
-    plan = plan_sweep(dataclasses.replace(grid, methods=["plain", "borrower"]))
+    plan = plan_sweep(dataclasses.replace(grid, methods=["plain", "taker"]))
     assert SweepPlan.from_json(plan.to_json()) == plan
     (first, *_) = plan.jobs.values()
     assert Job.from_json(first.to_json()) == first
@@ -251,7 +251,7 @@ def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
 
 def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
     """On a CPU that is the cut one: the identity of the planned run holds the cut recipe's hash."""
-    from anytime_bench.runs.plan import make_row
+    from anytime_bench.runs.plan import resolve
     from anytime_bench.training.recipes import recipe_for
 
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
@@ -261,7 +261,7 @@ def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
             {"methods": "serial_ce", "tasks": "fashion_mnist", "seeds": "0", "device": "cpu", "out": str(tmp_path)}
         )
     )
-    cut = make_row("serial_ce", recipe_for("fashion_mnist", None, "cpu")).config
-    full = make_row("serial_ce", recipe_for("fashion_mnist", "fashion_mnist")).config
+    cut = resolve("serial_ce", recipe_for("fashion_mnist", None, "cpu")).config
+    full = resolve("serial_ce", recipe_for("fashion_mnist", "fashion_mnist")).config
     assert cut.recipe_sha256() != full.recipe_sha256()
     assert plan.cells[0].identity.recipe_sha256 == cut.recipe_sha256()
