@@ -11,12 +11,15 @@ from typing import Any
 
 #: Public names and the modules they live in.
 _HOME = {
+    "Answers": "scores.stopping_contract",
     "AnytimeModel": "methods.contract",
+    "FittedRule": "scores.stopping_contract",
     "Method": "methods.contract",
     "MethodCard": "methods.contract",
     "Progress": "methods.contract",
     "Record": "records.record",
     "Split": "tasks.task",
+    "StoppingRule": "scores.stopping_contract",
     "Task": "tasks.task",
     "TaskCard": "tasks.task",
     "Trace": "trace.answers",
@@ -27,6 +30,7 @@ _HOME = {
     "make_task": "tasks.task",
     "register_corruption": "corruptions.catalogue",
     "register_recipe": "training.recipes",
+    "register_stopping_rule": "scores.stopping_rules",
     "register_task": "tasks.loading",
     "run": "runs.pipeline",
 }

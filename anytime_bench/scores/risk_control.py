@@ -58,7 +58,9 @@ class Bets:
         The bound is where the best wealth of a gambler who bets against "the mean is epsilon" reaches 1/delta, so
         comparing the wealth with 1/delta decides without finding the bound.
         """
-        wealth = np.cumprod(1 - self.stakes * (self.losses - epsilon), axis=-1)
+        # Beyond 1/delta it does not matter how much is won.
+        with np.errstate(over="ignore"):
+            wealth = np.cumprod(1 - self.stakes * (self.losses - epsilon), axis=-1)
         return wealth.max(axis=-1) > 1 / delta
 
 

@@ -176,14 +176,19 @@ def budgeted_batch(
         raise TraceError(f"test_confidence: expected {val.shape[0]} exits as on the validation split, got {len(test)}")
     costs = check_cost(cost)
     q_values = np.asarray(q_grid, dtype=np.float64)
-    order = np.argsort(-val, axis=1, kind="stable")
-    rows = [_batch_thresholds(val, order, q, as_published) for q in q_values]
-    thresholds = np.stack(rows)
-    val_results = np.array([_apply_thresholds(row, val, val_correct, costs) for row in rows])
-    test_results = np.array([_apply_thresholds(row, test, test_correct, costs) for row in rows])
+    thresholds = batch_thresholds(val, q_values, as_published=as_published)
+    val_results = np.array([_apply_thresholds(row, val, val_correct, costs) for row in thresholds])
+    test_results = np.array([_apply_thresholds(row, test, test_correct, costs) for row in thresholds])
     return BudgetedBatch(
         q_values, thresholds, val_results[:, 0], test_results[:, 0], val_results[:, 1], test_results[:, 1]
     )
+
+
+def batch_thresholds(confidence: ArrayLike, q_grid: ArrayLike = BATCH_Q, *, as_published: bool = False) -> Floats:
+    """The budgeted batch's thresholds ``(Q, E)`` from the confidences ``(E, N)`` of the validation split."""
+    val = np.asarray(confidence)
+    order = np.argsort(-val, axis=1, kind="stable")
+    return np.stack([_batch_thresholds(val, order, float(q), as_published) for q in np.asarray(q_grid)])
 
 
 def _batch_thresholds(val: NDArray, order: Exits, q: float, as_published: bool) -> Floats:

@@ -1,0 +1,89 @@
+"""The table of stopping rules, to which plugins add, and what a rule gives for a budget.
+
+A budget between two settings of a rule is met by mixing them: each image takes one or the other at random, in the
+proportion that spends the budget on the validation split. Nothing is fitted on the test split. A stop here is
+simulated; ``harness/early_stop.py`` measures real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anytime_bench.errors import UserError
+from anytime_bench.registry import Registry
+from anytime_bench.scores.curve import check_cost
+from anytime_bench.scores.simple_rules import BudgetedBatch, Collision, Confidence, Patience, RiskControl
+from anytime_bench.scores.stopping_contract import Answers, FittedRule, StoppingRule, checked_exits
+from anytime_bench.trace.answers import Trace
+
+Floats = NDArray[np.float64]
+
+#: In percent of the reference's full cost.
+BUDGETS = (25, 50, 75, 100)
+
+_BUILTIN: tuple[type[StoppingRule], ...] = (Confidence, Collision, Patience, BudgetedBatch, RiskControl)
+
+RULES = Registry("anytime_bench.stopping", "stopping rule", {rule.name: rule for rule in _BUILTIN})
+
+
+def register_stopping_rule(rule: type[StoppingRule]) -> type[StoppingRule]:
+    """Add a rule of one's own, usable as a decorator of its class; a taken name raises ``UserError``."""
+    for part in ("name", "title"):
+        if not isinstance(getattr(rule, part, None), str):
+            raise UserError(f"stopping rule '{rule.__name__}' has no {part}. Give its class the attribute {part}.")
+    RULES.add(rule.name, rule)
+    return rule
+
+
+def stopping_rules() -> dict[str, StoppingRule]:
+    """One object of every rule by name, the suite's own first."""
+    return {name: RULES.resolve(name)[0]() for name in RULES.names()}
+
+
+@dataclass(frozen=True)
+class AtBudget:
+    """A rule that spends a budget on the validation split, on the test split.
+
+    ``correct (N,)`` is the expected correctness of each image, ``cost`` the mean cost there; ``settings`` are mixed,
+    the second with probability ``weight``.
+    """
+
+    correct: Floats
+    cost: float
+    settings: tuple[float, float]
+    weight: float
+
+
+def at_budgets(
+    fitted: FittedRule, val: Trace, test: Trace, cost: ArrayLike, budgets: Sequence[float]
+) -> list[AtBudget | None]:
+    """One result per budget, in the unit of ``cost``; None where the rule cannot spend so little.
+
+    A rule that cannot spend as much keeps its most expensive setting.
+    """
+    costs, answers = check_cost(cost), Answers.of(test)
+    spends = fitted.curve(val, costs).cost
+    order = np.argsort(spends, kind="stable")
+    sorted_spends, index = spends[order], np.arange(test.num_samples)
+    results: list[AtBudget | None] = []
+    for budget in budgets:
+        after = int(np.searchsorted(sorted_spends, budget, side="right"))
+        if after == 0:
+            results.append(None)
+            continue
+        low = int(order[after - 1])
+        high = int(order[min(after, len(order) - 1)])
+        gap = spends[high] - spends[low]
+        weight = float((budget - spends[low]) / gap) if gap > 0 else 0.0
+        expected, spent = np.zeros(test.num_samples), 0.0
+        for setting, share in ((fitted.settings[low], 1 - weight), (fitted.settings[high], weight)):
+            if share:
+                leave = checked_exits(fitted, answers, setting)
+                expected += share * test.correct[leave, index]
+                spent += share * float(costs[leave].mean())
+        results.append(AtBudget(expected, spent, (fitted.settings[low], fitted.settings[high]), weight))
+    return results

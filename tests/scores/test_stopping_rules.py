@@ -1,0 +1,132 @@
+"""Every rule of the table: fast decisions equal step-by-step ones, budgets are spent, nothing later is seen."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from anytime_bench.errors import UserError
+from anytime_bench.scores import stopping
+from anytime_bench.scores.risk_control import losses_by_threshold, safe_threshold
+from anytime_bench.scores.stopping_contract import Answers, FittedRule, StoppingRule
+from anytime_bench.scores.stopping_rules import RULES, at_budgets, register_stopping_rule, stopping_rules
+from anytime_bench.trace.answers import Trace, TraceError
+
+COST = np.array([0.2, 0.35, 0.6, 0.9, 1.3])
+
+
+def random_trace(seed: int, images: int = 300, exits: int = 5, classes: int = 10) -> Trace:
+    """Exits that get better and surer with depth."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, images)
+    signal = np.linspace(0.5, 3, exits)[:, None, None] * np.eye(classes)[labels] * rng.gamma(2, 0.5, (1, images, 1))
+    return Trace.from_logits(2 * signal + rng.standard_normal((exits, images, classes)), labels)
+
+
+VAL, TEST = random_trace(0), random_trace(1)
+
+
+@pytest.fixture(scope="module", params=sorted(RULES.names()))
+def fitted(request: pytest.FixtureRequest) -> FittedRule:
+    rule: StoppingRule = stopping_rules()[request.param]
+    return rule.fit(VAL, COST)
+
+
+def test_deciding_at_once_is_deciding_answer_by_answer(fitted: FittedRule) -> None:
+    answers = Answers.of(TEST)
+    for setting in fitted.settings:
+        np.testing.assert_array_equal(fitted.exits(answers, setting), FittedRule.exits(fitted, answers, setting))
+
+
+def test_an_image_leaves_alone_as_it_leaves_among_others(fitted: FittedRule) -> None:
+    answers = Answers.of(TEST)
+    alone = Answers(10, *(getattr(answers, f.name)[:, 7:8] for f in fields(answers)[1:]))
+    for setting in fitted.settings:
+        assert fitted.exits(alone, setting)[0] == fitted.exits(answers, setting)[7]
+
+
+def test_the_curve_is_what_each_setting_gives(fitted: FittedRule) -> None:
+    fast, slow = fitted.curve(TEST, COST), FittedRule.curve(fitted, TEST, COST)
+    np.testing.assert_allclose(fast.accuracy, slow.accuracy, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.cost, slow.cost, rtol=0, atol=1e-12)
+
+
+def test_a_budget_is_spent_where_it_was_fitted(fitted: FittedRule) -> None:
+    spends = fitted.curve(VAL, COST).cost
+    budgets = [0.1, 0.4, 0.7, 1.0, 9.0]
+    for budget, result in zip(budgets, at_budgets(fitted, VAL, VAL, COST, budgets), strict=True):
+        if budget < spends.min():
+            assert result is None
+        else:
+            assert result is not None
+            assert result.cost == pytest.approx(min(budget, spends.max()), abs=1e-12)
+
+
+def test_the_oracle_is_above_every_rule(fitted: FittedRule) -> None:
+    most = TEST.correct.any(axis=0).mean()
+    assert (fitted.curve(TEST, COST).accuracy <= most + 1e-12).all()
+
+
+def test_confidence_at_a_budget_is_the_mixture_of_thresholds() -> None:
+    result = at_budgets(stopping_rules()["confidence"].fit(VAL, COST), VAL, TEST, COST, [0.5])[0]
+    mixture = stopping.threshold_for(stopping.sweep(VAL.confidence, VAL.correct, COST), 0.5)
+    assert result is not None
+    assert mixture is not None
+    expected, cost = stopping.apply_mixture(mixture, TEST.confidence, TEST.correct, COST)
+    np.testing.assert_allclose(result.correct, expected, rtol=0, atol=1e-12)
+    assert result.cost == pytest.approx(cost, abs=1e-12)
+
+
+def test_budgeted_batch_and_risk_control_are_the_published_ones() -> None:
+    rules = stopping_rules()
+    published = stopping.budgeted_batch(VAL.confidence, VAL.correct, TEST.confidence, TEST.correct, COST)
+    batch = rules["budgeted_batch"].fit(VAL, COST)
+    np.testing.assert_allclose(batch.curve(TEST, COST).accuracy, published.accuracy_test, rtol=0, atol=1e-12)
+    losses = losses_by_threshold(VAL, "gap")[0]
+    place = safe_threshold(losses, 0.05)
+    assert place >= 0
+    risk = rules["risk_control"].fit(VAL, COST)
+    np.testing.assert_array_equal(risk.exits(Answers.of(VAL), 0.05), losses_by_threshold(VAL, "gap")[1][place])
+
+
+def test_what_a_rule_sees_holds_no_label() -> None:
+    assert {field.name for field in fields(Answers)} == {"num_classes", "predictions", "confidence", "squared_norm"}
+    assert Answers.of(TEST).until(1).shape == (2, 300)
+
+
+class _Coin(StoppingRule, FittedRule):
+    name, title = "coin", "coin"
+    settings = (0.0, 1.0)
+
+    def fit(self, val: Trace, cost: np.ndarray) -> FittedRule:
+        return self
+
+    def stop(self, answers: Answers, setting: float) -> np.ndarray:
+        return answers.confidence[-1] > setting
+
+
+def test_a_registered_rule_is_in_the_table_and_a_taken_name_is_refused() -> None:
+    with RULES.temporary():
+        assert register_stopping_rule(_Coin) is _Coin
+        assert isinstance(stopping_rules()["coin"], _Coin)
+        assert RULES.names()[-1] == "coin"
+    assert "coin" not in RULES.names()
+    with pytest.raises(UserError, match="'confidence' is taken by the suite"):
+        register_stopping_rule(type("Mine", (_Coin,), {"name": "confidence"}))
+
+
+def test_a_rule_without_a_title_is_refused() -> None:
+    nameless = type("Nameless", (StoppingRule,), {"name": "nameless"})
+    with pytest.raises(UserError, match="'Nameless' has no title"):
+        register_stopping_rule(nameless)
+
+
+def test_a_rule_that_names_exits_there_are_not_is_refused() -> None:
+    class Beyond(_Coin):
+        def exits(self, answers: Answers, setting: float) -> np.ndarray:
+            return np.full(answers.shape[1], answers.shape[0])
+
+    with pytest.raises(TraceError, match=r"expected 300 exits in 0\.\.4"):
+        Beyond().curve(TEST, COST)
