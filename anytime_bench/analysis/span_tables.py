@@ -96,6 +96,10 @@ def _summary(subject: SpanSubject, report: dict[str, Any]) -> tuple[str, Any]:
     for each in block.threads:
         name = f"measured, {each.threads} thread{'s' * (each.threads > 1)}"
         table.add_row(name, _ms(report["latency_seconds"][each.threads]), f"{each.latency.value:.2f}", "")
+    if real := block.real_lanes:
+        seconds = [1e3 * each.value * report["reference_seconds"] for each in (real.alone, real.together)]
+        table.add_row("operators alone, 1 lane", f"{seconds[0]:.3f} ms", f"{real.alone.value:.2f}", "")
+        table.add_row("on 2 real lanes", f"{seconds[1]:.3f} ms", f"{real.together.value:.2f}", "")
     return f"{subject.method} on {subject.task}, {block.meta.device}, batch {block.batch_size}, untrained", table
 
 
@@ -138,6 +142,9 @@ def _notes(subject: SpanSubject) -> list[str]:
         f"issuing operators is {block.dispatch_share:.0%} of T_1.",
         "T_P is what P lanes of this machine's operators could do at best.",
     ]
+    if real := block.real_lanes:
+        gain = f"{real.gain.value:.2f} [{real.gain.low:.2f}, {real.gain.high:.2f}]"
+        notes.append(f"Two real lanes (threads) are {gain} times as fast as one; T_1 / T_2 is {real.modelled:.2f}.")
     return notes + [f"not comparable: {reason}" for reason in block.meta.reasons]
 
 

@@ -28,10 +28,12 @@ from anytime_bench.harness.clocks import EventClock
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import Watch
 from anytime_bench.harness.engines import Eager, make_engine
+from anytime_bench.harness.lane_replay import program_of, run_on_lanes
 from anytime_bench.harness.operator_graph import Arrays, OperatorGraph, SpanError, graph_to_arrays
 from anytime_bench.harness.operator_recording import record
 from anytime_bench.harness.operator_times import dispatches, host_clock, time_operators
-from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, summarise_span
+from anytime_bench.harness.schedule import best_schedule
+from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, operator_seconds, summarise_span
 from anytime_bench.methods.contract import AnytimeModel
 
 #: Rounds: at least the first, at most the second; the time budget decides in between.
@@ -40,6 +42,8 @@ ROUNDS = (7, 15)
 PASSES = 3
 #: A measurement that takes this many times its budget ends after LEAST_ROUNDS rounds.
 PATIENCE = 3.0
+#: Real lanes on which a schedule is tried, where there are so many cores.
+REAL_LANES = 2
 LEAST_ROUNDS = 3
 
 Floats = NDArray[np.float64]
@@ -95,9 +99,12 @@ def measure_span(
         watch = Watch(device)
         with evaluating(model), evaluating(reference):
             rounds = session.run(counts, budget_seconds, progress or (lambda share, what: None))
+            samples = session.samples(rounds, counts)
+            if device.type == "cpu" and cores_at_hand() > 1:
+                samples["lanes"] = session.real_lanes(operator_seconds(samples)[0], budget_seconds / 4)
         reasons = watch.finish()
     meta = SpanMeta(device=str(device), seed=seed, reasons=tuple(reasons))
-    return SpanMeasurement(session.recordings[0].graph, session.samples(rounds, counts), meta)
+    return SpanMeasurement(session.recordings[0].graph, samples, meta)
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class _Session:
                 which, threads = turns[place]
                 results[place] = self._turn(which, threads, passes)
             rounds.append([results[place] for place in range(len(turns))])
-            progress(min(1.0, max((perf_counter() - begun) / budget, len(rounds) / ROUNDS[1])), "span")
+            progress(min(1.0, 0.8 * max((perf_counter() - begun) / budget, len(rounds) / ROUNDS[1])), "span")
         return rounds
 
     @staticmethod
@@ -165,6 +172,19 @@ class _Session:
             "reference": np.array([[turn.latency for turn in beside], with_stopwatch], dtype=np.float32),
             "reference_calls": np.array(len(reference.calls), dtype=np.int32),
         }
+
+    def real_lanes(self, costs: Floats, budget: float) -> NDArray[np.float32]:
+        """The model's program on one thread and on ``REAL_LANES`` by their schedules, in turn: seconds ``(2, R)``."""
+        torch.set_num_threads(1)
+        graph = self.recordings[0].graph
+        program = program_of(self.models[0], self._batch(), self.recordings[0])
+        schedules = [best_schedule(graph, costs, lanes) for lanes in (1, REAL_LANES)]
+        pairs: list[list[float]] = []
+        begun = perf_counter()
+        while self._go_on(len(pairs), (perf_counter() - begun) / budget):
+            # The first run warms up: threads, allocator, code paths.
+            pairs.append([[run_on_lanes(program, each)[0] for _ in range(2)][1] for each in schedules])
+        return np.array(pairs, dtype=np.float32).T
 
     def _passes(self, turns: Sequence[tuple[int, int]], budget: float) -> int:
         """Warm everything up (caches, allocator, code paths), and see how many passes a turn can have."""

@@ -12,6 +12,8 @@ inside           (W, N)     the part of it within the call, median over rounds
 latency          (W, R)     the whole run-through without a stopwatch
 reference        (2, R)     the reference's run-through on one thread, without and with a stopwatch
 reference_calls  ()         torch calls of the reference
+lanes            (2, R')    the operators alone, without the model's Python, on one and on two real lanes; absent
+                            where there is one core
 ================ ========== ================================================================================
 
 The stopwatch costs ``(reference with - reference without) / reference_calls`` per call, median over rounds. An
@@ -78,6 +80,18 @@ class ThreadTimes(_Model):
     work: Estimate
 
 
+class RealLanes(_Model):
+    """The operators alone, without the model's Python: on one lane, and by the schedule on two threads.
+
+    ``gain``: the first over the second. ``modelled``: the same by T_1 and T_2 of the last exit.
+    """
+
+    alone: Estimate
+    together: Estimate
+    gain: Estimate
+    modelled: float
+
+
 class SpanMeta(_Model):
     """How the samples were taken, and what makes them not comparable."""
 
@@ -103,6 +117,7 @@ class SpanBlock(_Model):
     work: tuple[Estimate, ...]
     lanes: tuple[LaneTimes, ...]
     threads: tuple[ThreadTimes, ...]
+    real_lanes: RealLanes | None
     model_error: Estimate
     dispatch_share: float
     critical_path: dict[str, float]
@@ -123,6 +138,7 @@ def summarise_span(samples: Samples, meta: SpanMeta) -> SpanBlock:
     reference = rounds.reference[:, None]
     longest, total = span(graph, alone) / reference, work(graph, alone) / reference
     error = work(graph, alone)[:, -1] / rounds.latency(0) - 1
+    lanes = _lane_rows(graph, operator_seconds(samples), float(rounds.reference[0]))
     return SpanBlock(
         meta=meta,
         operators=len(graph),
@@ -131,7 +147,8 @@ def summarise_span(samples: Samples, meta: SpanMeta) -> SpanBlock:
         span_macs=span_macs(graph),
         span=_estimates(longest),
         work=_estimates(total),
-        lanes=_lane_rows(graph, operator_seconds(samples), float(rounds.reference[0])),
+        lanes=lanes,
+        real_lanes=_real_lanes(samples, lanes, meta.seed, float(rounds.reference[0])),
         threads=_thread_rows(graph, rounds, samples["threads"].tolist()),
         model_error=_estimates(error[:, None])[0],
         dispatch_share=_dispatch_share(graph, alone[0], samples["inside"][0]),
@@ -201,6 +218,18 @@ def _thread_rows(graph: OperatorGraph, rounds: _Rounds, threads: list[int]) -> t
         )
         for row, count in enumerate(threads)
     )
+
+
+def _real_lanes(samples: Samples, rows: tuple[LaneTimes, ...], seed: int, reference: float) -> RealLanes | None:
+    if "lanes" not in samples:
+        return None
+    measured = samples["lanes"].astype(np.float64)
+    count = measured.shape[1]
+    index = np.vstack([np.arange(count), resampled_rounds(count, seed, RESAMPLES)])
+    alone, together = np.median(measured[:, index], axis=2)
+    last = {row.lanes: row.one_lane[-1] for row in rows if not row.edge_us}
+    alone_, together_, gain = _estimates(np.stack([alone / reference, together / reference, alone / together], axis=1))
+    return RealLanes(alone=alone_, together=together_, gain=gain, modelled=last[1] / last[2] if last[2] else 1.0)
 
 
 def _dispatch_share(graph: OperatorGraph, costs: Floats, inside: NDArray[Any]) -> float:

@@ -207,6 +207,16 @@ def test_numbers_of_known_samples() -> None:
     assert last[0, 4] == last[0, None] == pytest.approx((9, 6))
 
 
+def test_real_lanes_stand_beside_the_model_of_them() -> None:
+    assert summarise_span(samples(), META).real_lanes is None
+    made = samples() | {"lanes": np.array([[10.0, 10, 10], [6.0, 6, 6]])}
+    lanes = summarise_span(made, META).real_lanes
+    assert lanes is not None
+    assert (lanes.alone.value, lanes.together.value) == (0.5, 0.3)
+    assert lanes.gain.value == pytest.approx(10 / 6)
+    assert lanes.modelled == pytest.approx(13 / 9)
+
+
 def test_equal_rounds_leave_no_interval_and_scattered_ones_do() -> None:
     equal = summarise_span(samples(), META).span[-1]
     assert equal.low == equal.value == equal.high
