@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from anytime_bench.errors import UserError
+from anytime_bench.leaderboard.agreement import between_axes, between_horizons
 from anytime_bench.leaderboard.board import (
     Absent,
+    Agreement,
     AxisScores,
     Behaviour,
     Board,
     BoardRow,
+    Noise,
     Quality,
     Ranking,
     RecordFacts,
@@ -23,20 +25,22 @@ from anytime_bench.leaderboard.board import (
     digits_or_none,
     share,
 )
+from anytime_bench.leaderboard.moments import BoardMoments
 from anytime_bench.leaderboard.noise import board_noise
-from anytime_bench.leaderboard.ranking import intervals, ranks
-from anytime_bench.leaderboard.rows import SHARES, Row, labels, read_row
+from anytime_bench.leaderboard.ranking import AxisRanking
+from anytime_bench.leaderboard.rows import Row, labels, read_row
 from anytime_bench.leaderboard.speed import promises, seconds, throughput
+from anytime_bench.leaderboard.standing import SHARES, axis_scores, estimate, pairs
 from anytime_bench.leaderboard.stopping import real_stops, stopping_curves
 from anytime_bench.records.entries import Entry, Group
-from anytime_bench.records.record import Estimate, ExitEntry, Record, finite
-from anytime_bench.scores.curve import regrets, time_to
-from anytime_bench.trace.axes import AXES, counted
+from anytime_bench.records.record import ExitEntry, Record, finite
+from anytime_bench.scores.horizons import GRID
+from anytime_bench.scores.intervals import Interval, mean_interval
+from anytime_bench.scores.ranks import PROTOCOL_SEEDS
+from anytime_bench.trace.axes import AXES, counted, timed
 
 #: Where no row of a group has comparable times, rows are ranked on this axis.
 FALLBACK_AXIS = "macs"
-
-Estimates = dict[str, Estimate]
 
 
 def assemble(group: Group) -> Board:
@@ -47,22 +51,29 @@ def assemble(group: Group) -> Board:
             f"task '{group.task}' on '{group.device}': records hold {sorted({row.n for row in rows})} test images, so "
             "they cannot be paired. Publish only records of the whole test split."
         )
-    axis = "latency" if any(row.timed and "latency" in row.cost for row in rows) else FALLBACK_AXIS
-    left_out = [_unranked(row, axis) for row in rows]
-    ranked = [row for row, why in zip(rows, left_out, strict=True) if not why]
-    places = dict(zip(map(id, ranked), ranks([row.samples[f"{axis}/auc_1"] for row in ranked]), strict=True))
-    accuracy = reference_accuracy(rows)
+    timed_axis = timed()[0]
+    axis = timed_axis if any(row.timed and timed_axis in row.costs for row in rows) else FALLBACK_AXIS
+    moments = BoardMoments(rows)
+    rankings = {name: AxisRanking(moments, name) for name in AXES if any(name in row.costs for row in rows)}
+    reference = reference_row(rows)
+    accuracy = reference_accuracy(rows) if reference is None else float(rows[reference].accuracy[-1])
+    level = accuracy if reference is None else reference
+    reached = None if level is None else moments.reached([percent / 100 for percent in SHARES], level)
     record = rows[0].record if rows else group.absent[0].record
     noises = board_noise(
         [row.noise for row in rows],
         next((row.noise for row in rows if row.is_reference and row.noise), None),
         1 / record.task.classes,
     )
-    parts = zip(rows, labels(rows), _estimates(rows), _axes(rows, accuracy), noises, left_out, strict=True)
-    built = [
-        _row(row, label, estimates, axes, places.get(id(row)), why).model_copy(update={"noise": noise})
-        for row, label, estimates, axes, noise, why in parts
-    ]
+    names = labels(rows)
+    built = []
+    for number, (row, noise) in enumerate(zip(rows, noises, strict=True)):
+        axes = {
+            name: axis_scores(row, ranking, number, None if reached is None else reached[number])
+            for name, ranking in rankings.items()
+            if number in ranking.scores
+        }
+        built.append(_row(row, names[number], moments.accuracies(number), axes, axis, noise))
     return Board(
         task=record.task,
         device=group.device,
@@ -74,8 +85,17 @@ def assemble(group: Group) -> Board:
         ),
         chance=share(1 / record.task.classes),
         ranking=Ranking(axis=axis, sorted_by=sorted_by(axis)),
-        axes=[name for name in AXES if any(name in row.cost for row in rows)],
+        axes=list(rankings),
+        horizons=list(GRID),
         rows=sorted(built, key=lambda row: _sort_key(row, axis)),
+        pairs=pairs(rankings[axis], names) if axis in rankings else [],
+        agreement=[
+            Agreement(first=each.first, second=each.second, tau=estimate(each.tau), rows=each.rows)
+            for each in (
+                *between_axes(list(rankings.values())),
+                *(each for ranking in rankings.values() for each in between_horizons(ranking)),
+            )
+        ],
         absent=[_absent(entry) for entry in group.absent],
         notes=group.notes,
     )
@@ -83,84 +103,46 @@ def assemble(group: Group) -> Board:
 
 def sorted_by(axis: str) -> str:
     """The sort key in one sentence, as it stands on every board."""
-    better = (
-        "1 + the number of rows that are better, better meaning that the 95 % interval of the paired difference "
-        "(bootstrap over images and seeds) excludes 0; rows that nothing tells apart share a rank. Within a rank by "
-        "AUC@1, then by name."
+    first, last = PROTOCOL_SEEDS[0], PROTOCOL_SEEDS[-1]
+    rule = (
+        "from 1 + the number of rows that are better, to the number of ranked rows less those that are worse, over "
+        "seeds, test images and, for times, timing processes; corrected for all pairs, so that all ranks hold "
+        f"together with 95 %. A row without all of the seeds {first} to {last} is shown and not ranked; a training "
+        "that diverged counts as guesses. Sorted by the ends of the rank, then by AUC@1, then by name."
     )
     if AXES[axis].measured:
-        last = "Rows without comparable times come last, unranked, by AUC@1 over MACs."
-        return f"Rank on AUC@1 over {AXES[axis].title}: {better} {last}"
-    return f"Rank on AUC@1 over {AXES[axis].title}, because no row has comparable times: {better}"
+        return f"Rank on AUC@1 over {AXES[axis].title}: {rule} Unranked rows come last, by AUC@1 over MACs."
+    return f"Rank on AUC@1 over {AXES[axis].title}, because no row has comparable times: {rule}"
+
+
+def reference_row(rows: Sequence[Row]) -> int | None:
+    """The number of the reference model's own row; trained in several ways, it is the way with most seeds."""
+    own = [number for number, row in enumerate(rows) if row.is_reference]
+    return max(own, key=lambda number: len(rows[number].entries)) if own else None
 
 
 def reference_accuracy(rows: Sequence[Row]) -> float | None:
-    """Final accuracy of the reference model: its own row's mean over seeds, else what the records say of it."""
-    own = [row for row in rows if row.is_reference]
-    if own:
-        # Trained in several ways, it is the way with most seeds.
-        return float(max(own, key=lambda row: len(row.entries)).accuracy[-1])
+    """What the records say of the reference's final accuracy, where it has no row."""
     stated = [row.record.reference.get("accuracy") for row in rows]
     known = [float(value) for value in stated if isinstance(value, int | float)]
     return float(np.mean(known)) if known else None
 
 
-def _unranked(row: Row, axis: str) -> str:
-    """Why a row has no rank; empty where it has one."""
-    if AXES[axis].measured and not row.timed:
-        return row.untimed_reason or "no reason given"
-    if axis not in row.cost:
-        return f"not measured on {AXES[axis].title}"
-    first = row.cost[axis][0]
-    return "" if first < 1 else f"no answer within H: the first one costs {first:.3g} x H"
-
-
-def _estimates(rows: Sequence[Row]) -> list[Estimates]:
-    flat = [(index, name) for index, row in enumerate(rows) for name in row.samples]
-    computed = intervals([rows[index].samples[name] for index, name in flat])
-    result: list[Estimates] = [{} for _ in rows]
-    for (index, name), (value, low, high) in zip(flat, computed, strict=True):
-        # A Student-t interval over few seeds may leave [0, 1], where no share lies. Answers change any number of times.
-        most = math.inf if name == "flips" else 1.0
-        result[index][name] = Estimate(value=share(value), low=share(max(low, 0.0)), high=share(min(high, most)))
-    return result
-
-
-@dataclass(frozen=True)
-class _OnAxis:
-    """What a row has on one axis without an interval."""
-
-    regret: float
-    time_to: dict[str, float | None]
-
-
-def _axes(rows: Sequence[Row], reference: float | None) -> list[dict[str, _OnAxis]]:
-    """Per row and axis: regret to the board's envelope, time to shares of the reference's accuracy."""
-    result: list[dict[str, _OnAxis]] = [{} for _ in rows]
-    for axis in AXES:
-        measured = [(place, row) for place, row in enumerate(rows) if axis in row.cost]
-        # Times that may not be compared make no envelope.
-        fair = [(row.cost[axis], row.accuracy) for _, row in measured if row.timed or not AXES[axis].measured]
-        lost = regrets([(row.cost[axis], row.accuracy) for _, row in measured], fair, 1.0, rows[0].chance)
-        for (place, row), regret in zip(measured, lost, strict=True):
-            reached = {str(percent): _time_to(row, axis, percent, reference) for percent in SHARES}
-            result[place][axis] = _OnAxis(share(regret), reached)
-    return result
-
-
-def _time_to(row: Row, axis: str, percent: int, reference: float | None) -> float | None:
-    return digits_or_none(time_to(row.cost[axis], row.accuracy, percent / 100, reference)) if reference else None
-
-
 def _row(
-    row: Row, label: str, estimates: Estimates, axes: dict[str, _OnAxis], rank: int | None, unranked: str
+    row: Row,
+    label: str,
+    accuracies: Sequence[Interval],
+    axes: dict[str, AxisScores],
+    axis: str,
+    noise: Noise | None,
 ) -> BoardRow:
-    record, records = row.record, [entry.record for entry in row.entries]
+    record, records = row.record, row.records
+    accuracy = [estimate(exit_, 0.0, 1.0) for exit_ in accuracies]
     card, training = record.method.card, record.training
     trained = [each.training.seconds for each in records if each.training]
     return BoardRow(
-        rank=rank,
-        unranked=unranked,
+        place=axes[axis].place if axis in axes else None,
+        unranked=row.unranked(axis),
         label=label,
         method=record.method.name,
         title=card.get("title", record.method.name),
@@ -179,20 +161,10 @@ def _row(
         epochs=training.epochs if training else None,
         training_seconds=digits(float(np.mean(trained))) if trained else None,
         recipe=finite(training.recipe) if training else {},
-        final=estimates[f"exit/{len(row.accuracy) - 1}"],
-        accuracy=[estimates[f"exit/{k}"] for k in range(len(row.accuracy))],
+        final=accuracy[-1],
+        accuracy=accuracy,
         accuracy_by_seed=[[share(value) for value in seed] for seed in row.by_seed],
-        axes={
-            axis: AxisScores(
-                auc_1=estimates[f"{axis}/auc_1"],
-                auc_2=estimates[f"{axis}/auc_2"],
-                regret=scores.regret,
-                time_to=scores.time_to,
-                cost=[digits(value) for value in row.cost[axis]],
-                cost_by_seed=[[digits(value) for value in seed] for seed in row.cost_by_seed[axis]],
-            )
-            for axis, scores in axes.items()
-        },
+        axes=axes,
         timed=row.timed,
         untimed_reason=row.untimed_reason,
         stopping=stopping_curves(records),
@@ -200,12 +172,16 @@ def _row(
         throughput=throughput(records),
         promises=promises(records) if row.timed else [],
         behaviour=Behaviour(
-            **{name: estimates[name] for name in ("overthinking", "wasted", "flips", "falls")},
+            # Answers change any number of times; all else is a share.
+            **{
+                name: estimate(mean_interval(table), 0.0, math.inf if name == "flips" else 1.0)
+                for name, table in row.behaviour.items()
+            },
             improvable=[None if math.isnan(value) else share(value) for value in row.improvable],
         ),
         quality=_quality(records),
         seconds=seconds(records),
-        noise=None,
+        noise=noise,
         environment=finite(record.environment),
         records=[_facts(entry) for entry in row.entries],
     )
@@ -250,6 +226,7 @@ def _absent(entry: Entry) -> Absent:
     )
 
 
-def _sort_key(row: BoardRow, axis: str) -> tuple[bool, int, float, str]:
-    scores = row.axes.get(FALLBACK_AXIS if row.rank is None else axis)
-    return row.rank is None, row.rank or 0, -(scores.auc_1.value if scores else 0.0), row.label
+def _sort_key(row: BoardRow, axis: str) -> tuple[bool, int, int, float, str]:
+    scores = row.axes.get(FALLBACK_AXIS if row.place is None else axis)
+    ends = (0, 0) if row.place is None else (row.place.first, row.place.last)
+    return row.place is None, *ends, -(scores.auc_1.value if scores else 0.0), row.label

@@ -8,13 +8,13 @@ bytes stay equal where another BLAS adds in another order: ``share`` to 5 decima
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from anytime_bench.records.record import Estimate, TaskEntry
 
-FORMAT = 2
+FORMAT = 3
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
 OFF_TIES = 1e-9
 
@@ -37,14 +37,45 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Place(Model):
+    """A rank as an interval, both ends included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+
+
+class Reach(Model):
+    """Cost at which an accuracy is reached, and the least and the most that may be; None is never."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
 class AxisScores(Model):
-    """One row on one cost axis. ``cost (E,)`` is the mean over seeds, ``cost_by_seed`` is ``(S, E)``."""
+    """One row on one cost axis. ``cost (E,)`` is the mean over timing processes, ``cost_by_seed`` is ``(S, E)``."""
 
     auc_1: Estimate
     auc_2: Estimate
-    regret: float
-    #: Cost at which 50, 90, 95 and 99 % of the reference's final accuracy are reached; None where they never are.
-    time_to: dict[str, float | None]
+    #: AUC@h at each of the board's ``horizons``.
+    curve: list[Estimate]
+    place: Place | None
+    unranked: str
+    regret: Estimate
+    #: By percent of the reference's final accuracy: 50, 90, 95 and 99. Empty where that accuracy is not known.
+    time_to: dict[str, Reach]
+    #: The best single exit and the exits worth asking for, chosen on validation; gains are in AUC@1 over the first and
+    #: over asking for every exit.
+    fixed_exit: int
+    gain_over_fixed_exit: Estimate
+    exit_set: list[int]
+    exit_set_auc_1: Estimate
+    gain_of_exit_set: Estimate
+    #: AUC@1 less that of the static nets (rows with one exit), the best that fits a known deadline; None without two.
+    gain_over_static: Estimate | None
     cost: list[float]
     cost_by_seed: list[list[float]]
 
@@ -169,7 +200,8 @@ class RecordFacts(Model):
 class BoardRow(Model):
     """One method with one set of options, over its seeds."""
 
-    rank: int | None
+    #: On the board's ranking axis; the other axes have their own.
+    place: Place | None
     #: Why there is no rank, in the words of the reader; empty where there is one.
     unranked: str = ""
     label: str
@@ -207,6 +239,30 @@ class BoardRow(Model):
     noise: Noise | None
     environment: dict[str, Any]
     records: list[RecordFacts]
+
+
+class Pair(Model):
+    """AUC@1 of row ``a`` less that of row ``b`` on the ranking axis, and what may be said of ``a``."""
+
+    a: str
+    b: str
+    gap: Estimate
+    #: p-value, corrected for all pairs of ranked rows.
+    p: float
+    verdict: Literal["better", "worse", "equivalent", "undecided"]
+    #: With how many seeds each an undecided pair would be decided, if its gap is what it seems; None: not with 100.
+    seeds_needed: int | None
+    #: The horizons around 1 between which the verdict better or worse holds.
+    horizons: tuple[float, float] | None
+
+
+class Agreement(Model):
+    """Kendall's tau between two orders of the same ``rows`` rows."""
+
+    first: str
+    second: str
+    tau: Estimate
+    rows: int
 
 
 class Absent(Model):
@@ -247,7 +303,11 @@ class Board(Model):
     chance: float
     ranking: Ranking
     axes: list[str]
+    #: Of ``AxisScores.curve``, in multiples of the reference's full cost.
+    horizons: list[float]
     rows: list[BoardRow]
+    pairs: list[Pair]
+    agreement: list[Agreement]
     absent: list[Absent] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 

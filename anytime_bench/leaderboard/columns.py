@@ -8,71 +8,29 @@ a number, an ``Estimate``, a text, or ``Missing`` with the reason. ``tables`` na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Callable
+from typing import Any
 
-from anytime_bench.leaderboard.board import AxisScores, Board, digits
+from anytime_bench.leaderboard.board import AxisScores, Board, Reach, digits
+from anytime_bench.leaderboard.column import (
+    COUNT,
+    DIGITS_3,
+    MILLISECONDS,
+    PERCENT,
+    PERCENT_2,
+    RANK,
+    TEXT,
+    TIMES,
+    Better,
+    Column,
+    Each,
+    Form,
+    Missing,
+    Value,
+)
 from anytime_bench.records.record import Estimate
 from anytime_bench.trace.axes import AXES, timed
-
-NONE = "–"
-Better = Literal["high", "low", ""]
-
-
-@dataclass(frozen=True)
-class Missing:
-    """No value, and why; an empty reason where the value simply does not exist."""
-
-    reason: str = ""
-
-
-Value = float | int | str | Estimate | Missing | None
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a number is written: times ``scale`` with ``digits`` decimals, or significant digits where ``rounded``."""
-
-    scale: float = 1.0
-    digits: int = 0
-    rounded: bool = False
-
-    def text(self, value: float | int | str) -> str:
-        if isinstance(value, str):
-            return value
-        number = self.scale * value
-        return f"{number:.{self.digits}g}" if self.rounded else f"{number:,.{self.digits}f}"
-
-
-PERCENT, PERCENT_2 = Form(100, 1), Form(100, 2)
-COUNT, TEXT, TIMES, DIGITS_3 = Form(), Form(), Form(digits=2), Form(digits=3, rounded=True)
-MILLISECONDS = Form(1000, 3, rounded=True)
-
-
-@dataclass(frozen=True)
-class Column:
-    """``name`` in files, ``title`` for readers, ``value`` of a line, and in which direction the column is better."""
-
-    name: str
-    title: str
-    value: Callable[[Any], Value]
-    form: Form
-    tables: tuple[str, ...]
-    better: Better = ""
-    meaning: str = ""
-
-    @property
-    def is_text(self) -> bool:
-        return self.form is TEXT
-
-
-@dataclass(frozen=True)
-class Each:
-    """A column per item that a board has: per axis, kind of noise, batch size."""
-
-    over: Callable[[Board], Iterable[Any]]
-    column: Callable[[Board, Any], Column]
 
 
 def columns(board: Board, table: str) -> list[Column]:
@@ -92,20 +50,22 @@ def _scores(line: Any, axis: str, read: Callable[[AxisScores], Value]) -> Value:
     return Missing("not measured") if scores is None else read(scores)
 
 
-def _area(name: str, horizon: float) -> Callable[[AxisScores], Value]:
+def _area(board: Board, horizon: float) -> Callable[[AxisScores], Value]:
+    place = board.horizons.index(horizon)
+
     def read(scores: AxisScores) -> Value:
         if scores.cost[0] >= horizon:
             within = "H" if horizon == 1 else f"{horizon:g} H"
             return Missing(f"no answer within {within}: the first one costs {scores.cost[0]:.3g} x H")
-        return getattr(scores, name)
+        return scores.curve[place]
 
     return read
 
 
-def _auc(name: str, horizon: float, table: str) -> Each:
+def _auc(horizon: float, table: str) -> Each:
     def column(board: Board, axis: str) -> Column:
-        title = f"AUC@{horizon:g} {AXES[axis].title}"
-        return Column(f"{name}_{axis}", title, lambda line: _scores(line, axis, _area(name, horizon)), PERCENT,
+        title, read = f"AUC@{horizon:g} {AXES[axis].title}", _area(board, horizon)
+        return Column(f"auc_{horizon:g}_{axis}", title, lambda line: _scores(line, axis, read), PERCENT,
                       (table, "csv"), "high", "mean accuracy (%) when the deadline is uniform on [0, "
                       f"{horizon:g} x the reference's full cost]")  # fmt: skip
 
@@ -116,14 +76,18 @@ def _time_to(board: Board, item: tuple[str, int]) -> Column:
     axis, percent = item
 
     def read(scores: AxisScores) -> Value:
-        reached = scores.time_to[str(percent)]
-        if reached is not None:
-            return reached
-        return Missing("never") if board.reference.accuracy else Missing("no accuracy of the reference is known")
+        reached = scores.time_to.get(str(percent))
+        return Missing("no accuracy of the reference is known") if reached is None else _reach(reached)
 
     shown = ("horizons", "csv") if axis == board.ranking.axis else ("csv",)
     return Column(f"time_to_{percent}_{axis}", f"{percent} % at", lambda line: _scores(line, axis, read), TIMES, shown,
                   "low", "cost at which that share of the reference's final accuracy is reached")  # fmt: skip
+
+
+def _reach(reached: Reach) -> Value:
+    if reached.value is None or reached.low is None:
+        return Missing("never")
+    return Estimate(value=reached.value, low=reached.low, high=math.inf if reached.high is None else reached.high)
 
 
 def _regret(board: Board, axis: str) -> Column:
@@ -139,6 +103,36 @@ def _cost(which: str, place: int, table: str) -> Each:
                       "low", "multiples of the reference's full answer")  # fmt: skip
 
     return Each(shown_axes, column)
+
+
+def _added(name: str, title: str, read: Callable[[AxisScores], Value], form: Form, meaning: str) -> Each:
+    """What being anytime adds, on every axis in files and on the ranking one in the table."""
+
+    def column(board: Board, axis: str) -> Column:
+        shown = ("added", "csv") if axis == board.ranking.axis else ("csv",)
+        return Column(f"{name}_{axis}", title, lambda line: _scores(line, axis, read), form, shown, "high", meaning)
+
+    return Each(shown_axes, column)
+
+
+def _place(end: str) -> Each:
+    def column(board: Board, axis: str) -> Column:
+        def read(scores: AxisScores) -> Value:
+            return Missing(scores.unranked) if scores.place is None else getattr(scores.place, end)
+
+        title = f"{end.capitalize()} rank, {AXES[axis].title}"
+        return Column(f"rank_{end}_{axis}", title, lambda line: _scores(line, axis, read), COUNT, ("csv",), "low")
+
+    return Each(shown_axes, column)
+
+
+def _rank(line: Any) -> Value:
+    return Missing(line.row.unranked) if line.row.place is None else RANK.number(line.row.place)
+
+
+def _held(line: Any) -> Value:
+    reach = line.part.horizons
+    return Missing("the verdict is none that could turn") if reach is None else f"{reach[0]:g} to {reach[1]:g}"
 
 
 def _batches(board: Board) -> list[int]:
@@ -230,7 +224,7 @@ def _mce(line: Any) -> Value:
     return _noise(line, lambda noise: noise.mce or Missing("the reference's own row was not examined under noise"))
 
 
-ALL = ("ranking", "horizons", "costs", "behaviour", "stops", "noise", "moving", "csv")
+ALL = ("ranking", "horizons", "added", "costs", "behaviour", "stops", "noise", "moving", "csv")
 BEHAVIOUR = ("behaviour", "csv")
 
 QUALITY: tuple[tuple[str, str, Better, str], ...] = (
@@ -242,16 +236,49 @@ QUALITY: tuple[tuple[str, str, Better, str], ...] = (
 )
 
 COLUMNS: tuple[Column | Each, ...] = (
-    Column("rank", "Rank", lambda line: line.row.rank or Missing(line.row.unranked), COUNT, ("ranking", "csv"), "low"),
+    Column("rank", "Rank", _rank, RANK, ("ranking",), "low"),
+    Column("rank", "Rank", lambda line: str(line.row.place or ""), TEXT, ("csv",)),
     Column("method", "Method", lambda line: line.row.method, TEXT, ("csv",)),
     Column("label", "Method", lambda line: line.row.label, TEXT, ALL),
     Column("exit", "Exit", lambda line: line.k, COUNT, ("exits",)),
     Column("final", "Final %", lambda line: line.row.final, PERCENT, ("ranking", "csv"), "high",
            "accuracy of the last exit on the test split"),
-    _auc("auc_1", 1, "ranking"),
-    _auc("auc_2", 2, "horizons"),
+    _auc(1, "ranking"),
+    _auc(0.5, "horizons"),
+    _auc(2, "horizons"),
+    _auc(4, "horizons"),
+    _place("first"),
+    _place("last"),
     Each(lambda board: [(axis, percent) for axis in board.shown_axes for percent in (50, 90, 95, 99)], _time_to),
     Each(shown_axes, _regret),
+    _added("fixed_exit", "Best fixed exit", lambda s: s.fixed_exit, COUNT,
+           "the single exit with the largest AUC@1 when it alone is asked for, chosen on validation"),
+    _added("gain_over_fixed_exit", "Gain over it", lambda s: s.gain_over_fixed_exit, PERCENT,
+           "points of AUC@1 that asking for every exit is ahead of that one"),
+    _added("exit_set", "Exits worth asking for", lambda s: ", ".join(map(str, s.exit_set)) or "none", TEXT,
+           "the exits whose AUC@1 is largest when no others are asked for, chosen on validation; passing an exit "
+           "saves what its answer adds to the cost of later ones"),
+    _added("exit_set_auc_1", "AUC@1 of these", lambda s: s.exit_set_auc_1, PERCENT, ""),
+    _added("gain_of_exit_set", "Gain over every exit", lambda s: s.gain_of_exit_set, PERCENT, ""),
+    _added("gain_over_static", "Gain over static nets",
+           lambda s: s.gain_over_static or Missing("no two other rows have a single exit"), PERCENT,
+           "points of AUC@1 that the row is ahead of the best single-exit net that fits a deadline known in advance"),
+    Column("against", "Against", lambda line: line.part.b, TEXT, ("pairs",)),
+    Column("gap", "AUC@1 ahead", lambda line: line.part.gap, PERCENT_2, ("pairs",), "high",
+           "points, with the interval of this pair alone"),
+    Column("verdict", "Verdict", lambda line: line.part.verdict, TEXT, ("pairs",), "",
+           "better and worse are corrected for all pairs, at 5 % together; equivalent is within one point by two "
+           "one-sided tests at 5 %"),
+    Column("p", "p", lambda line: line.part.p, DIGITS_3, ("pairs",), "low", "corrected for all pairs"),
+    Column("held", "For H from", _held, TEXT, ("pairs",), "", "the horizons at which the verdict is the same"),
+    Column("seeds_needed", "Seeds needed", lambda line: line.part.seeds_needed or Missing(
+        "decided, or out of reach of 100 seeds"), COUNT, ("pairs",), "low",
+           "with how many seeds an undecided pair is decided with chance 80 %, if its gap is what it seems"),
+    Column("first", "Order", lambda line: line.part.first, TEXT, ("agreement",)),
+    Column("second", "Other order", lambda line: line.part.second, TEXT, ("agreement",)),
+    Column("tau", "Kendall's tau", lambda line: line.part.tau, TIMES, ("agreement",), "high",
+           "share of pairs of rows that both order alike less the share that they order differently"),
+    Column("ranked_rows", "Rows", lambda line: line.part.rows, COUNT, ("agreement",)),
     Column("accuracy", "Accuracy %", lambda line: line.row.accuracy[line.k], PERCENT, ("exits",), "high"),
     Each(shown_axes, lambda board, axis: Column(
         f"cost_{axis}", f"{AXES[axis].title} (x reference)",

@@ -110,7 +110,7 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         shown_first=SHOWN_FIRST,
         tables={name: table(board, name) for name in KINDS if name != "csv"},
         exits=lambda place: exits_table(board, place),
-        unranked=[row for row in board.rows if row.rank is None],
+        unranked=[row for row in board.rows if row.place is None],
         stamp=stamp([title, lead, board.model_dump(mode="json")], "altair", "vl-convert-python", "Jinja2"),
         css=_source("page.css"),
         script=_source("page.js"),

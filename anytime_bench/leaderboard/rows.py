@@ -1,7 +1,11 @@
-"""From the seeds of a row to its numbers: curves, areas with intervals, time to a share, noise, provenance.
+"""From the records of a row to what its scores are made of: answers, costs, and who may be ranked.
 
 Everything is recomputed from the ``.npz`` files by the functions that made the records' own scores; costs are multiples
-of the reference's full answer, so the horizon of AUC@h is h on every axis. Accuracies and areas are in [0, 1].
+of the reference's full answer, so the horizon of AUC@h is h on every axis. Accuracies are in [0, 1].
+
+Of a row's seeds those of the protocol count (``scores.ranks.PROTOCOL_SEEDS``), and others only where there are none of
+those. A training that diverged is a seed whose every answer is a guess. Costs are the row's, not a seed's: seeds share
+a network's shape, and so the mean over all of their timing processes is the better measurement.
 """
 
 from __future__ import annotations
@@ -15,44 +19,54 @@ from numpy.typing import NDArray
 
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.noise import NoiseTables
-from anytime_bench.leaderboard.ranking import Sample
 from anytime_bench.records import store
-from anytime_bench.records.axes import comparable, exit_costs
+from anytime_bench.records.axes import comparable, exit_costs, timing_processes
 from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import Record
 from anytime_bench.scores import per_sample
-from anytime_bench.scores.curve import per_sample_auc, settle
+from anytime_bench.scores.curve import settle
+from anytime_bench.scores.measured import Timing
+from anytime_bench.scores.ranks import PROTOCOL_SEEDS, without_rank
 from anytime_bench.trace.axes import AXES
 
 Floats = NDArray[np.float64]
 
-HORIZONS = {"auc_1": 1.0, "auc_2": 2.0}
-SHARES = (50, 90, 95, 99)
 #: A fall of the true class's probability that counts as one.
 FALL = 0.1
 #: What is read of a record's ``.npz``, if it is there.
 READ = (
-    "test_labels", "test_predictions", "test_true_log_probability", "noise_correct", "noise_run", "noise_severity",
-    "noise_images", "noise_classes", "noise_kind", "noise_mode", "noise_policy",
+    "test_labels", "test_predictions", "test_true_log_probability", "val_labels", "val_predictions", "noise_correct",
+    "noise_run", "noise_severity", "noise_images", "noise_classes", "noise_kind", "noise_mode", "noise_policy",
     "noise_ticks",
 )  # fmt: skip
 
 
-@dataclass
+@dataclass(frozen=True)
+class AxisCosts:
+    """Costs ``(E,)`` of a row's exits on one axis: after all earlier answers and alone; ``timing`` where measured."""
+
+    run_through: Floats
+    prefix: Floats
+    by_seed: Floats
+    timing: Timing | None = None
+
+
+@dataclass(frozen=True)
 class Row:
-    """One method with one set of options, over its seeds."""
+    """One method with one set of options, over its seeds.
+
+    ``correct (S, E, N)`` says whether exit k of seed s is right about test image n, ``guesses (S, E)`` are chance where
+    the seed diverged and NaN elsewhere; ``validation (E,)`` are the mean accuracies by which exits are chosen.
+    """
 
     entries: list[Entry]
     chance: float
-    n: int
-    #: Mean accuracy per exit over seeds, ``(E,)``, and per seed, ``(S, E)``.
-    accuracy: Floats
-    by_seed: Floats
-    #: Mean cost per exit over seeds per axis, ``(E,)``, and per seed, ``(S, E)``.
-    cost: dict[str, Floats]
-    cost_by_seed: dict[str, Floats]
-    #: Scores that get intervals, by name: ``exit/<k>``, ``<axis>/auc_1``, ``<axis>/auc_2``, and behaviour.
-    samples: dict[str, Sample]
+    correct: NDArray[np.bool_]
+    guesses: Floats
+    validation: Floats
+    costs: Mapping[str, AxisCosts]
+    #: What single images do from exit to exit, by name, ``(S, N)`` over the seeds that did not diverge.
+    behaviour: Mapping[str, Floats]
     #: Per exit, the share of its errors that an earlier exit had right, mean over seeds; NaN where it makes none.
     improvable: Floats
     noise: NoiseTables | None
@@ -60,9 +74,14 @@ class Row:
     untimed_reason: str
 
     @property
+    def records(self) -> list[Record]:
+        """Of the seeds that did not diverge."""
+        return [entry.record for entry in self.entries if not entry.diverged]
+
+    @property
     def record(self) -> Record:
-        """The first seed's record: what the seeds share is read off it."""
-        return self.entries[0].record
+        """The first of them: what the seeds share is read off it."""
+        return self.records[0]
 
     @property
     def is_reference(self) -> bool:
@@ -77,70 +96,102 @@ class Row:
     def seeds(self) -> list[int]:
         return [entry.seed for entry in self.entries]
 
+    @property
+    def n(self) -> int:
+        return int(self.correct.shape[2])
+
+    @property
+    def by_seed(self) -> Floats:
+        """Accuracy per seed and exit, ``(S, E)``."""
+        return np.where(np.isnan(self.guesses), self.correct.mean(axis=2, dtype=np.float64), self.guesses)
+
+    @property
+    def accuracy(self) -> Floats:
+        """Mean accuracy per exit over seeds, ``(E,)``."""
+        accuracy: Floats = self.by_seed.mean(axis=0)
+        return accuracy
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """SHA-256 of each seed's weights; empty where one is unknown."""
+        known = [entry.record.training.weights_sha256 for entry in self.entries if entry.record.training]
+        return tuple(known) if all(known) and len(known) == len(self.entries) else ()
+
+    def unranked(self, axis: str) -> str:
+        """Why the row has no rank on ``axis``; empty where it has one."""
+        if AXES[axis].measured and not self.timed:
+            return self.untimed_reason or "no reason given"
+        if axis not in self.costs:
+            return f"not measured on {AXES[axis].title}"
+        costs = self.costs[axis]
+        if costs.run_through[0] >= 1:
+            return f"no answer within H: the first one costs {costs.run_through[0]:.3g} x H"
+        return without_rank(self.seeds, None if costs.timing is None else costs.timing.processes) or ""
+
 
 def read_row(entries: Sequence[Entry]) -> Row:
     """Read the seeds' traces and reduce them; every array of a record is read once."""
-    chance = 1 / entries[0].record.task.classes
-    arrays = [store.load_arrays(entry.path, entry.record, READ) for entry in entries]
-    correct = [_correct(entry, seed) for entry, seed in zip(entries, arrays, strict=True)]
-    shape = correct[0].shape
-    for entry, table in zip(entries, correct, strict=True):
+    counted = [entry for entry in entries if entry.seed in PROTOCOL_SEEDS] or list(entries)
+    trained = [entry for entry in counted if not entry.diverged]
+    arrays = [store.load_arrays(entry.path, entry.record, READ) for entry in trained]
+    right = [_correct(entry, seed, "test") for entry, seed in zip(trained, arrays, strict=True)]
+    shape = right[0].shape
+    for entry, table in zip(trained, right, strict=True):
         if table.shape != shape or len(entry.record.exits) != shape[0]:
             raise UserError(
                 f"record '{entry.path}' has {len(entry.record.exits)} exits and a trace of shape {table.shape}, "
-                f"but seed {entries[0].seed} of the same row has {shape}. One of them is not of this method."
+                f"but seed {trained[0].seed} of the same row has {shape}. One of them is not of this method."
             )
-    cost_by_seed = _costs(entries)
-    stack = np.stack(correct)  # (S, E, N)
-    samples = {f"exit/{k}": Sample.of(stack[:, k].astype(np.float64), paired=False) for k in range(shape[0])}
-    for axis, per_seed in cost_by_seed.items():
-        for name, horizon in HORIZONS.items():
-            tables = [
-                per_sample_auc(cost, right, horizon, chance) for cost, right in zip(per_seed, correct, strict=True)
-            ]
-            samples[f"{axis}/{name}"] = Sample.of(np.stack(tables), paired=name == "auc_1")
-    samples |= _behaviour(arrays, correct, cost_by_seed["macs"])
-    verdicts = [comparable(entry.record) for entry in entries]
-    by_seed = stack.mean(axis=2, dtype=np.float64)
+    validation = [_correct(entry, seed, "val") for entry, seed in zip(trained, arrays, strict=True)]
+    chance = 1 / trained[0].record.task.classes
+    diverged = np.array([entry.diverged for entry in counted])
+    correct = np.zeros((len(counted), *shape), dtype=np.bool_)
+    correct[~diverged] = right
+    costs = {axis: costs for axis in AXES if (costs := _costs([entry.record for entry in trained], axis))}
+    verdicts = [comparable(entry.record) for entry in trained]
     return Row(
-        entries=list(entries),
+        entries=counted,
         chance=chance,
-        n=shape[1],
-        accuracy=by_seed.mean(axis=0),
-        by_seed=by_seed,
-        cost={axis: settle(per_seed.mean(axis=0)) for axis, per_seed in cost_by_seed.items()},
-        cost_by_seed=cost_by_seed,
-        samples=samples,
-        improvable=np.mean([per_sample.hindsight_improvability(right) for right in correct], axis=0),
+        correct=correct,
+        guesses=np.where(diverged[:, None], chance, np.nan) + np.zeros(shape[0]),
+        validation=np.mean([split.mean(axis=1, dtype=np.float64) for split in validation], axis=0),
+        costs=costs,
+        behaviour=_behaviour(arrays, right, costs["macs"].by_seed),
+        improvable=np.mean([per_sample.hindsight_improvability(seed) for seed in right], axis=0),
         noise=NoiseTables.of(arrays),
         timed=all(fair for fair, _ in verdicts),
         untimed_reason="; ".join(dict.fromkeys(reason for _, reason in verdicts if reason)),
     )
 
 
-def _correct(entry: Entry, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Whether exit k is right about test image n, ``(E, N)``."""
-    shapes = [arrays[name].shape if name in arrays else () for name in ("test_labels", "test_predictions")]
+def _correct(entry: Entry, arrays: Mapping[str, NDArray[Any]], split: str) -> NDArray[np.bool_]:
+    """Whether exit k is right about image n of a split, ``(E, N)``."""
+    names = f"{split}_labels", f"{split}_predictions"
+    shapes = [arrays[name].shape if name in arrays else () for name in names]
     if len(shapes[1]) != 2 or shapes[0] != shapes[1][1:]:
         raise UserError(f"the trace of record '{entry.path}' cannot be scored: labels and predictions are {shapes}.")
-    return np.asarray(arrays["test_predictions"] == arrays["test_labels"][None])
+    return np.asarray(arrays[names[1]] == arrays[names[0]][None])
 
 
-def _costs(entries: Sequence[Entry]) -> dict[str, Floats]:
-    """Costs per seed ``(S, E)`` on each axis that every seed was measured on."""
-    per_axis = {axis: [exit_costs(entry.record, axis) for entry in entries] for axis in AXES}
-    return {
-        axis: np.stack(
-            [settle(cost.relative) if AXES[axis].measured else np.asarray(cost.relative) for cost in measured]
-        )
-        for axis, costs in per_axis.items()
-        if len(measured := [cost for cost in costs if cost is not None]) == len(entries)
-    }
+def _costs(records: Sequence[Record], axis: str) -> AxisCosts | None:
+    """Costs of a row on an axis that every seed was measured on, else None."""
+    per_seed = [exit_costs(record, axis) for record in records]
+    by_seed = [np.asarray(costs.relative) for costs in per_seed if costs is not None]
+    if len(by_seed) < len(records):
+        return None
+    if AXES[axis].measured:
+        timing = Timing.of([process for record in records for process in timing_processes(record, axis)])
+        return AxisCosts(*timing.costs, np.stack([settle(seed) for seed in by_seed]), timing)
+    alone = [
+        [getattr(entry, f"{axis}_prefix", getattr(entry, axis)) / record.reference[axis] for entry in record.exits]
+        for record in records
+    ]
+    return AxisCosts(settle(np.mean(by_seed, axis=0)), settle(np.mean(alone, axis=0)), np.stack(by_seed))
 
 
 def _behaviour(
     arrays: Sequence[Mapping[str, NDArray[Any]]], correct: Sequence[NDArray[np.bool_]], macs: Floats
-) -> dict[str, Sample]:
+) -> dict[str, Floats]:
     """What single images do from exit to exit, one value per seed and image each."""
     tables: dict[str, list[NDArray[Any]]] = {
         "overthinking": [per_sample.destructive_overthinking(right) for right in correct],
@@ -148,7 +199,7 @@ def _behaviour(
         "flips": [per_sample.flips(seed["test_predictions"]) for seed in arrays],
         "falls": [per_sample.largest_fall(seed["test_true_log_probability"]) > FALL for seed in arrays],
     }
-    return {name: Sample.of(np.stack(per_seed).astype(np.float64), paired=False) for name, per_seed in tables.items()}
+    return {name: np.stack(per_seed).astype(np.float64) for name, per_seed in tables.items()}
 
 
 def labels(rows: Sequence[Row]) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from anytime_bench.leaderboard.board import Board, BoardRow
-from anytime_bench.leaderboard.columns import NONE, Column, Missing, columns
+from anytime_bench.leaderboard.column import NONE, Column, Missing
+from anytime_bench.leaderboard.columns import columns
 from anytime_bench.records.record import Estimate
 
 
@@ -45,9 +46,25 @@ def _parts(read: Callable[[BoardRow], Sequence[Any]]) -> Callable[[Board], list[
     return lambda board: [Line(row, place, part) for place, row in enumerate(board.rows) for part in read(row)]
 
 
+def _pairs(board: Board) -> list[Line]:
+    places = {row.label: place for place, row in enumerate(board.rows)}
+    return [Line(board.rows[places[pair.a]], places[pair.a], pair) for pair in board.pairs]
+
+
 KINDS: dict[str, Kind] = {
     "ranking": Kind("Ranking", "", _rows),
-    "horizons": Kind("Other horizons", "Areas up to twice the reference's full cost, and what is reached when.", _rows),
+    "horizons": Kind("Other horizons", "Areas up to other multiples of H, and what is reached when.", _rows),
+    "added": Kind(
+        "What being anytime adds",
+        "On the ranking axis, at H: against one fixed exit, the exits worth asking for, and static nets.",
+        _rows,
+    ),
+    "pairs": Kind("Who is better", "Every pair of ranked rows, AUC@1 on the ranking axis.", _pairs),
+    "agreement": Kind(
+        "Agreement of orders",
+        "How alike axes and horizons order the ranked rows by AUC@h.",
+        lambda board: [Line(board.rows[0], 0, part) for part in board.agreement],
+    ),
     "costs": Kind(
         "Costs",
         "Times are of batch 1 unless a column says otherwise. A promise is kept where MACs saved are time saved: 100 % "

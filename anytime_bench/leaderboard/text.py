@@ -10,14 +10,14 @@ import json
 from html import escape
 
 from anytime_bench.leaderboard.board import Board
-from anytime_bench.leaderboard.columns import NONE
+from anytime_bench.leaderboard.column import NONE
 from anytime_bench.leaderboard.tables import Table, meanings, table
 from anytime_bench.records.record import finite
 from anytime_bench.trace.axes import AXES
 
 BUILD = "anytime-bench leaderboard build"
 #: The tables of a board's Markdown file, after the ranking.
-SHOWN = ("horizons", "costs", "stops", "behaviour", "noise")
+SHOWN = ("added", "horizons", "agreement", "costs", "stops", "behaviour", "noise")
 #: Characters that could begin markup in running text.
 MARKUP = "\\`*[]|~#"
 
@@ -50,7 +50,7 @@ def to_markdown(board: Board, stem: str, others: list[str]) -> str:
         "",
         *legend(board),
     ]
-    if unranked := [row for row in board.rows if row.rank is None]:
+    if unranked := [row for row in board.rows if row.place is None]:
         lines += ["", "Not ranked:", "", *(f"- {quoted(row.label)}: {quoted(row.unranked)}" for row in unranked)]
     for name in SHOWN:
         shown = table(board, name)

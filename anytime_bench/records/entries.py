@@ -37,6 +37,11 @@ class Entry:
     def seed(self) -> int:
         return self.record.training.seed if self.record.training else 0
 
+    @property
+    def diverged(self) -> bool:
+        """Whether this seed's training ended in NaN: it is a result of the row, whose answers are guesses."""
+        return self.record.status == "failed" and self.record.training is not None
+
     def correct(self) -> NDArray[np.bool_]:
         """Whether exit k is right about test image n, ``(E, N)``, read from the ``.npz`` after its hash was checked."""
         names = ("test_labels", "test_predictions")
@@ -122,7 +127,13 @@ def wrong_supersessions(entries: Iterable[Entry]) -> list[str]:
     def identity(entry: Entry) -> tuple[str, str, str, int]:
         return entry.record.method.name, entry.record.task.name, entry.record.device, entry.seed
 
-    return [
+    diverged = [
+        f"record '{entry.path}' supersedes {before.path.name}, a training that diverged; a diverged seed counts and is "
+        "never replaced. Publish the new one as another row, with other options or another recipe."
+        for entry in by_id.values()
+        if (before := by_id.get(entry.record.supersedes or "")) and before.diverged
+    ]
+    return diverged + [
         f"record '{entry.path}' supersedes {before.path.name}, which is {' / '.join(map(str, identity(before)))}; "
         "a correction must be of the same method, task, device and seed."
         for entry in by_id.values()
@@ -182,11 +193,36 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
     ordered = sorted(found, key=lambda place: (place[0], place[1], place[2].protocol_version, place[2].task_version,
                                                count[place], place[2]))  # fmt: skip
     result = [found[place] for place in ordered]
-    for group in result:
-        for seeds in group.rows.values():
-            seeds.sort(key=lambda entry: entry.seed)
     for entry in absent:
+        if entry.diverged:
+            _count_diverged(entry, result)
         same = [g for g in result if (g.task, g.device) == (entry.record.task.name, entry.record.device)]
         for group in same[-1:]:
             group.absent.append(entry)
+    for group in result:
+        for seeds in group.rows.values():
+            seeds.sort(key=lambda entry: entry.seed)
     return result
+
+
+def _count_diverged(entry: Entry, groups: Sequence[Group]) -> None:
+    """Make a diverged training a seed of its row: it is what a user would get, whatever a later attempt gave.
+
+    Nothing was measured of it, so its reference is unknown: it counts in every group of its task, device and protocol.
+    """
+    record = entry.record
+    key = (record.protocol_version, record.task.version, record.task.sha256)
+    for group in groups:
+        own = (group.key.protocol_version, group.key.task_version, group.key.task_sha256)
+        seeds = group.rows.get(row_key(record))
+        if (group.task, group.device, own) != (record.task.name, record.device, key) or seeds is None:
+            continue
+        other = next((each for each in seeds if each.seed == entry.seed), None)
+        if other is None:
+            seeds.append(entry)
+        elif record.created < other.record.created and len(seeds) > 1:
+            seeds[seeds.index(other)] = entry
+            group.notes.append(
+                f"Record {other.record.record_id[:12]} repeats seed {entry.seed} of {record.method.name}, which "
+                f"diverged, and does not count: {record.record_id[:12]} does, with answers that are guesses."
+            )

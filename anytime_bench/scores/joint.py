@@ -169,7 +169,7 @@ class JointMoments:
         whole = np.zeros((count, views, len(self.between)))
         covariance = np.zeros((count, views, count, views))
         for r, (row, table, part) in enumerate(zip(self.rows, tables, self.columns, strict=True)):
-            whole[r, :, part] = table.T
+            whole[r, :, part] = table
             covariance[r, :, r] -= row.rest_moments(table) / self.images
             result[:, :, r] += row.seed_draws(table, draws, np.random.default_rng([seed, 0x5EED, self.group(r)]))
         flat = whole.reshape(count * views, -1)

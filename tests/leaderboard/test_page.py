@@ -43,7 +43,7 @@ def noise_arrays(images: int) -> dict[str, object]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A board of 12 methods, one of them with markup in its options, one under noise."""
     root = tmp_path_factory.mktemp("page")
-    generated.fill(root / "results", methods=10, seeds=2, images=200, gpu=True)
+    generated.fill(root / "results", methods=10, seeds=5, images=200, gpu=True)
     generated.save(root / "results", "noisy", images=200, extra=noise_arrays(200), gpu=True)
     generated.save(
         root / "results", "marked_up", images=200, options={"x": "</script><script>alert(1)</script>"}, timed=False
@@ -131,7 +131,7 @@ def test_filtering_by_method_and_seed_changes_what_is_drawn(tab: browser.Browser
     mean = paths_drawn(tab)
     assert len(mean) == 9
     after(tab, CHOOSE.format("seed", "each"))
-    assert len(paths_drawn(tab)) == 18
+    assert len(paths_drawn(tab)) == 45
     after(tab, CHOOSE.format("seed", "1"))
     assert len(paths_drawn(tab)) == 9
     assert paths_drawn(tab) != mean

@@ -57,11 +57,11 @@ def test_draws_vary_as_their_scores_do():
     ease = rng.uniform(-0.1, 0.1, 300)
     first, second = (rng.random((5, 2, 300)) < 0.7 + ease + 0.03 * rng.standard_normal((5, 1, 1)) for _ in range(2))
     moments = JointMoments.of([first, second, first], paired=[(0, 2)])
-    weights = [np.array([[1.0, 0.0], [0.5, 0.5]])] * 3
-    clock = np.array([[0.0, 4e-4, 0.0], [0.0, 0.0, 0.0]])
+    weights = [np.array([[1.0, 0.0], [0.5, 0.5], [0.2, 0.4]])] * 3
+    clock = np.array([[0.0, 4e-4, 0.0], [0.0, 0.0, 0.0], [0.0, 1e-4, 0.0]])
     draws = moments.draws(weights, clock=clock, clock_df=8.0, draws=40_000)
-    assert draws.shape == (40_000, 2, 3)
-    for view in range(2):
+    assert draws.shape == (40_000, 3, 3)
+    for view in range(3):
         _, spread = moments.gaps([table[view] for table in weights])
         spread = spread.plus(clock[view][:, None] + clock[view], 8.0)
         i, j = np.triu_indices(3, 1)

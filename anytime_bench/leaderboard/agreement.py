@@ -1,0 +1,96 @@
+"""How far a board's order depends on the axis and on the horizon: Kendall's tau between any two of them.
+
+An order is that of AUC over the rows that are ranked on both sides; ``scores.agreement`` says what tau and its interval
+are. Between tasks, rows are the same where their methods have the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.leaderboard.ranking import ONE, AxisRanking
+from anytime_bench.scores.agreement import kendall
+from anytime_bench.scores.horizons import GRID
+from anytime_bench.scores.intervals import Interval
+
+Floats = NDArray[np.float64]
+
+#: Horizons whose order is compared with that at 1.
+HORIZONS = (0.5, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Tau between the orders ``first`` and ``second`` of ``rows`` rows."""
+
+    first: str
+    second: str
+    tau: Interval
+    rows: int
+
+
+def between_axes(axes: Sequence[AxisRanking]) -> list[Agreement]:
+    """AUC@1 of every pair of axes of one board, over the rows that are ranked on both."""
+    result = []
+    for j, second in enumerate(axes):
+        for first in axes[:j]:
+            both = [r for r in first.ranked if r in second.ranked]
+            result += _agreement([(first, ONE), (second, ONE)], both, [(first.axis, second.axis)])
+    return result
+
+
+def between_horizons(axis: AxisRanking) -> list[Agreement]:
+    """AUC@1 against AUC at each of ``HORIZONS``, on one axis."""
+    views = [(axis, ONE), *((axis, GRID.index(horizon)) for horizon in HORIZONS)]
+    names = [(f"{axis.axis} at 1", f"{axis.axis} at {horizon:g}") for horizon in HORIZONS]
+    return _agreement(views, axis.ranked, names)
+
+
+def between_tasks(first: AxisRanking, second: AxisRanking, names: tuple[str, str]) -> list[Agreement]:
+    """AUC@1 on one axis of two boards, over methods that have one ranked row on each."""
+    methods = [_by_method(side) for side in (first, second)]
+    shared = sorted(set(methods[0]) & set(methods[1]))
+    if len(shared) < 2:
+        return []
+    tables = [
+        _draws([(side, ONE)], [rows[name] for name in shared], seed)
+        for seed, (side, rows) in enumerate(zip((first, second), methods, strict=True))
+    ]
+    (a, draws_a), (b, draws_b) = tables
+    return [Agreement(*names, kendall(a[0], b[0], draws_a[:, 0], draws_b[:, 0]), len(shared))]
+
+
+def _agreement(
+    views: Sequence[tuple[AxisRanking, int]], rows: Sequence[int], names: Sequence[tuple[str, str]]
+) -> list[Agreement]:
+    """The first view against each of the others, on the same draws."""
+    if len(rows) < 2:
+        return []
+    values, draws = _draws(views, rows)
+    return [
+        Agreement(*pair, kendall(values[0], values[v], draws[:, 0], draws[:, v]), len(rows))
+        for v, pair in enumerate(names, start=1)
+    ]
+
+
+def _draws(views: Sequence[tuple[AxisRanking, int]], rows: Sequence[int], seed: int = 0) -> tuple[Floats, Floats]:
+    """Values ``(V, K)`` of ``rows`` in every view, an axis at a horizon, and their draws ``(R, V, K)``."""
+    board = views[0][0].board
+    joint = board.joint.select(rows)
+    weights = [np.stack([axis.weights[r][h] for axis, h in views]) for r in rows]
+    constant = np.stack([table[:, 0] for table in weights], axis=1) * views[0][0].chance
+    values = np.stack([board.joint.rows[r].value(table[:, 1:]) for r, table in zip(rows, weights, strict=True)], axis=1)
+    clock = np.array([[axis.clock[r][0][h] for r in rows] for axis, h in views])
+    df = np.array([[axis.clock[r][1] for r in rows] for axis, _ in views])
+    draws = joint.draws([table[:, 1:] for table in weights], constant, clock, df, seed=seed)
+    return values + constant, draws
+
+
+def _by_method(axis: AxisRanking) -> dict[str, int]:
+    """Numbers of the ranked rows whose method has no other ranked row."""
+    names = [axis.board.rows[r].record.method.name for r in axis.ranked]
+    return {name: r for name, r in zip(names, axis.ranked, strict=True) if names.count(name) == 1}

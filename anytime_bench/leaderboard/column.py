@@ -1,0 +1,85 @@
+"""What a column is, what its values may be, and how they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from anytime_bench.leaderboard.board import Board, Place
+from anytime_bench.records.record import Estimate
+
+NONE = "–"
+Better = Literal["high", "low", ""]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """No value, and why; an empty reason where the value simply does not exist."""
+
+    reason: str = ""
+
+
+Value = float | int | str | Estimate | Missing | None
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a number is written: times ``scale`` with ``digits`` decimals, or significant digits where ``rounded``."""
+
+    scale: float = 1.0
+    digits: int = 0
+    rounded: bool = False
+
+    def text(self, value: float | int | str) -> str:
+        if isinstance(value, str):
+            return value
+        if math.isinf(value):
+            return "never"
+        number = self.scale * value
+        # A number that rounds to zero has no sign.
+        return f"{number:.{self.digits}g}" if self.rounded else f"{round(number, self.digits) + 0.0:,.{self.digits}f}"
+
+
+class RankForm(Form):
+    """A rank as an interval, in one number that sorts as it is read: the first place times 1,000, plus the last."""
+
+    @staticmethod
+    def number(place: Place) -> int:
+        return 1000 * place.first + place.last
+
+    def text(self, value: float | int | str) -> str:
+        first, last = divmod(int(value), 1000)
+        return str(Place(first=first, last=last))
+
+
+PERCENT, PERCENT_2 = Form(100, 1), Form(100, 2)
+COUNT, TEXT, TIMES, DIGITS_3 = Form(), Form(), Form(digits=2), Form(digits=3, rounded=True)
+MILLISECONDS = Form(1000, 3, rounded=True)
+RANK = RankForm()
+
+
+@dataclass(frozen=True)
+class Column:
+    """``name`` in files, ``title`` for readers, ``value`` of a line, and in which direction the column is better."""
+
+    name: str
+    title: str
+    value: Callable[[Any], Value]
+    form: Form
+    tables: tuple[str, ...]
+    better: Better = ""
+    meaning: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        return self.form is TEXT
+
+
+@dataclass(frozen=True)
+class Each:
+    """A column per item that a board has: per axis, kind of noise, batch size."""
+
+    over: Callable[[Board], Iterable[Any]]
+    column: Callable[[Board, Any], Column]
