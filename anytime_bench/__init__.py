@@ -12,6 +12,7 @@ from typing import Any
 #: Public names and the modules they live in.
 _HOME = {
     "Answers": "scores.stopping_contract",
+    "Answer": "harness.interruptible",
     "AnytimeModel": "methods.contract",
     "FittedRule": "scores.stopping_contract",
     "Method": "methods.contract",
@@ -24,6 +25,7 @@ _HOME = {
     "TaskCard": "tasks.task",
     "Trace": "trace.answers",
     "UserError": "errors",
+    "Interruptible": "harness.interruptible",
     "load_method": "methods.plugins",
     "load_plugin": "methods.plugins",
     "load_task": "tasks.loading",

@@ -1,0 +1,328 @@
+"""Interrupt a model for real: ask for the best answer by a deadline, in five lines and with any model of the contract.
+
+    serve = Interruptible(model, images, mode="run_ahead")      # images like those to come: sizes and device
+    answer = serve.answer(images, deadline=0.004)               # seconds from now
+    answer.exit, answer.logits, answer.late_by                  # None, None where nothing was finished in time
+
+Three ways of serving a deadline, all with batch 1 or more:
+
+``ask``
+    exit by exit in the caller's thread. The next exit is started unless even its fastest measured time would end
+    beyond the deadline.
+``run_ahead``
+    everything is enqueued at once, by a worker thread on a CPU and on a side stream with an event per exit on a GPU; at
+    the deadline the newest finished answer is taken. What still runs is let go at its next exit.
+``known``
+    the deadline is known in advance: the deepest exit whose measured 99th percentile fits, by ``model.answer``.
+
+Times are seconds of ``time.perf_counter``. Nothing here depends on Python's thread switch interval (5 ms): the caller
+sleeps in a lock with a timeout, and the worker gives up the interpreter in every operator, so the caller wakes within
+one operator's dispatch. An answer that arrives after the deadline does not count; ``late_by`` says how long the caller
+had to wait beyond it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from anytime_bench.errors import UserError
+from anytime_bench.methods.contract import AnytimeModel
+
+Mode = Literal["ask", "run_ahead", "known"]
+MODES: tuple[Mode, ...] = ("ask", "run_ahead", "known")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The newest answer that was finished at the deadline.
+
+    ``logits (B, C)`` and ``exit`` are None where none was; ``finished_at`` is the seconds from the request to that
+    answer, ``late_by`` the seconds the caller waited beyond the deadline (0 where it did not).
+    """
+
+    logits: Tensor | None
+    exit: int | None
+    finished_at: float | None
+    late_by: float
+
+
+@dataclass
+class _Request:
+    """One run of a stream: what finished when, and whether it is still wanted."""
+
+    images: Tensor
+    begun: float
+    deadline: float = math.inf
+    finished: list[tuple[float, Tensor]] = field(default_factory=list)
+    wanted: bool = True
+    error: BaseException | None = None
+    released_at: float | None = None
+
+
+class Interruptible:
+    """Serve answers of ``model`` by deadlines. Close it, or use it in a ``with`` block, to end its thread.
+
+    The model is put in eval mode. ``images_like (B, D, H, W)`` are used to warm up and to measure the exits ``rounds``
+    times. ``limit`` bounds, in seconds, how long any single run may take before it is given up with a ``UserError``.
+    """
+
+    def __init__(
+        self, model: AnytimeModel, images_like: Tensor, mode: Mode = "ask", *, rounds: int = 20, limit: float = 60.0
+    ) -> None:
+        if mode not in MODES:
+            raise UserError(f"mode '{mode}': expected one of {', '.join(MODES)}.")
+        self.model, self.mode, self.limit = model.eval(), mode, limit
+        self._on_gpu = images_like.device.type == "cuda"
+        self._worker = _Worker(model)
+        self._finalizer = weakref.finalize(self, self._worker.stop)
+        self._last: _Request | None = None
+        self._released: float | None = None
+        self._measure(images_like, rounds)
+
+    def answer(self, images: Tensor, deadline: float) -> Answer:
+        """The best answer for ``images (B, D, H, W)`` within ``deadline`` seconds from now.
+
+        A deadline of 0 or less gives no answer. Raises ``UserError`` where ``deadline`` is not a number, and whatever
+        the model raises.
+        """
+        if not isinstance(deadline, int | float) or math.isnan(deadline):
+            raise UserError(f"deadline={deadline!r}: expected seconds as a number, such as 0.004.")
+        self._settle()
+        self._released = None
+        begun = time.perf_counter()
+        if deadline <= 0:
+            return Answer(None, None, None, 0.0)
+        serve = {"ask": self._ask, "run_ahead": self._run_ahead, "known": self._known}[self.mode]
+        return serve(images, begun, begun + deadline)
+
+    def release_time(self) -> float:
+        """Seconds from the last deadline until the model was free again; waits until it is."""
+        self._settle()
+        return max(self._released or 0.0, 0.0)
+
+    def close(self) -> None:
+        """End the worker thread. Answers cannot be asked for afterwards."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------ the three modes
+
+    def _ask(self, images: Tensor, begun: float, deadline: float) -> Answer:
+        newest: tuple[int, Tensor, float] | None = None
+        with torch.no_grad():
+            stream = self.model.stream(images)
+            try:
+                for k in range(self.model.num_exits):
+                    if time.perf_counter() + self._fastest[k] > deadline:
+                        break
+                    logits = next(stream)
+                    self._synchronise()
+                    now = time.perf_counter()
+                    if now > deadline:
+                        break
+                    newest = k, logits, now
+            finally:
+                _close(stream)
+        now = time.perf_counter()
+        self._released = max(now - deadline, 0.0)
+        if newest is None:
+            return Answer(None, None, None, self._released)
+        return Answer(newest[1], newest[0], newest[2] - begun, self._released)
+
+    def _known(self, images: Tensor, begun: float, deadline: float) -> Answer:
+        fitting = [k for k, seconds in enumerate(self._slow_prefix) if begun + seconds <= deadline]
+        if not fitting:
+            self._released = 0.0
+            return Answer(None, None, None, 0.0)
+        k = fitting[-1]
+        with torch.no_grad():
+            logits = self.model.answer(images, k)
+            self._synchronise()
+        now = time.perf_counter()
+        self._released = max(now - deadline, 0.0)
+        if now > deadline:
+            return Answer(None, None, None, now - deadline)
+        return Answer(logits, k, now - begun, 0.0)
+
+    def _run_ahead(self, images: Tensor, begun: float, deadline: float) -> Answer:
+        if self._on_gpu:
+            return self._run_ahead_on_gpu(images, begun, deadline)
+        request = _Request(images, begun, deadline)
+        self._last = request
+        self._worker.begin(request)
+        self._worker.wait(lambda: len(request.finished) == self.model.num_exits or request.error, deadline)
+        request.wanted = False
+        now = time.perf_counter()
+        if request.error is not None:
+            self._last = None
+            raise request.error
+        in_time = [(at, logits) for at, logits in request.finished if at <= deadline]
+        if not in_time:
+            return Answer(None, None, None, max(now - deadline, 0.0))
+        at, logits = in_time[-1]
+        return Answer(logits, len(in_time) - 1, at - begun, max(now - deadline, 0.0))
+
+    def _run_ahead_on_gpu(self, images: Tensor, begun: float, deadline: float) -> Answer:
+        """All exits enqueued on a side stream, an event behind each. Kernels cannot be recalled, so they run on."""
+        side = torch.cuda.Stream(images.device)
+        side.wait_stream(torch.cuda.current_stream(images.device))
+        exits: list[tuple[Tensor, torch.cuda.Event]] = []
+        with torch.cuda.stream(side), torch.no_grad():
+            for logits in self.model.stream(images):
+                event = torch.cuda.Event()
+                event.record(side)
+                exits.append((logits, event))
+                if time.perf_counter() > deadline:
+                    break
+        while time.perf_counter() < deadline and not exits[-1][1].query():
+            time.sleep(0)
+        now = time.perf_counter()
+        finished = [logits for logits, event in exits if event.query()] if now <= deadline + 1e-3 else []
+        side.synchronize()
+        self._released = max(time.perf_counter() - deadline, 0.0)
+        if not finished:
+            return Answer(None, None, None, max(now - deadline, 0.0))
+        return Answer(finished[-1], len(finished) - 1, now - begun, max(now - deadline, 0.0))
+
+    # ------------------------------------------------------------------------------------------ measuring, waiting
+
+    def _measure(self, images: Tensor, rounds: int) -> None:
+        """Warm up in the worker, so that a model that hangs is found out, and time exits as they will be asked for."""
+        exits = self.model.num_exits
+        segments, prefixes = [[math.inf] * exits], [[math.inf] * exits]
+        for number in range(rounds + 2):
+            request = _Request(images, time.perf_counter())
+            self._last = request
+            self._worker.begin(request)
+            self._settle()
+            if request.error is not None:
+                raise request.error
+            if len(request.finished) != exits:
+                raise UserError(f"the model gave {len(request.finished)} answers, but num_exits is {exits}.")
+            times = [at - request.begun for at, _ in request.finished]
+            if number >= 2:
+                segments.append([b - a for a, b in zip([0.0, *times[:-1]], times, strict=True)])
+        if self.mode == "known":
+            prefixes = [self._prefix_times(images) for _ in range(rounds + 2)][2:]
+        self._fastest = [min(row[k] for row in segments) for k in range(exits)]
+        ordered = [sorted(row[k] for row in prefixes) for k in range(exits)]
+        self._slow_prefix = [times[min(len(times) - 1, math.ceil(0.99 * len(times)) - 1)] for times in ordered]
+
+    def _prefix_times(self, images: Tensor) -> list[float]:
+        times = []
+        with torch.no_grad():
+            for k in range(self.model.num_exits):
+                begun = time.perf_counter()
+                self.model.answer(images, k)
+                self._synchronise()
+                times.append(time.perf_counter() - begun)
+        return times
+
+    def _settle(self) -> None:
+        """Wait until the run before has let the model go; note how long that took from its deadline."""
+        request, self._last = self._last, None
+        if request is None:
+            return
+        given_up = time.perf_counter() + self.limit
+        if not self._worker.wait(lambda: request.released_at is not None, given_up):
+            self._finalizer.detach()
+            raise UserError(
+                f"the model did not reach its next exit within {self.limit:g} s of being let go, and cannot be "
+                "interrupted there. Give Interruptible a larger limit, or look for an endless loop in stream."
+            )
+        assert request.released_at is not None
+        self._released = request.released_at - request.deadline
+
+    def _synchronise(self) -> None:
+        if self._on_gpu:
+            torch.cuda.synchronize()
+
+
+class _Worker:
+    """One thread that runs streams, one request at a time, and says whenever an exit is finished."""
+
+    def __init__(self, model: AnytimeModel) -> None:
+        self._model = weakref.ref(model)
+        self._changed = threading.Condition()
+        self._request: _Request | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._loop, name="anytime-interruptible", daemon=True)
+        self._thread.start()
+
+    def begin(self, request: _Request) -> None:
+        """Start ``request``; the one before it must have let go."""
+        with self._changed:
+            if self._stopped:
+                raise UserError("this Interruptible is closed; make a new one.")
+            self._request = request
+            self._changed.notify_all()
+
+    def wait(self, until: Callable[[], object], deadline: float) -> bool:
+        """Sleep until ``until()`` holds or the clock reaches ``deadline``; whether it holds."""
+        with self._changed:
+            return bool(self._changed.wait_for(until, max(deadline - time.perf_counter(), 0.0)))
+
+    def stop(self) -> None:
+        """End the thread as soon as its run has let go; a run that never does is left to the end of the process."""
+        with self._changed:
+            self._stopped = True
+            if self._request is not None:
+                self._request.wanted = False
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5.0)
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._request is not None or self._stopped)
+                request = self._request
+                if request is None:
+                    return
+            model = self._model()
+            try:
+                if model is not None:
+                    self._run(model, request)
+            except BaseException as error:  # handed to the caller, whatever it is
+                request.error = error
+            del model
+            with self._changed:
+                request.released_at = time.perf_counter()
+                self._request = None
+                self._changed.notify_all()
+
+    def _run(self, model: AnytimeModel, request: _Request) -> None:
+        with torch.no_grad():
+            stream = model.stream(request.images)
+            try:
+                for logits in stream:
+                    with self._changed:
+                        request.finished.append((time.perf_counter(), logits))
+                        self._changed.notify_all()
+                    if not request.wanted:
+                        break
+            finally:
+                _close(stream)
+
+
+def _close(stream: Iterator[Tensor]) -> None:
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,176 @@
+"""A model with known sleeps per exit, interrupted: what is delivered, what is missed, what is let go."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anytime_bench.errors import UserError
+from anytime_bench.harness.interruptible import MODES, Interruptible
+from anytime_bench.methods.contract import AnytimeModel
+
+#: Seconds each exit takes.
+SLEEP = 0.03
+
+
+class Sleeper(AnytimeModel):
+    """Exit k is ready after (k + 1) sleeps and answers k."""
+
+    num_exits, ticks = 4, (1, 2, 3, 4)
+
+    def __init__(self, sleep: float = SLEEP) -> None:
+        super().__init__()
+        self.sleep, self.scale = sleep, nn.Parameter(torch.ones(()))
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        for k in range(self.num_exits):
+            time.sleep(self.sleep)
+            yield torch.full((len(images), 4), float(k)) * self.scale
+
+
+IMAGES = torch.zeros(1, 1, 4, 4)
+
+
+@pytest.fixture(params=MODES)
+def serve(request: pytest.FixtureRequest) -> Iterator[Interruptible]:
+    with Interruptible(Sleeper(), IMAGES, mode=request.param, rounds=2) as served:
+        yield served
+
+
+@pytest.mark.parametrize(("sleeps", "exit_"), [(0.5, None), (1.6, 0), (2.6, 1), (9.0, 3)])
+def test_the_newest_finished_answer_is_delivered(serve: Interruptible, sleeps: float, exit_: int | None) -> None:
+    answer = serve.answer(IMAGES, deadline=sleeps * SLEEP)
+    assert answer.exit == exit_
+    if exit_ is None:
+        assert answer.logits is None
+        assert answer.finished_at is None
+    else:
+        assert answer.logits is not None
+        assert float(answer.logits[0, 0]) == exit_
+        assert answer.finished_at is not None
+        assert (exit_ + 1) * SLEEP - 1e-3 <= answer.finished_at <= sleeps * SLEEP
+
+
+def test_what_still_runs_is_let_go_at_its_next_exit() -> None:
+    with Interruptible(Sleeper(), IMAGES, mode="run_ahead", rounds=1) as serve:
+        begun = time.perf_counter()
+        answer = serve.answer(IMAGES, deadline=1.5 * SLEEP)
+        returned = time.perf_counter() - begun
+        assert answer.exit == 0
+        assert returned < 2 * SLEEP, "the caller has its answer at the deadline"
+        assert 0.2 * SLEEP < serve.release_time() < 1.5 * SLEEP, "the model is free after the exit it was in"
+
+
+@pytest.mark.parametrize("deadline", [0, -1.0])
+def test_no_time_gives_no_answer(serve: Interruptible, deadline: float) -> None:
+    answer = serve.answer(IMAGES, deadline)
+    assert (answer.exit, answer.logits, answer.late_by) == (None, None, 0.0)
+
+
+@pytest.mark.parametrize("deadline", [float("nan"), "soon", None])
+def test_a_deadline_that_is_no_number_is_one_line(serve: Interruptible, deadline: object) -> None:
+    with pytest.raises(UserError, match="expected seconds as a number"):
+        serve.answer(IMAGES, deadline)  # type: ignore[arg-type]
+
+
+def test_an_unknown_mode_names_those_there_are() -> None:
+    with pytest.raises(UserError, match="ask, run_ahead, known"):
+        Interruptible(Sleeper(), IMAGES, mode="soon")  # type: ignore[arg-type]
+
+
+class Raises(Sleeper):
+    """Fails at exit 2, from its fourth run on."""
+
+    runs = 0
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        self.runs += 1
+        for k, logits in enumerate(super().stream(images)):
+            if k == 2 and self.runs > 8:
+                raise ValueError("no third exit today")
+            yield logits
+
+
+@pytest.mark.parametrize("mode", ["ask", "run_ahead"])
+def test_a_model_that_raises_ends_the_call_with_its_own_error(mode: str) -> None:
+    with (
+        Interruptible(Raises(0.001), IMAGES, mode=mode, rounds=6) as serve,
+        pytest.raises(ValueError, match="no third"),
+    ):
+        serve.answer(IMAGES, deadline=5.0)
+
+
+class Stuck(Sleeper):
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        while not self.released.is_set():
+            time.sleep(0.01)
+        yield torch.zeros(1, 4)
+
+
+def test_a_model_that_never_yields_is_given_up_with_one_line() -> None:
+    model = Stuck()
+    model.released = threading.Event()
+    try:
+        with pytest.raises(UserError, match=r"did not reach its next exit within 0\.2 s"):
+            Interruptible(model, IMAGES, limit=0.2)
+    finally:
+        model.released.set()
+
+
+class Convolutions(AnytimeModel):
+    num_exits, ticks = 3, (1, 2, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Conv2d(c, 8, 3, padding=1) for c in (1, 8, 8))
+        self.head = nn.Linear(8, 4)
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        for block in self.blocks:
+            images = block(images).relu()
+            yield self.head(images.mean((2, 3)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_interrupted_answers_leak_nothing_and_change_nothing(mode: str) -> None:
+    torch.manual_seed(0)
+    model, images = Convolutions(), torch.randn(1, 1, 8, 8)
+    with torch.no_grad():
+        expected = list(model.eval().stream(images))[-1]
+    threads = threading.active_count()
+    with Interruptible(model, images, mode=mode, rounds=5) as serve:
+        for number in range(600):
+            if number == 100:
+                gc.collect()
+                memory = psutil.Process().memory_info().rss
+            serve.answer(images, deadline=(number % 7) * 1e-4)
+        gc.collect()
+        assert psutil.Process().memory_info().rss - memory < 20e6
+        full = serve.answer(images, deadline=30.0)
+        assert full.exit == 2
+        assert full.logits is not None
+        assert torch.equal(full.logits, expected)
+    assert threading.active_count() == threads
+
+
+def test_an_object_that_is_dropped_ends_its_thread() -> None:
+    threads = threading.active_count()
+    serve = Interruptible(Sleeper(0.001), IMAGES, rounds=1)
+    assert threading.active_count() == threads + 1
+    del serve
+    gc.collect()
+    assert threading.active_count() == threads
+
+
+def test_a_closed_one_says_so() -> None:
+    serve = Interruptible(Sleeper(0.001), IMAGES, mode="run_ahead", rounds=1)
+    serve.close()
+    with pytest.raises(UserError, match="is closed"):
+        serve.answer(IMAGES, 1.0)
