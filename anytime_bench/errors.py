@@ -50,11 +50,12 @@ def describe(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """The error's own words on one line, also where its ``__str__`` raises."""
+    """The error's own words on one line, control characters escaped, also where its ``__str__`` raises."""
     try:
-        return " ".join(str(error).split())
+        text = " ".join(str(error).split())
     except Exception as fault:
         return f"(its message cannot be shown: {type(fault).__name__})"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 _SUITE = Path(__file__).parent

@@ -23,6 +23,8 @@ from anytime_bench.errors import UserError, describe, did_you_mean
 
 METHODS = "anytime_bench.methods"
 TASKS = "anytime_bench.tasks"
+#: Names become folders, whose names a file system limits.
+MAX_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Registry:
 
     def add(self, name: str, target: Any, origin: Origin | None = None) -> None:
         """Register ``target`` under ``name``; a name that is taken by another object raises ``UserError``."""
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > MAX_NAME:
+            raise UserError(f"a {self.kind}'s name must be 1 to {MAX_NAME} printable characters, got {name!a:.60}.")
         if origin is None:
             path = f"{getattr(target, '__module__', type(target).__module__)}:{getattr(target, '__name__', name)}"
             origin = Origin(name, target=path, **_importing.get())

@@ -24,6 +24,7 @@ from anytime_bench.analysis.learned_stopping import learn, learned_stopping
 from anytime_bench.analysis.ood import outside_auroc
 from anytime_bench.analysis.typicality import response_against_typicality, response_time, typicality
 from anytime_bench.errors import UserError
+from anytime_bench.files import is_record_file, safe_name
 from anytime_bench.records import store
 from anytime_bench.records.axes import exit_costs
 from anytime_bench.records.entries import row_key
@@ -37,10 +38,7 @@ from anytime_bench.trace.axes import counted
 
 Floats = NDArray[np.float64]
 
-#: The method whose last answers define typicality.
-SERIAL = "serial_ce"
 RULES = ("gru", "confidence")
-#: Fields that hold one entry per image in their last dimension.
 #: The arrays of a record's file that are read.
 TRACES = [f"{split}_{name}" for split in ("test", "val") for name in STORED]
 
@@ -114,15 +112,16 @@ def _answers(path: Path, record: Record, axis: str) -> Answers:
 
 
 def find_references(answers: Answers, given: Sequence[Path] = ()) -> list[tuple[Path, Record]]:
-    """Records of other seeds on the same images: those ``given``, else the serial nets in the record's own store.
+    """Records of other seeds on the same images: those ``given``, else the reference nets in the record's own store.
 
     The net that is studied must not judge itself, so its own seed never counts; of several records of one seed the
-    latest does. Where ``given`` holds serial nets, they alone count: a folder may hold a whole store.
+    latest does. Where ``given`` holds reference nets, they alone count: a folder may hold a whole store.
     """
+    reference = reference_method(answers.record)
     if given:
         paths = record_paths(given)
     else:
-        paths = sorted(p for p in (answers.path.resolve().parents[1] / SERIAL).glob("*.json") if len(p.stem) == 64)
+        paths = sorted(filter(is_record_file, (answers.path.resolve().parents[1] / safe_name(reference)).glob("*")))
     usable = [
         (path, record)
         for path, record in ((path, store.load(path)) for path in paths)
@@ -136,10 +135,10 @@ def find_references(answers: Answers, given: Sequence[Path] = ()) -> list[tuple[
             f"--reference: none of the {len(paths)} records is of another seed than {answers.seed} and of the images "
             f"of '{answers.path}'. Make one: {reference_command(answers)}"
         )
-    serial = [each for each in usable if each[1].method.name == SERIAL]
+    preferred = [each for each in usable if each[1].method.name == reference]
     latest = {
         record.training.seed: (path, record)
-        for path, record in sorted(serial or usable, key=lambda each: each[1].created)
+        for path, record in sorted(preferred or usable, key=lambda each: each[1].created)
         if record.training is not None
     }
     return [latest[seed] for seed in sorted(latest)]
@@ -153,7 +152,8 @@ def read_typicality(
     Returns the result, or why there is none, and the two vectors ``(N,)``.
     """
     if not references:
-        return f"typicality needs {SERIAL} nets of other seeds. Make one:\n  {reference_command(answers)}", {}
+        name = reference_method(answers.record)
+        return f"typicality needs {name} nets of other seeds. Make one:\n  {reference_command(answers)}", {}
     others = []
     for path, record in references:
         with _named(path):
@@ -178,11 +178,17 @@ def read_typicality(
     return result, {"typicality": typical, "response_time": time}
 
 
+def reference_method(record: Record) -> str:
+    """The method whose last answers define typicality: the record's reference."""
+    return str(record.reference["method"])
+
+
 def reference_command(answers: Answers) -> str:
-    """The command that trains a serial net of another seed where ``find_references`` looks for it."""
+    """The command that trains a reference net of another seed where ``find_references`` looks for it."""
     record, folder = answers.record, answers.path.resolve().parent
     seed = 1 if answers.seed == 0 else 0
-    command = ["anytime-bench", "run", "--method", SERIAL, "--task", record.task.name, "--seed", str(seed)]
+    reference = reference_method(record)
+    command = ["anytime-bench", "run", "--method", reference, "--task", record.task.name, "--seed", str(seed)]
     if len(folder.parents) > 3 and store.record_folder(folder.parents[2], record) == folder:
         return shlex.join([*command, "--out", str(folder.parents[2])])
     return f"{shlex.join(command)}  (then give its record with --reference)"

@@ -86,7 +86,7 @@ def stopping_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any
         if not isinstance(found, dict):
             missing += _why(reading, found)
             continue
-        areas.append([np.nanmean(np.array(found[name]["auroc"], dtype=float)) for name in RULES])
+        areas.append([_mean_of_known(found[name]["auroc"]) for name in RULES])
         who = _who(reading)
         for budget, gap in found["equal_cost"].items():
             if gap is None:
@@ -171,6 +171,12 @@ def _who(reading: Reading) -> tuple[str, str]:
     from rich.markup import escape
 
     return escape(reading.answers.record.method.name), str(reading.answers.seed)
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float:
+    """Mean of what is known; NaN where nothing is, as where every answer is final or none."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _mean(mean: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Are typical images answered earlier? Response time against typicality, as in the source paper's trace analysis.
 
-The *typicality* of an image is the mean probability that serial nets trained with other seeds give its true class: it
+The *typicality* of an image is the mean probability that reference nets of other seeds give its true class: it
 does not depend on the net whose response time is studied. The *response time* is the cost of the first exit whose
 confidence reaches a threshold, the last exit's where none does. Spearman's rank correlation relates the two; negative
 means that typical images are answered earlier. Source: Iuzzolino et al., NeurIPS 2021.
@@ -24,9 +24,9 @@ CONFIDENCE = 0.9
 
 
 def typicality(others: Sequence[Trace]) -> Floats:
-    """Mean probability of the true class at the last exit over ``others``, ``(N,)``: other seeds' serial nets."""
+    """Mean probability of the true class at the last exit over ``others``, ``(N,)``: other seeds' reference nets."""
     if not others:
-        raise TraceError("others: expected the trace of at least one serial net trained with another seed")
+        raise TraceError("others: expected the trace of at least one reference net trained with another seed")
     for trace in others[1:]:
         check_same_images(others[0], trace)
     return np.mean([np.exp(trace.true_log_probability[-1].astype(np.float64)) for trace in others], axis=0)

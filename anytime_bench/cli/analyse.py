@@ -24,7 +24,9 @@ def analyse(
     records: Records,
     reference: Annotated[
         list[Path] | None,
-        typer.Option("--reference", help="Records that define typicality. Default: serial_ce of the same store."),
+        typer.Option(
+            "--reference", help="Records that define typicality. Default: their reference, in the same store."
+        ),
     ] = None,
     outside: Annotated[
         str | None, typer.Option("--outside", help="A task whose test images are shown to the records' models.")

@@ -51,21 +51,26 @@ def list_names(
     if what == "corruptions":
         from anytime_bench.corruptions.catalogue import KINDS
 
+        header = ("name", "family", "what it does")
         rows = [(kind.name, str(kind.family), kind.summary) for kind in KINDS.values()]
         if sheet is not None:
             for path in _contact_sheets(task, data_root, sheet):
                 print(path, file=sys.stderr)
     else:
         from anytime_bench import registry
+        from anytime_bench.cli.titles import titled
 
-        origins = getattr(registry, what).origins()
-        rows = [(o.name, o.file or f"{o.distribution} {o.version}", o.target) for o in origins]
+        header = ("name", "title", "origin")
+        rows = [
+            (o.name, title, o.file or f"{o.distribution} {o.version}".strip() or "this process")
+            for o, title in titled(getattr(registry, what))
+        ]
     if as_json:
-        print(json.dumps([dict(zip(("name", "origin", "detail"), row, strict=True)) for row in rows]))
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows]))
         return
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    for name, origin, detail in rows:
-        print(f"{name:<{widths[0]}}  {origin:<{widths[1]}}  {detail}")
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header) - 1)]
+    for row in (header, *rows):
+        print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
 
 
 @app.command()

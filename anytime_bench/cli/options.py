@@ -65,9 +65,11 @@ def load_plugins(plugins: list[str] | None) -> None:
     """Import every ``--plugin`` and register what it defines."""
     if plugins:
         from anytime_bench.methods.plugins import load_plugin
+        from anytime_bench.runs.guard import guarded
 
-        for plugin in plugins:
-            load_plugin(plugin)
+        with guarded():
+            for plugin in plugins:
+                load_plugin(plugin)
 
 
 def require_folder(results: Path) -> None:

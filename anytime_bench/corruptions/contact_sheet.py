@@ -6,6 +6,7 @@ return the path they wrote. Draws are those of the evaluation: same seed, image 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anytime_bench.corruptions import KINDS, corrupt
+from anytime_bench.files import write_atomically
 from anytime_bench.tasks.task import TaskCard
 
 
@@ -76,8 +78,6 @@ def _picture(image: Tensor, task: TaskCard) -> NDArray[np.uint8]:
 def _sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]], names: Sequence[str], columns: Sequence[str], title: str, path: Path
 ) -> Path:
-    from matplotlib.figure import Figure
-
     cell = 0.95
     # Room for the names on the left and for title and columns on top, in inches.
     left, top, gap = 1.45, 0.62, 0.05
@@ -101,9 +101,8 @@ def _sheet(
 
 
 def write_png(figure: Figure, path: Path) -> Path:
-    """Written beside and moved into place, so that an interrupted run leaves no half-written picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=150)
-    part.replace(path)
+    """The figure as PNG, whole or not at all."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_atomically(path, picture.getvalue())
     return path

@@ -138,6 +138,6 @@ def method_class(name: str) -> tuple[type[Method], Origin, str | None]:
 
 
 def load_method(name: str, **config: Any) -> Method:
-    """A method by name with its options, checked: ``load_method("cascaded_td", lam=0.5)``."""
+    """A method by name with its options, checked: ``load_method("two_exits", width=32)``."""
     target, _, variant = method_class(name)
     return target(build_options(name, target, config, variant))

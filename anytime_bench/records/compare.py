@@ -79,9 +79,10 @@ def _side(path: Path) -> list[tuple[Path, Record]]:
     if not kept:
         raise UserError(f"'{path}' holds no record with results.")
     if len({row_key(record) for _, record in kept}) > 1:
-        names = sorted({record.method.name for _, record in kept})
+        rows = {row_key(record): record.method for _, record in kept}
+        names = sorted(f"{method.name} {method.options}" for method in rows.values())
         raise UserError(
-            f"'{path}' holds records of {len(names)} methods or option sets ({', '.join(names)}). "
+            f"'{path}' holds records of {len(names)} methods, option sets or recipes: {'; '.join(names)}. "
             "Give one record, or a folder with the seeds of one method."
         )
     seeds = [record.training.seed for _, record in kept if record.training]

@@ -1,6 +1,7 @@
-"""Keep a plugin from ending the process without a word, and from going on in two processes.
+"""Keep a plugin from ending the process without a word, from going on in two processes, and from moving it.
 
-``sys.exit(0)`` or ``os._exit(0)`` in a plugin would end a run with status 0 and no record; a ``fork`` would write two.
+``sys.exit(0)`` or ``os._exit(0)`` in a plugin would end a run with status 0 and no record, a ``fork`` would write two
+records, and after ``os.chdir`` a relative ``--out`` would lie elsewhere.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import NoReturn
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Inside, ``os._exit`` raises ``SystemExit`` as ``sys.exit`` does, and a forked child ends where the block ends."""
-    owner, leave = os.getpid(), os._exit
+    """Inside, ``os._exit`` raises ``SystemExit`` as ``sys.exit`` does; a forked child ends where the block ends.
+
+    The working directory is afterwards what it was before.
+    """
+    owner, leave, folder = os.getpid(), os._exit, _working_directory()
 
     def raise_instead(status: int = 0) -> NoReturn:
         if os.getpid() != owner:
@@ -29,3 +33,12 @@ def guarded() -> Iterator[None]:
         os._exit = leave
         if os.getpid() != owner:
             leave(1)
+        if folder is not None and _working_directory() != folder:
+            os.chdir(folder)
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None

@@ -113,8 +113,8 @@ class Plan:
 def resolve(name: str, recipe: Mapping[str, Any], overrides: Overrides = ()) -> ResolvedMethod:
     """Find a method, merge its configuration, and do the same for the method whose weights it takes.
 
-    An override of an option that only the weights source has (``lam=0.5`` for ``product_of_experts/...``) is the
-    source's.
+    An override of an option that only the weights source has (``lam=0.5`` for a wrapper of a method with ``lam``) is
+    the source's.
     """
     target, origin, variant = method_class(name)
     values = parsed_overrides(overrides)

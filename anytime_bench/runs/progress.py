@@ -87,13 +87,14 @@ def progress(
 
 
 def _lines(title: str, total: float, console: Console) -> Steps:
-    tenth, printed = -1, 0.0
+    tenth, printed, estimated = -1, 0.0, False
 
     def show(share: float, title: str, note: str) -> None:
-        nonlocal tenth, printed
-        waited = steps.passed - printed
-        if int(10 * share) > tenth or waited > (EVERY if printed else FIRST_LINE):
-            tenth, printed = int(10 * share), steps.passed
+        nonlocal tenth, printed, estimated
+        reached = int(10 * share + 1e-9)
+        due = steps.passed > (printed + EVERY if estimated else FIRST_LINE)
+        if reached > tenth or (due and steps.left is not None):
+            tenth, printed, estimated = reached, steps.passed, estimated or steps.left is not None
             text = f"{title} {100 * share:3.0f} %  {steps.times()}  {note}"
             console.print(text.rstrip(), soft_wrap=True, markup=False)
 

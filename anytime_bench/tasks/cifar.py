@@ -16,10 +16,12 @@ from anytime_bench.tasks.task import Split, Task, make_task
 
 
 def read_cifar10(data_root: Path | None, argument: str) -> Task:
+    """CIFAR-10, 32x32 colour, 10 classes."""
     return _read("cifar10", "CIFAR-10", "CIFAR10", data_root)
 
 
 def read_cifar100(data_root: Path | None, argument: str) -> Task:
+    """CIFAR-100, 32x32 colour, 100 classes."""
     return _read("cifar100", "CIFAR-100", "CIFAR100", data_root)
 
 

@@ -30,6 +30,7 @@ PER_CLASS = {"train": 5_000, "test": 1_000}
 
 
 def read(data_root: Path | None, argument: str) -> Task:
+    """CIFAR-10 as JPEG of quality 75, 32x32 colour, 10 classes."""
     root = data_root if data_root is not None else Path("data")
     archive = root / ARCHIVE if root.is_dir() else root
     if (root / "train").is_dir() and (root / "test").is_dir():

@@ -11,7 +11,10 @@ from anytime_bench.tasks.task import Split, Task, make_task
 
 
 def read(data_root: Path | None, argument: str) -> Task:
-    """The set has no official test split here: a fixed, seeded, stratified 60/15/25 split is part of the task."""
+    """Digits, 8x8 grey, 10 classes: comes with scikit-learn.
+
+    The set has no official test split here: a fixed, seeded, stratified 60/15/25 split is part of the task.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

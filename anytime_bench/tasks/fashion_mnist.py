@@ -43,6 +43,7 @@ FILES = {
 
 
 def read(data_root: Path | None, argument: str) -> Task:
+    """Fashion-MNIST, 28x28 grey, 10 classes."""
     folder = _folder(data_root)
     arrays = {name: _read_idx(folder, name) for name in FILES}
     official = Split(arrays["train-images-idx3-ubyte"][:, None], arrays["train-labels-idx1-ubyte"].astype(np.int64))

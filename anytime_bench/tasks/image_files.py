@@ -17,8 +17,9 @@ DEFAULT_SIZE = 64
 
 
 def read_tiny_imagenet(data_root: Path | None, argument: str) -> Task:
-    """Tiny-ImageNet (200 classes, 64x64) from the official folder ``tiny-imagenet-200``.
+    """Tiny-ImageNet, 64x64 colour, 200 classes.
 
+    Read from the official folder ``tiny-imagenet-200``.
     The official test labels are not public: the 10,000 official validation images are the test split, and a
     tenth of the training images the validation split.
     """
@@ -49,7 +50,7 @@ def read_tiny_imagenet(data_root: Path | None, argument: str) -> Task:
 
 
 def read_image_folder(data_root: Path | None, argument: str) -> Task:
-    """A user's own images: ``image_folder:PATH`` or ``image_folder:PATH@SIZE``.
+    """Images of your own: image_folder:PATH or image_folder:PATH@SIZE.
 
     ``PATH/train/<class>/*`` and ``PATH/test/<class>/*`` (and ``PATH/val/<class>/*``, else a tenth of train), or just
     ``PATH/<class>/*``, of which a fixed quarter becomes the test split. Images of uneven size are resized so that

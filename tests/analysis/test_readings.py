@@ -24,10 +24,10 @@ analyse.mount(app)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two seeds of a method and three serial nets; difficulty belongs to the image."""
+    """Two seeds of a method and three reference nets; difficulty belongs to the image."""
     folder = tmp_path_factory.mktemp("store")
     for seed in (0, 1, 2):
-        generated.save(folder, "serial_ce", seed=seed, skill=0.6)
+        generated.save(folder, "plain", seed=seed, skill=0.6)
     for seed in (0, 1):
         generated.save(folder, "quick", seed=seed)
     return folder
@@ -50,20 +50,20 @@ def outcome(*arguments):
 # --- typicality
 
 
-def test_references_are_the_serial_nets_of_other_seeds(quick):
+def test_references_are_the_reference_nets_of_other_seeds(quick):
     for one, expected in zip(quick, ([1, 2], [0, 2]), strict=True):
         found = readings.find_references(one)
         assert [record.training.seed for _, record in found] == expected
-        assert {record.method.name for _, record in found} == {"serial_ce"}
+        assert {record.method.name for _, record in found} == {"plain"}
 
 
-def test_a_whole_store_as_reference_gives_its_serial_nets(root, quick):
+def test_a_whole_store_as_reference_gives_its_reference_nets(root, quick):
     assert readings.find_references(quick[0], [root]) == readings.find_references(quick[0])
 
 
 def test_of_one_seed_the_latest_reference_counts(tmp_path):
-    generated.save(tmp_path, "serial_ce", seed=1, skill=0.2, created="2026-01-01T00:00:00Z")
-    late = generated.save(tmp_path, "serial_ce", seed=1, skill=0.8, created="2026-02-01T00:00:00Z")
+    generated.save(tmp_path, "plain", seed=1, skill=0.2, created="2026-01-01T00:00:00Z")
+    late = generated.save(tmp_path, "plain", seed=1, skill=0.8, created="2026-02-01T00:00:00Z")
     one = readings.load_answers([generated.save(tmp_path, "quick", seed=0)])[0]
     assert [path for path, _ in readings.find_references(one)] == [late.resolve()]
 
@@ -90,16 +90,16 @@ def test_without_references_the_command_that_makes_one_is_told(tmp_path):
     path = generated.save(tmp_path, "quick", seed=0)
     one = readings.load_answers([path])[0]
     told, _ = readings.read_typicality(one, readings.find_references(one))
-    command = f"anytime-bench run --method serial_ce --task digits --seed 1 --out {tmp_path.resolve()}"
+    command = f"anytime-bench run --method plain --task digits --seed 1 --out {tmp_path.resolve()}"
     assert told.endswith("\n  " + command)
     # The record such a command writes is found.
-    generated.save(tmp_path, "serial_ce", seed=1)
+    generated.save(tmp_path, "plain", seed=1)
     assert len(readings.find_references(one)) == 1
 
 
 def test_references_of_the_same_seed_or_of_other_images_are_refused(tmp_path, quick):
-    same = generated.save(tmp_path, "serial_ce", seed=0)
-    other = generated.save(tmp_path, "serial_ce", seed=1, task="fashion_mnist")
+    same = generated.save(tmp_path, "plain", seed=0)
+    other = generated.save(tmp_path, "plain", seed=1, task="fashion_mnist")
     with pytest.raises(UserError, match="none of the 2 records is of another seed than 0"):
         readings.find_references(quick[0], [same, other])
 

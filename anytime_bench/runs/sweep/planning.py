@@ -24,6 +24,7 @@ from anytime_bench.harness.environment import capture
 from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import PROTOCOL_VERSION, finite
+from anytime_bench.runs.guard import guarded
 from anytime_bench.runs.plan import (
     ResolvedMethod,
     of_reference,
@@ -43,9 +44,13 @@ from anytime_bench.training.recipes import recipe_for
 def plan_sweep(grid: Grid) -> SweepPlan:
     """Resolve every run of ``grid``, look for its record, and lay out the jobs for the rest."""
     for plugin in grid.plugins:
-        load_plugin(plugin)
+        with guarded():
+            load_plugin(plugin)
     planner = _Planner(grid, pick_device(grid.device))
-    cells = [planner.cell(*cell) for cell in grid.cells()]
+    cells = []
+    for cell in grid.cells():
+        with guarded():
+            cells.append(planner.cell(*cell))
     return SweepPlan(cells, planner.jobs, planner.warnings)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anytime_bench.errors import UserError, message
+from anytime_bench.runs.guard import guarded
 from anytime_bench.runs.sweep.existing import finished_record
 from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd
 
@@ -126,11 +127,13 @@ def _work(job: Job, report: Report) -> JobEnd:
     if job.threads:
         torch.set_num_threads(job.threads)
     for plugin in job.plugins:
-        load_plugin(plugin)
-    plan = make_plan(
-        job.method, load_task(job.task, job.data_root), seed=job.seed, overrides=job.overrides, device=job.device,
-        out=job.out, resume=job.resume, recipe=job.recipe, data_root=job.data_root, command=job.command,
-    )  # fmt: skip
+        with guarded():
+            load_plugin(plugin)
+    with guarded():
+        plan = make_plan(
+            job.method, load_task(job.task, job.data_root), seed=job.seed, overrides=job.overrides, device=job.device,
+            out=job.out, resume=job.resume, recipe=job.recipe, data_root=job.data_root, command=job.command,
+        )  # fmt: skip
     # The log on standard output.
     display = Display(Console(width=100, highlight=False), on_training_step=on_step)
     display.plan(plan)
