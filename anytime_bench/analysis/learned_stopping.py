@@ -1,90 +1,28 @@
-"""Stopping by a small GRU that reads the trace, as in the source paper: "is the current answer already the final one?"
+"""What the trace GRU knows about stopping, beside the confidence rule: accuracy at equal cost, and who knows best.
 
-The GRU sees, exit by exit, the log-odds of the confidence, the squared norm of the probabilities and whether the answer
-has just changed; it says how probable it is that the answer will not change any more. It learns from one half of the
-validation split; the other half sets the thresholds; the test split is only judged. CPU only, seeded, deterministic for
-one torch version and processor, some seconds; results are therefore kept apart from scores that repeat on any machine.
-Source: Iuzzolino et al., NeurIPS 2021 (metacognition of stopping).
+The rule itself is ``scores/trace_gru.py``. It learns from one half of the validation split; the other half sets the
+thresholds of both rules; the test split is only judged. CPU only, seeded, deterministic for one torch version and
+processor, some seconds; results are therefore kept apart from scores that repeat on any machine.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from anytime_bench.scores import stopping
 from anytime_bench.scores.confidence import auroc
 from anytime_bench.scores.curve import check_cost
+from anytime_bench.scores.stopping_contract import Answers
+from anytime_bench.scores.trace_gru import TraceGru, answer_is_final, stop_probabilities, train
 from anytime_bench.trace.answers import Trace, TraceError
 
 Floats = NDArray[np.float64]
 
-HIDDEN = 16
-STEPS = 200
-BATCH = 512
-LEARNING_RATE = 0.02
 BUDGETS = (25, 50, 75, 100)
-
-
-def stopping_features(trace: Trace) -> Floats:
-    """What the GRU reads, ``(E, N, 3)``: log-odds of confidence, squared norm, 1 where the answer has just changed."""
-    confidence = np.clip(trace.confidence.astype(np.float64), 1e-3, 1 - 1e-3)
-    changed = np.zeros(trace.predictions.shape)
-    changed[1:] = trace.predictions[1:] != trace.predictions[:-1]
-    return np.stack([special.logit(confidence), trace.squared_norm.astype(np.float64), changed], axis=2)
-
-
-def answer_is_final(trace: Trace) -> NDArray[np.bool_]:
-    """Whether exit k's answer is the last exit's answer, ``(E, N)``: the GRU's target."""
-    return trace.predictions == trace.predictions[-1]
-
-
-def stop_probabilities(train: Trace, *others: Trace, seed: int = 0) -> list[Floats]:
-    """Fit the GRU on ``train`` and give its probability of "final already" on each other trace, ``(E, N)`` each."""
-    import torch
-    from torch import nn
-
-    class Reader(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gru = nn.GRU(3, HIDDEN)
-            self.head = nn.Linear(HIDDEN, 1)
-
-        def forward(self, features: torch.Tensor) -> torch.Tensor:
-            return self.head(self.gru(features)[0])[..., 0]
-
-    features = torch.from_numpy(stopping_features(train))
-    targets = torch.from_numpy(answer_is_final(train)).double()
-    mean, spread = features.mean(dim=(0, 1)), features.std(dim=(0, 1)) + 1e-3
-    batches = np.random.default_rng([seed, 0x6E0])
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # One thread: sums in one order, hence the same bits whatever the machine is set to.
-        torch.set_num_threads(1)
-        try:
-            # In float64, so that another processor's rounding does not move an image across a threshold.
-            reader = Reader().double()
-            optimiser = torch.optim.Adam(reader.parameters(), lr=LEARNING_RATE)
-            for _ in range(STEPS):
-                chosen = torch.from_numpy(batches.integers(0, train.num_samples, min(BATCH, train.num_samples)))
-                logits = reader((features[:, chosen] - mean) / spread)
-                # The last exit is final by definition and teaches nothing.
-                loss = nn.functional.binary_cross_entropy_with_logits(logits[:-1], targets[:-1, chosen])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            with torch.inference_mode():
-                return [
-                    reader((torch.from_numpy(stopping_features(other)) - mean) / spread).sigmoid().numpy()
-                    for other in others
-                ]
-        finally:
-            torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -99,16 +37,14 @@ class Learned:
 
 def learn(test: Trace, val: Trace, seed: int = 0) -> Learned:
     """Fit the GRU on one half of ``val``. Raises ``TraceError`` where there is nothing to fit or to decide."""
-    if val.num_samples < 4:
-        raise TraceError(f"val_labels: expected at least 4 validation images to fit on, got {val.num_samples}")
     if test.num_exits != val.num_exits:
         raise TraceError(f"val_predictions: expected {test.num_exits} exits as on the test split, got {val.num_exits}")
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
-    half = val.num_samples // 2
-    order = np.random.default_rng([seed, 0x4A1F]).permutation(val.num_samples)
-    fit = subset(val, order[half:])
-    return Learned(fit, *stop_probabilities(subset(val, order[:half]), fit, test, seed=seed))
+    rule = TraceGru()
+    first, fit = rule.halves(val)
+    weights = train(first, seed)
+    return Learned(fit, stop_probabilities(weights, Answers.of(fit)), stop_probabilities(weights, Answers.of(test)))
 
 
 def learned_stopping(
@@ -150,9 +86,3 @@ def learned_stopping(
             "auroc": [float(value) if np.isfinite(value) else None for value in areas],
         }
     return results
-
-
-def subset(trace: Trace, chosen: NDArray[np.intp]) -> Trace:
-    """The trace of the ``chosen`` images."""
-    kept = {each.name: getattr(trace, each.name) for each in fields(Trace) if each.name != "num_classes"}
-    return replace(trace, **{name: values[..., chosen] for name, values in kept.items() if values is not None})

@@ -192,19 +192,30 @@ def batch_thresholds(confidence: ArrayLike, q_grid: ArrayLike = BATCH_Q, *, as_p
 
 
 def _batch_thresholds(val: NDArray, order: Exits, q: float, as_published: bool) -> Floats:
-    exits, images = val.shape
-    fractions = q ** np.arange(1, exits + 1)
-    wanted = np.floor(images * fractions / fractions.sum()).astype(int)
+    fractions = q ** np.arange(1, len(val) + 1)
+    return share_thresholds(val, fractions / fractions.sum(), order=order, as_published=as_published)
+
+
+def share_thresholds(
+    score: NDArray, shares: Floats, *, order: Exits | None = None, as_published: bool = False
+) -> Floats:
+    """One threshold per exit ``(E,)`` at which the share ``shares[k]`` of the images leaves at exit k.
+
+    ``score (E, N)`` is high where an image should leave; ``order`` are its images, highest first, if known.
+    """
+    exits, images = score.shape
+    ranked = np.argsort(-score, axis=1, kind="stable") if order is None else order
+    wanted = np.floor(images * shares).astype(int)
     thresholds = np.full(exits, NOBODY)
     thresholds[-1] = EVERYBODY
     left = np.zeros(images, dtype=bool)
     for k in range(exits - 1):
-        staying = order[k][~left[order[k]]]
+        staying = ranked[k][~left[ranked[k]]]
         if wanted[k] > 0 and len(staying) >= wanted[k]:
-            thresholds[k] = val[k, staying[wanted[k] - 1]]
+            thresholds[k] = score[k, staying[wanted[k] - 1]]
         elif wanted[k] > 0 and not as_published:
             thresholds[k] = EVERYBODY
-        left |= val[k] >= thresholds[k]
+        left |= score[k] >= thresholds[k]
     return thresholds
 
 

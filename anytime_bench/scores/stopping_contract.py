@@ -85,10 +85,14 @@ class FittedRule(ABC):
             leave[np.asarray(self.stop(answers.until(k), setting), dtype=bool)] = k
         return leave
 
+    def exits_at(self, answers: Answers, settings: Sequence[float]) -> Sequence[Exits]:
+        """``exits`` for several settings: where what they share is worth computing once."""
+        return [self.exits(answers, setting) for setting in settings]
+
     def curve(self, trace: Trace, cost: ArrayLike) -> Curve:
         """What each setting gives on a split; ``cost (E,)`` is cumulative."""
         costs, index, answers = check_cost(cost), np.arange(trace.num_samples), Answers.of(trace)
-        leaves = [checked_exits(self, answers, setting) for setting in self.settings]
+        leaves = checked_exits(self, answers, self.settings)
         accuracy = [trace.correct[leave, index].mean(dtype=np.float64) for leave in leaves]
         return Curve(np.array(accuracy), np.array([costs[leave].mean() for leave in leaves]))
 
@@ -103,12 +107,28 @@ class StoppingRule(ABC):
     def fit(self, val: Trace, cost: Floats) -> FittedRule:
         """The rule for a network whose exits cost ``cost (E,)``, fitted on the validation split."""
 
+    def calibration(self, val: Trace) -> Trace:
+        """The part of the validation split on which the spending of budgets is fitted: all of it."""
+        return val
+
 
 class LearnedRule(StoppingRule):
     """A rule with weights of its own: learned once, stored beside the trace, read ever after.
 
-    ``learn`` may take seconds and need torch; ``fit_learned`` must need neither. Weights are small arrays by name.
+    ``learn`` may take seconds and need torch; ``fit_learned`` must need neither. Weights are small arrays by name. The
+    first half of the validation images, in an order of their own, is learned from; budgets are spent on the other half.
     """
+
+    def halves(self, val: Trace) -> tuple[Trace, Trace]:
+        """What is learned from, and what thresholds and budgets are fitted on."""
+        if val.num_samples < 4:
+            raise TraceError(f"val_labels: expected at least 4 validation images to fit on, got {val.num_samples}")
+        half = val.num_samples // 2
+        order = np.random.default_rng([0, 0x4A1F]).permutation(val.num_samples)
+        return val.subset(order[:half]), val.subset(order[half:])
+
+    def calibration(self, val: Trace) -> Trace:
+        return self.halves(val)[1]
 
     @abstractmethod
     def learn(self, val: Trace, cost: Floats) -> dict[str, NDArray[Any]]:
@@ -133,9 +153,13 @@ class Thresholds(FittedRule):
         return np.asarray(self.sureness(answers)[-1] >= setting)
 
     def exits(self, answers: Answers, setting: float) -> Exits:
-        sure = self.sureness(answers) >= setting
-        sure[-1] = True
-        return sure.argmax(axis=0)
+        return self.exits_at(answers, [setting])[0]
+
+    def exits_at(self, answers: Answers, settings: Sequence[float]) -> Sequence[Exits]:
+        sureness = self.sureness(answers)
+        sure = np.stack([sureness >= setting for setting in settings])  # (T, K, N)
+        sure[:, -1] = True
+        return list(sure.argmax(axis=1))
 
     def curve(self, trace: Trace, cost: ArrayLike) -> Curve:
         # The same numbers as by asking for every setting, from one histogram.
@@ -143,12 +167,14 @@ class Thresholds(FittedRule):
         return Curve(swept.accuracy, swept.cost)
 
 
-def checked_exits(fitted: FittedRule, answers: Answers, setting: float) -> Exits:
-    """``fitted.exits``, or ``TraceError`` where a rule names exits that there are not."""
+def checked_exits(fitted: FittedRule, answers: Answers, settings: Sequence[float]) -> list[Exits]:
+    """``fitted.exits_at``, or ``TraceError`` where a rule names exits that there are not."""
     exits, images = answers.shape
-    leave = np.asarray(fitted.exits(answers, setting))
-    if leave.shape != (images,) or leave.min(initial=0) < 0 or leave.max(initial=0) >= exits:
-        raise TraceError(
-            f"stopping rule {type(fitted).__name__}: expected {images} exits in 0..{exits - 1}, got shape {leave.shape}"
-        )
-    return leave.astype(np.intp, copy=False)
+    leaves = [np.asarray(leave) for leave in fitted.exits_at(answers, settings)]
+    for leave in leaves:
+        if leave.shape != (images,) or leave.min(initial=0) < 0 or leave.max(initial=0) >= exits:
+            raise TraceError(
+                f"stopping rule {type(fitted).__name__}: expected {images} exits in 0..{exits - 1}, "
+                f"got shape {leave.shape}"
+            )
+    return [leave.astype(np.intp, copy=False) for leave in leaves]

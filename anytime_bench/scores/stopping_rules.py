@@ -16,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.registry import Registry
 from anytime_bench.scores.curve import check_cost
+from anytime_bench.scores.eenet import EENet
 from anytime_bench.scores.simple_rules import BudgetedBatch, Collision, Confidence, Patience, RiskControl
 from anytime_bench.scores.stopping_contract import Answers, FittedRule, StoppingRule, checked_exits
+from anytime_bench.scores.trace_gru import TraceGru
 from anytime_bench.trace.answers import Trace
 
 Floats = NDArray[np.float64]
@@ -25,7 +27,15 @@ Floats = NDArray[np.float64]
 #: In percent of the reference's full cost.
 BUDGETS = (25, 50, 75, 100)
 
-_BUILTIN: tuple[type[StoppingRule], ...] = (Confidence, Collision, Patience, BudgetedBatch, RiskControl)
+_BUILTIN: tuple[type[StoppingRule], ...] = (
+    Confidence,
+    Collision,
+    Patience,
+    BudgetedBatch,
+    RiskControl,
+    TraceGru,
+    EENet,
+)
 
 RULES = Registry("anytime_bench.stopping", "stopping rule", {rule.name: rule for rule in _BUILTIN})
 
@@ -65,25 +75,31 @@ def at_budgets(
 
     A rule that cannot spend as much keeps its most expensive setting.
     """
-    costs, answers = check_cost(cost), Answers.of(test)
+    costs, index = check_cost(cost), np.arange(test.num_samples)
     spends = fitted.curve(val, costs).cost
-    order = np.argsort(spends, kind="stable")
-    sorted_spends, index = spends[order], np.arange(test.num_samples)
+    mixtures = [_mixture(fitted.settings, spends, budget) for budget in budgets]
+    settings = list(dict.fromkeys(setting for mixture in mixtures if mixture for setting in mixture[:2]))
+    leaves = dict(zip(settings, checked_exits(fitted, Answers.of(test), settings), strict=True)) if settings else {}
     results: list[AtBudget | None] = []
-    for budget in budgets:
-        after = int(np.searchsorted(sorted_spends, budget, side="right"))
-        if after == 0:
+    for mixture in mixtures:
+        if mixture is None:
             results.append(None)
             continue
-        low = int(order[after - 1])
-        high = int(order[min(after, len(order) - 1)])
-        gap = spends[high] - spends[low]
-        weight = float((budget - spends[low]) / gap) if gap > 0 else 0.0
+        low, high, weight = mixture
         expected, spent = np.zeros(test.num_samples), 0.0
-        for setting, share in ((fitted.settings[low], 1 - weight), (fitted.settings[high], weight)):
-            if share:
-                leave = checked_exits(fitted, answers, setting)
-                expected += share * test.correct[leave, index]
-                spent += share * float(costs[leave].mean())
-        results.append(AtBudget(expected, spent, (fitted.settings[low], fitted.settings[high]), weight))
+        for setting, share in ((low, 1 - weight), (high, weight)):
+            expected += share * test.correct[leaves[setting], index]
+            spent += share * float(costs[leaves[setting]].mean())
+        results.append(AtBudget(expected, spent, (low, high), weight))
     return results
+
+
+def _mixture(settings: Sequence[float], spends: Floats, budget: float) -> tuple[float, float, float] | None:
+    """Two settings and the weight of the second that spend ``budget``, given what each setting spends ``(T,)``."""
+    order = np.argsort(spends, kind="stable")
+    after = int(np.searchsorted(spends[order], budget, side="right"))
+    if after == 0:
+        return None
+    low, high = int(order[after - 1]), int(order[min(after, len(order) - 1)])
+    gap = spends[high] - spends[low]
+    return settings[low], settings[high], float((budget - spends[low]) / gap) if gap > 0 else 0.0

@@ -27,7 +27,7 @@ Of more than ``MANY`` images, whose rounding averages out, logarithms keep 8 sig
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,11 @@ class Trace:
     def accuracy(self) -> NDArray[np.float64]:
         """Accuracy per exit in [0, 1], ``(E,)``."""
         return self.correct.mean(axis=1, dtype=np.float64)
+
+    def subset(self, images: NDArray[np.intp]) -> Trace:
+        """The trace of the given images, in their order."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "num_classes"}
+        return replace(self, **{name: table[..., images] for name, table in arrays.items() if table is not None})
 
     @classmethod
     def from_logits(cls, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Trace:

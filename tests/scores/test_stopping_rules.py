@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from anytime_bench.errors import UserError
-from anytime_bench.scores import stopping
+from anytime_bench.scores import stopping, trace_gru
+from anytime_bench.scores.eenet import FittedEENet
 from anytime_bench.scores.risk_control import losses_by_threshold, safe_threshold
-from anytime_bench.scores.stopping_contract import Answers, FittedRule, StoppingRule
+from anytime_bench.scores.stopping_contract import Answers, FittedRule, LearnedRule, StoppingRule
 from anytime_bench.scores.stopping_rules import RULES, at_budgets, register_stopping_rule, stopping_rules
 from anytime_bench.trace.answers import Trace, TraceError
 
@@ -130,3 +131,44 @@ def test_a_rule_that_names_exits_there_are_not_is_refused() -> None:
 
     with pytest.raises(TraceError, match=r"expected 300 exits in 0\.\.4"):
         Beyond().curve(TEST, COST)
+
+
+def test_the_gru_in_numpy_is_the_one_that_was_trained() -> None:
+    import torch
+
+    learned = trace_gru.train(VAL)
+    gru, head = torch.nn.GRU(3, trace_gru.HIDDEN).double(), torch.nn.Linear(trace_gru.HIDDEN, 1).double()
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        getattr(gru, f"{name}_l0").data = torch.from_numpy(learned[name]).double()
+    head.weight.data, head.bias.data = (
+        torch.from_numpy(learned["head_weight"])[None].double(),
+        torch.from_numpy(learned["head_bias"]).double(),
+    )
+    seen = (trace_gru.features(Answers.of(TEST)) - learned["mean"]) / learned["spread"]
+    with torch.inference_mode():
+        expected = head(gru(torch.from_numpy(seen))[0])[..., 0].sigmoid().numpy()
+    np.testing.assert_allclose(trace_gru.stop_probabilities(learned, Answers.of(TEST)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["trace_gru", "eenet"])
+def test_what_was_learned_and_stored_decides_as_before(name: str) -> None:
+    rule = stopping_rules()[name]
+    assert isinstance(rule, LearnedRule)
+    learned = rule.learn(VAL, COST)
+    assert sum(values.nbytes for values in learned.values()) < 10_000
+    fitted, directly = rule.fit_learned(VAL, COST, learned), rule.fit(VAL, COST)
+    for setting in fitted.settings:
+        np.testing.assert_array_equal(
+            fitted.exits(Answers.of(TEST), setting), directly.exits(Answers.of(TEST), setting)
+        )
+    first, other = rule.halves(VAL)
+    assert first.num_samples + other.num_samples == VAL.num_samples
+    assert rule.calibration(VAL).num_samples == other.num_samples
+
+
+def test_eenet_spends_about_the_budget_that_it_learned_for(fitted: FittedRule) -> None:
+    if not isinstance(fitted, FittedEENet):
+        return
+    rule = stopping_rules()["eenet"]
+    spent = fitted.curve(rule.calibration(VAL), COST).cost
+    np.testing.assert_allclose(spent, fitted.settings, rtol=0.15)
