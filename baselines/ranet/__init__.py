@@ -1,0 +1,1 @@
+"""Resolution-adaptive networks."""
