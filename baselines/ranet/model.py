@@ -25,6 +25,7 @@ Shapes: images ``(B, D, H, W)``, maps ``(B, C, H / 2^s, W / 2^s)`` at scale s, l
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import ClassVar
 
 import torch
@@ -150,10 +151,7 @@ class RANet(AnytimeModel):
         """Logits ``(B, classes)`` of exit k without the classifiers before it."""
         if not 0 <= k < self.num_exits:
             raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
-        for classifier, x in zip(self.classifiers, self._maps(images), strict=False):
-            if classifier is self.classifiers[k]:
-                break
-        return classifier(x)
+        return self.classifiers[k](next(islice(self._maps(images), k, None)))
 
     def _maps(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """The map that each exit's classifier reads; blocks are computed when an exit needs them."""
@@ -207,9 +205,9 @@ def _check(
     for name, count in {"base": base, "step": step, "channels": channels, "growth": growth}.items():
         if count < 1:
             raise ValueError(f"{name} is {count}; expected at least 1")
-    if scales[0] != 1 or any(b < a for a, b in zip(scales, scales[1:], strict=False)):
+    if scales[0] != 1 or any(b < a for a, b in pairwise(scales)):
         raise ValueError(f"scales is {list(scales)}; expected numbers that begin with 1 and do not fall")
-    if any(b <= a for a, b in zip(blocks, blocks[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(blocks)):
         raise ValueError(f"blocks is {list(blocks)}; expected more in each sub-network than in the one before")
     for count, fused in zip(scales[1:], blocks, strict=False):
         if fused < count - 1:

@@ -133,9 +133,7 @@ class CascadedViT(AnytimeModel):
     def _run(self, images: Tensor) -> LazyStream:
         return LazyStream(self, lanes_for(images, self.length, forks=self.schedule == "parallel"))
 
-    def _answers(
-        self, inputs: Iterable[Tensor | None], run: LazyStream
-    ) -> Generator[Tensor, Tensor | None, None]:
+    def _answers(self, inputs: Iterable[Tensor | None], run: LazyStream) -> Generator[Tensor, Tensor | None, None]:
         for k, images in enumerate(inputs):
             keep = yield self.head(run.advance(images), k)
             if keep is not None:
@@ -222,4 +220,3 @@ class LazyStream:
             for name in ("arrived", "source", "residual", "base", "added", "sum"):
                 setattr(state, name, select(getattr(state, name)))
             state.ready = self.lanes.mark()
-

@@ -33,8 +33,8 @@ class ViTExitsOptions(ViTOptions):
 class CascadedViTOptions(ViTOptions):
     """``schedule`` "parallel" or "serial"; ``heads`` "single" (one readout for all exits) or "multi".
 
-    ``loss``: "td" for TD(lambda) with ``lam``, by default 0.5 for the parallel and 1 for the serial schedule; "last" for
-    cross-entropy at the last exit alone, which trains the plain ViT.
+    ``loss``: "td" for TD(lambda) with ``lam``, by default 0.5 for the parallel and 1 for the serial schedule; "last"
+    for cross-entropy at the last exit alone, which trains the plain ViT.
     """
 
     schedule: str = "parallel"
