@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from itertools import islice, pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -155,10 +155,11 @@ class RANet(AnytimeModel):
 
     def _maps(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """The map that each exit's classifier reads; blocks are computed when an exit needs them."""
-        starts, coarser = list(self._initial_maps(images)), []
+        starts = list(self._initial_maps(images))
+        coarser: list[Tensor] = []  # what each block of the sub-network before has made
         for h, subnetwork in enumerate(self.subnetworks):
             x, own = starts[self.starts[h]], []
-            for i, block in enumerate(subnetwork):
+            for i, block in enumerate(cast(nn.ModuleList, subnetwork)):
                 x = block(x, coarser[i] if i < len(coarser) else None)
                 own.append(x)
                 if (h, i) in self.exits:

@@ -7,6 +7,7 @@ Shapes: images ``(B, D, H, W)``, logits ``(E, B, C)``, labels ``(B,)``. Options 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ from anytime_bench.tasks.task import TaskCard
 from baselines.cascade.td import check_lam, td_loss
 from baselines.vit.cascade import CascadedViT
 from baselines.vit.exits import ViTExits
-from baselines.vit.network import ViTOptions, create_vit
+from baselines.vit.network import ViTOptions, create_vit, decay_groups
 
 _TICKS = "One tick for the embedding and one per branch of the residual stream (attention or MLP), two to a block; "
 
@@ -67,6 +68,10 @@ class ViTWithExits(Method):
     def build(self, task: TaskCard) -> AnytimeModel:
         return ViTExits(create_vit(self.config, task), self.config.every)
 
+    def parameter_groups(self, model: AnytimeModel) -> list[dict[str, Any]]:
+        """Positions and prefix tokens are never decayed."""
+        return decay_groups(model)
+
 
 class CascadedViTMethod(Method):
     """A Vision Transformer whose branches are delayed by a step each, trained with TD(lambda)."""
@@ -100,6 +105,10 @@ class CascadedViTMethod(Method):
             raise UserError("loss=last trains no early head: use heads=single, or loss=td.")
         check_lam(self.lam)
         return CascadedViT(create_vit(self.config, task), self.config.schedule, self.config.heads)
+
+    def parameter_groups(self, model: AnytimeModel) -> list[dict[str, Any]]:
+        """Positions and prefix tokens are never decayed."""
+        return decay_groups(model)
 
     @property
     def lam(self) -> float:

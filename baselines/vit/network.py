@@ -20,7 +20,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -83,16 +83,15 @@ def create_vit(options: ViTOptions, task: TaskCard) -> VisionTransformer:
         raise UserError(f"pool is '{options.pool}'; expected 'token', 'avg', or '' for that of '{name}'.")
     if options.pool == "token" and not own.has_class_token:
         raise UserError(f"pool=token: '{name}' has no class token. Use pool=avg, or leave pool out.")
-    pool = {"global_pool": options.pool} if options.pool else {}
-    network = timm.create_model(
+    further: dict[str, Any] = {**shape, "global_pool": options.pool} if options.pool else dict(shape)
+    network: Any = timm.create_model(
         name,
         pretrained=False,
         num_classes=task.num_classes,
         in_chans=task.shape[0],
         img_size=tuple(task.shape[1:]),
         weight_init="jax",
-        **shape,
-        **pool,
+        **further,
     )
     if options.weights:
         timm_backbones.load_weights(network, options.weights)
@@ -118,7 +117,8 @@ def patch_size(given: int, own: int, image: Sequence[int]) -> int:
 
 def heads_of(network: VisionTransformer) -> int:
     """Attention heads in a block."""
-    return next(module.num_heads for module in network.blocks.modules() if hasattr(module, "num_heads"))
+    blocks: list[Any] = list(network.blocks.modules())
+    return next(module.num_heads for module in blocks if hasattr(module, "num_heads"))
 
 
 def embed(network: VisionTransformer, images: Tensor) -> Tensor:
@@ -127,21 +127,28 @@ def embed(network: VisionTransformer, images: Tensor) -> Tensor:
     return network.norm_pre(tokens)
 
 
-def read_out(network: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Logits ``(B, classes)``: final norm, pool, linear layer."""
-    return network.forward_head(network.norm(tokens))
+def read_out(network: nn.Module, tokens: Tensor) -> Tensor:
+    """Logits ``(B, classes)`` of a ``VisionTransformer`` or one of ``readouts``: final norm, pool, linear layer."""
+    vit = cast(VisionTransformer, network)
+    return vit.forward_head(vit.norm(tokens))
 
 
 def readouts(network: VisionTransformer, count: int) -> nn.ModuleList:
     """``count`` further readouts of the same form for ``read_out``, their linear layers at 0 as the network's own."""
-    bare = copy.deepcopy(network)
+    bare: Any = copy.deepcopy(network)
     bare.patch_embed, bare.norm_pre, bare.blocks = nn.Identity(), nn.Identity(), nn.Sequential()
     bare.cls_token = bare.reg_token = bare.pos_embed = None
-    copies = [copy.deepcopy(bare) for _ in range(count)]
-    for readout in copies:
-        nn.init.zeros_(readout.head.weight)
-        nn.init.zeros_(readout.head.bias)
-    return nn.ModuleList(copies)
+    nn.init.zeros_(bare.head.weight)
+    nn.init.zeros_(bare.head.bias)
+    return nn.ModuleList(copy.deepcopy(bare) for _ in range(count))
+
+
+def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The parameters of ``model`` for the optimiser: positions and prefix tokens, which are offsets, without decay."""
+    named = list(model.named_parameters())
+    offsets = [p for name, p in named if name.rpartition(".")[2] in ("pos_embed", "cls_token", "reg_token")]
+    others = [p for _, p in named if not any(p is offset for offset in offsets)]
+    return [{"params": others}, {"params": offsets, "weight_decay": 0.0}]
 
 
 def branches(network: VisionTransformer) -> list[Callable[[Tensor], Tensor]]:

@@ -13,8 +13,8 @@ from anytime_bench.training.recipes import recipe_for
 #: The shapes of the tasks that have a recipe for the CPU; digits has one recipe for all machines.
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10_jpeg": (3, 32, 32)}
 ROWS = [
-    "blt", "boostnet", "boostnet/sdn", "ensemble/last", "ensemble/mean", "msdnet", "sdn", "sdn/mixed", "serial_ce",
-    "serial_td", "serial_td_multihead", "ztw",
+    "blt", "boostnet", "boostnet/sdn", "ensemble/last", "ensemble/mean", "msdnet", "ranet", "sdn", "sdn/mixed",
+    "serial_ce", "serial_td", "serial_td_multihead", "vit_exits", "vit_exits/deit_tiny_patch16_224", "ztw",
 ]  # fmt: skip
 
 
@@ -38,3 +38,11 @@ def test_the_ladder_reaches_from_a_fraction_to_twice_the_reference(task):
     assert macs("static/b1w50", task, "macs") / reference < 0.06
     assert macs("static/b8w100", task, "macs") == reference
     assert 2 < macs("static/b8w150", task, "macs") / reference < 2.5
+
+
+@pytest.mark.parametrize("task", SHAPES)
+def test_the_cascaded_vits_plain_pass_is_as_large_and_its_run_is_four_and_a_half_of_them(task):
+    reference, plain = macs("serial_ce", task, "macs_prefix"), macs("cascaded_vit", task, "macs_prefix")
+    assert 0.5 <= plain / reference <= 2
+    assert plain == pytest.approx(macs("vit_exits", task, "macs_prefix"), rel=1e-3)
+    assert macs("cascaded_vit", task, "macs") == pytest.approx(4.5 * plain, rel=0.05)  # (L + 1) / 2 for L = 8
