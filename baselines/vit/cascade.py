@@ -18,8 +18,9 @@ are.
 
 Two executors give the same numbers. ``forward`` goes branch by branch: for a still image the input of branch l takes l
 distinct values, and all of them go through the branch in one batch. ``stream`` goes step by step and leaves alone what
-did not change; on a GPU the branches of one step run side by side. Work: sum of l x cost_l, which is (L+1)/2 plain
-passes for the parallel schedule, one for the serial one.
+did not change; on a GPU the branches of one step run side by side. Work: sum of l x cost_l, about (L+1)/2 plain passes,
+for the parallel schedule and one plain pass for the serial one. The longest chain of operators to exit L is that of a
+plain pass in both.
 
 Shapes: images ``(B, D, H, W)``, frames ``(F, B, D, H, W)``, tokens ``(B, T, C)``, of n distinct steps ``(n, B, T, C)``;
 logits ``(E, B, classes)``, E = L + 1.
@@ -28,7 +29,7 @@ logits ``(E, B, classes)``, E = L + 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -144,17 +145,19 @@ class CascadedViT(AnytimeModel):
 class BranchState:
     """What a branch remembers from step to step."""
 
-    arrived: Tensor | None = None  # in_l(k-1)
-    ready: Any = None  # the point of the main line after which a lane can read it
     source: Tensor | None = None  # what the residual was computed of
     residual: Tensor | None = None
-    base: Tensor | None = None  # the two tensors of the last sum, and the sum
+    base: Tensor | None = None  # the two tensors of the last sum, and the sum: what the next branch saw
     added: Tensor | None = None
     sum: Tensor | None = None
 
 
 class LazyStream:
-    """A run of a cascade, step by step; a tensor that is the same object as before has not changed."""
+    """A run of a cascade, step by step; a tensor that is the same object as before has not changed.
+
+    What the branches see is made at the next step, when they are asked for, and each starts as soon as its own input
+    is there. The answer adds all residuals at once, so that it waits for no chain of L additions.
+    """
 
     def __init__(self, model: CascadedViT, lanes: Lanes | None = None) -> None:
         self.model = model
@@ -168,39 +171,27 @@ class LazyStream:
     def advance(self, images: Tensor | None = None) -> Tensor:
         """The stream's end ``(B, T, C)`` at the next step; ``images (B, D, H, W)`` where they are new."""
         self.step += 1
-        pending = {number: self._launch(number) for number in self._stale()}
+        pending = [] if self.embedded is None else self._launch(self.embedded)
         if images is not None:
             self.embedded = embed(self.model.network, images if self.kept is None else images[self.kept])
-        tokens = self.embedded
-        assert tokens is not None, "the first step needs images"
-        for number, state in enumerate(self.states, 1):
-            if tokens is not state.arrived:
-                state.arrived, state.ready = tokens, self.lanes.mark()
-            if number in pending:
-                state.residual = self.lanes.join(pending[number])
-            tokens = self._add(state, tokens, self.step >= self.model.start(number))
-        return tokens
+        assert self.embedded is not None, "the first step needs images"
+        for state, residual in pending:
+            state.residual = self.lanes.join(residual)
+        residuals = [state.residual for state in self.states if state.residual is not None]
+        return torch.stack([self.embedded, *residuals]).sum(0) if residuals else self.embedded
 
-    def _stale(self) -> list[int]:
-        """Branches 1..L that count at this step and whose input of the step before has not been through them."""
-        return [
-            number
-            for number, state in enumerate(self.states, 1)
-            if self.step >= self.model.start(number) and state.arrived is not state.source
-        ]
-
-    def _launch(self, number: int) -> Any:
-        state, branch = self.states[number - 1], self.branches[number - 1]
-        state.source = state.arrived
-        assert state.source is not None
-        return self.lanes.launch(number - 1, state.ready, branch, state.source)
-
-    def _add(self, state: BranchState, tokens: Tensor, counts: bool) -> Tensor:
-        if not counts or state.residual is None:
-            return tokens
-        if state.sum is None or tokens is not state.base or state.residual is not state.added:
-            state.base, state.added, state.sum = tokens, state.residual, tokens + state.residual
-        return state.sum
+    def _launch(self, tokens: Tensor) -> list[tuple[BranchState, Any]]:
+        """Start the branches that count now, on the stream of the step before as far as they have not seen it."""
+        pending = []
+        for number, (branch, state) in enumerate(zip(self.branches, self.states, strict=True), 1):
+            if self.step >= self.model.start(number) and tokens is not state.source:
+                state.source = tokens
+                pending.append((state, self.lanes.launch(number - 1, self.lanes.mark(), branch, tokens)))
+            if state.residual is not None:
+                if state.sum is None or tokens is not state.base or state.residual is not state.added:
+                    state.base, state.added, state.sum = tokens, state.residual, tokens + state.residual
+                tokens = state.sum
+        return pending
 
     def keep(self, mask: Tensor) -> None:
         """Go on with the samples where ``mask (B,)`` is true, B being the samples still in the run."""
@@ -217,6 +208,5 @@ class LazyStream:
 
         self.embedded = select(self.embedded)
         for state in self.states:
-            for name in ("arrived", "source", "residual", "base", "added", "sum"):
-                setattr(state, name, select(getattr(state, name)))
-            state.ready = self.lanes.mark()
+            for entry in fields(state):
+                setattr(state, entry.name, select(getattr(state, entry.name)))

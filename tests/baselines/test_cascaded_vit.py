@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from anytime_bench.harness.cost import count_costs
+from anytime_bench.harness.operator_recording import operator_graph
+from anytime_bench.harness.schedule import span
 from anytime_bench.methods.contract import Progress
 from anytime_bench.tasks.task import TaskCard
 from baselines.cascade.td import td_loss
@@ -148,15 +150,17 @@ def test_the_schedules_agree_where_both_have_all_that_they_need() -> None:
 @torch.no_grad()
 def test_the_parallel_schedule_is_jacobis_iteration_and_settles_branch_by_branch() -> None:
     model = built(depth=3)
-    x, run, streams = images_for(model), LazyStream(model), []
+    x, run = images_for(model), LazyStream(model)
+    seen = []  # per step, what each branch's residual was computed of: the stream of the step before
     for k in range(model.num_exits):
         run.advance(x if k == 0 else None)
-        streams.append([state.arrived for state in run.states])
+        seen.append([state.source for state in run.states])
     for number in range(1, model.length + 1):
         settled = model.plain(x, number - 1)  # what the plain network's branch sees
-        gaps = [gap(stream[number - 1], settled) for stream in streams]
+        gaps = [gap(sources[number - 1], settled) for sources in seen[1:]]
         assert all(g <= 1e-12 for g in gaps[number - 1 :])
         assert number == 1 or gaps[number - 2] > 1e-6
+        assert len({id(sources[number - 1]) for sources in seen[number:]}) == 1  # and is then computed no more
 
 
 @pytest.mark.parametrize("schedule", ["parallel", "serial"])
@@ -184,6 +188,20 @@ def test_macs_per_exit_equal_a_count_by_hand(schedule: str) -> None:
     assert costs.macs_prefix[-1] == plain
     assert costs.macs_prefix[1] == start + steps[0] + head
     assert costs.ticks == tuple(range(1, length + 2))
+
+
+@pytest.mark.parametrize("schedule", ["parallel", "serial"])
+def test_the_longest_chain_to_an_exit_is_its_costliest_branches_and_to_the_last_a_plain_pass(schedule: str) -> None:
+    model = built(torch.float32, depth=3, schedule=schedule)
+    graph = operator_graph(model, images_for(model, batch=1))
+    tokens, width = 5, 12
+    start, head = 4 * 16 * 3 * width, width * 3
+    attention, mlp = tokens * 4 * width**2 + 2 * tokens**2 * width, 8 * tokens * width**2
+    branches = [attention, mlp] * 3
+    for k, chain in enumerate(span(graph, graph.macs)):
+        # A chain passes branches in their order, one a step; the serial schedule has no others than the first k.
+        longest = sum(sorted(branches)[len(branches) - k :] if schedule == "parallel" else branches[:k])
+        assert chain == start + longest + head
 
 
 def test_nothing_runs_before_the_first_answer_is_asked_for() -> None:
