@@ -240,6 +240,11 @@ class BoardRow(Model):
     environment: dict[str, Any]
     records: list[RecordFacts]
 
+    @property
+    def anchor(self) -> str:
+        """Where the row's record is on a page: stable while its first record is."""
+        return f"row-{self.records[0].record[:12]}"
+
 
 class Pair(Model):
     """AUC@1 of row ``a`` less that of row ``b`` on the ranking axis, and what may be said of ``a``."""

@@ -1,10 +1,10 @@
 """The leaderboard: a pure function from a store of records to files, and the check that the files are its image.
 
-``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, one figure per axis (PNG and SVG), and a page
-``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``; ``check`` rebuilds them in memory and compares bytes.
-Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and pages also depend on the
-libraries that draw them, whose versions they name; where those differ from the ones at hand, ``check`` compares the
-digest of the drawn data, which every such file carries.
+``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (PNG, SVG, PDF), a page
+``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``, and ``<out>/index.html`` over all; ``check`` rebuilds them
+in memory and compares bytes. Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and
+pages also depend on the libraries that draw them, whose versions they name; where those differ from the ones here,
+``check`` compares the digest of the drawn data, which every such file carries.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from anytime_bench.files import safe_name, write_atomically
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
+from anytime_bench.leaderboard.index import index_page
 from anytime_bench.leaderboard.page import board_page
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.entries import Group, groups, read_entries
 from anytime_bench.records.stamp import read_stamp
 
 PAGES = "anytime_bench.pages"
+#: Where records lie from the boards' folder in a repository of results.
+RECORDS = "../results"
 
 Progress = Callable[[str, int, int], None]
 
@@ -81,9 +84,19 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
 
 def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
     """Every generated file, relative to the leaderboards' folder, with its bytes."""
+    placed_boards: list[Placed] = []
     for placed in boards(results, on_progress):
         yield from render(placed)
-    yield from pages(results, on_progress)
+        placed_boards.append(placed)
+    beside = []
+    for path, text in pages(results, on_progress):
+        yield path, text
+        beside.append(path.name)
+    if placed_boards:
+        yield (
+            Path("index.html"),
+            index_page([(each.stem, each.board) for each in placed_boards], beside, RECORDS).encode(),
+        )
 
 
 def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:
@@ -153,7 +166,7 @@ def _difference(path: Path, stored: bytes, rebuilt: bytes) -> Finding:
 
 
 def _stale(out: Path, expected: set[Path]) -> list[Path]:
-    named = [out / f"{entry.name}.md" for entry in entry_points(group=PAGES)]
+    named = [out / "index.html", *(out / f"{entry.name}.md" for entry in entry_points(group=PAGES))]
     return sorted(
         path
         for path in [*out.glob("*/*"), *(path for path in named if path.is_file())]

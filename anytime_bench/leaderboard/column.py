@@ -1,4 +1,8 @@
-"""What a column is, what its values may be, and how they are written."""
+"""What a column of a table is: a name, a title, how its value is read off a line, and how it is written.
+
+A value is a number, an ``Estimate``, a text, or ``Missing`` with the reason. ``tables`` names the tables that show the
+column, ``csv`` being the file of all columns of a row.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,10 @@ Better = Literal["high", "low", ""]
 
 @dataclass(frozen=True)
 class Missing:
-    """No value, and why; an empty reason where the value simply does not exist."""
+    """No value, and why; ``text`` is what stands in the cell."""
 
     reason: str = ""
+    text: str = NONE
 
 
 Value = float | int | str | Estimate | Missing | None

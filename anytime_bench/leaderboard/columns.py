@@ -1,9 +1,7 @@
 """The one list of columns: every table of CSV, Markdown and page is a choice from ``COLUMNS``. A new one is one entry.
 
 A column reads one *line* of a table. Each kind of table has its lines (``tables.KINDS``): a row of the board, one of
-its exits, one real stop, one way of following frames; ``line.row`` is always the ``BoardRow`` it belongs to. A value is
-a number, an ``Estimate``, a text, or ``Missing`` with the reason. ``tables`` names the tables that show the column,
-``csv`` being the file of all columns of a row.
+its exits, one real stop, one mode of changing frames; ``line.row`` is always the ``BoardRow`` it belongs to.
 """
 
 from __future__ import annotations
@@ -56,17 +54,18 @@ def _area(board: Board, horizon: float) -> Callable[[AxisScores], Value]:
     def read(scores: AxisScores) -> Value:
         if scores.cost[0] >= horizon:
             within = "H" if horizon == 1 else f"{horizon:g} H"
-            return Missing(f"no answer within {within}: the first one costs {scores.cost[0]:.3g} x H")
+            return Missing(f"its first answer costs {scores.cost[0]:.3g} x H", f"no answer within {within}")
         return scores.curve[place]
 
     return read
 
 
-def _auc(horizon: float, table: str) -> Each:
+def _auc(horizon: float, table: str, only_ranking: bool = False) -> Each:
     def column(board: Board, axis: str) -> Column:
+        tables = ("csv",) if only_ranking and axis != board.ranking.axis else (table, "csv")
         title, read = f"AUC@{horizon:g} {AXES[axis].title}", _area(board, horizon)
         return Column(f"auc_{horizon:g}_{axis}", title, lambda line: _scores(line, axis, read), PERCENT,
-                      (table, "csv"), "high", "mean accuracy (%) when the deadline is uniform on [0, "
+                      tables, "high", "mean accuracy (%) when the deadline is uniform on [0, "
                       f"{horizon:g} x the reference's full cost]")  # fmt: skip
 
     return Each(shown_axes, column)
@@ -79,27 +78,28 @@ def _time_to(board: Board, item: tuple[str, int]) -> Column:
         reached = scores.time_to.get(str(percent))
         return Missing("no accuracy of the reference is known") if reached is None else _reach(reached)
 
-    shown = ("horizons", "csv") if axis == board.ranking.axis else ("csv",)
+    shown = ("reached", "csv") if axis == board.ranking.axis else ("csv",)
     return Column(f"time_to_{percent}_{axis}", f"{percent} % at", lambda line: _scores(line, axis, read), TIMES, shown,
                   "low", "cost at which that share of the reference's final accuracy is reached")  # fmt: skip
 
 
 def _reach(reached: Reach) -> Value:
     if reached.value is None or reached.low is None:
-        return Missing("never")
+        return Missing("its last exit is less accurate", "never")
     return Estimate(value=reached.value, low=reached.low, high=math.inf if reached.high is None else reached.high)
 
 
 def _regret(board: Board, axis: str) -> Column:
-    shown = ("horizons", "csv") if axis == board.ranking.axis else ("csv",)
+    shown = ("reached", "csv") if axis == board.ranking.axis else ("csv",)
     return Column(f"regret_{axis}", f"Regret {AXES[axis].title}", lambda line: _scores(line, axis, lambda s: s.regret),
                   PERCENT_2, shown, "low", "mean points behind the best row at each deadline up to H")  # fmt: skip
 
 
 def _cost(which: str, place: int, table: str) -> Each:
     def column(board: Board, axis: str) -> Column:
-        return Column(f"{which}_{axis}", f"{which.capitalize()} answer, {AXES[axis].title}",
-                      lambda line: _scores(line, axis, lambda scores: scores.cost[place]), DIGITS_3, (table, "csv"),
+        shown = (table, "csv") if axis in board.shown_axes[:3] else ("csv",)
+        return Column(f"{which}_{axis}", f"{which.capitalize()} answer {AXES[axis].title}",
+                      lambda line: _scores(line, axis, lambda scores: scores.cost[place]), DIGITS_3, shown,
                       "low", "multiples of the reference's full answer")  # fmt: skip
 
     return Each(shown_axes, column)
@@ -171,7 +171,7 @@ def _at_exit(name: str, title: str, form: Form, better: Better, meaning: str) ->
 
 def _quality(name: str, title: str, better: Better, meaning: str) -> Column:
     return Column(
-        name, title, lambda line: getattr(line.row.quality[line.k], name), DIGITS_3, ("exits",), better, meaning
+        name, title, lambda line: getattr(line.row.quality[line.k], name), DIGITS_3, ("quality",), better, meaning
     )
 
 
@@ -183,7 +183,7 @@ def _milliseconds(board: Board, item: tuple[str, str]) -> Column:
         return getattr(seconds[line.k], percentile) if seconds else Missing("not measured")
 
     title = f"{AXES[clock].title}, ms, {percentile}"
-    return Column(f"{clock}_{percentile}", title, read, MILLISECONDS, ("exits",), "low",
+    return Column(f"{clock}_{percentile}", title, read, MILLISECONDS, ("quality",), "low",
                   "until this exit answers, every earlier answer given")  # fmt: skip
 
 
@@ -191,8 +191,8 @@ def _kinds(board: Board) -> list[str]:
     return list(dict.fromkeys(kind for row in board.rows if row.noise for kind in row.noise.persistent))
 
 
-def _modes(board: Board) -> list[str]:
-    return list(dict.fromkeys(m for row in board.rows if row.noise for line in row.noise.moving for m in line.modes))
+def _policies(board: Board) -> list[str]:
+    return list(dict.fromkeys(moving.policy for row in board.rows if row.noise for moving in row.noise.moving))
 
 
 def _noise(line: Any, read: Callable[[Any], Value]) -> Value:
@@ -210,21 +210,21 @@ def _kind(board: Board, kind: str) -> Column:
     return Column(f"noise_left_{kind}", kind.replace("_", " "), read, PERCENT, ("noise", "csv"), "high")  # fmt: skip
 
 
-def _mode(board: Board, mode: str) -> Column:
-    title, _, numbers = mode.partition("_")
-    if title == "transient":
-        title = "a new frame each tick" if numbers == "1" else f"a new frame every {numbers} ticks"
-    else:
-        title = mode.replace("_", " ")
-    return Column(f"noise_left_{mode}", title, lambda line: line.part.modes.get(mode, Missing("not measured")), PERCENT,
-                  ("moving",), "high")  # fmt: skip
+def _policy(board: Board, policy: str) -> Column:
+    """Under the mode of changing frames that the line is about."""
+
+    def read(line: Any) -> Value:
+        left = {moving.policy: moving.modes for moving in line.row.noise.moving}.get(policy, {})
+        return left.get(line.part) or Missing(line.row.noise.near_chance or "it cannot follow frames in this way")
+
+    return Column(f"noise_left_{policy}", policy.replace("_", " "), read, PERCENT, ("moving",), "high")
 
 
 def _mce(line: Any) -> Value:
     return _noise(line, lambda noise: noise.mce or Missing("the reference's own row was not examined under noise"))
 
 
-ALL = ("ranking", "horizons", "added", "costs", "behaviour", "stops", "noise", "moving", "csv")
+ALL = ("ranking", "horizons", "reached", "added", "pairs", "costs", "behaviour", "stops", "noise", "moving", "csv")
 BEHAVIOUR = ("behaviour", "csv")
 
 QUALITY: tuple[tuple[str, str, Better, str], ...] = (
@@ -240,13 +240,13 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("rank", "Rank", lambda line: str(line.row.place or ""), TEXT, ("csv",)),
     Column("method", "Method", lambda line: line.row.method, TEXT, ("csv",)),
     Column("label", "Method", lambda line: line.row.label, TEXT, ALL),
-    Column("exit", "Exit", lambda line: line.k, COUNT, ("exits",)),
+    Column("exit", "Exit", lambda line: line.k, COUNT, ("exits", "quality")),
     Column("final", "Final %", lambda line: line.row.final, PERCENT, ("ranking", "csv"), "high",
            "accuracy of the last exit on the test split"),
     _auc(1, "ranking"),
-    _auc(0.5, "horizons"),
+    _auc(0.5, "horizons", only_ranking=True),
     _auc(2, "horizons"),
-    _auc(4, "horizons"),
+    _auc(4, "horizons", only_ranking=True),
     _place("first"),
     _place("last"),
     Each(lambda board: [(axis, percent) for axis in board.shown_axes for percent in (50, 90, 95, 99)], _time_to),
@@ -289,7 +289,7 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("improvable", "Hindsight %", lambda line: line.row.behaviour.improvable[line.k], PERCENT, ("exits",), "low",
            "share of this exit's errors that an earlier exit had right"),
     *(_quality(name, title, better, meaning) for name, title, better, meaning in QUALITY),
-    Column("top5", "Top-5 %", lambda line: line.row.quality[line.k].top5, PERCENT, ("exits",), "high"),
+    Column("top5", "Top-5 %", lambda line: line.row.quality[line.k].top5, PERCENT, ("quality",), "high"),
     Each(lambda board: [(clock, p) for clock in timed() if clock in board.axes for p in ("p50", "p90", "p99")],
          _milliseconds),
     _cost("first", 0, "costs"),
@@ -330,8 +330,7 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("mce", "mCE", _mce, TIMES, ("noise", "csv"), "low",
            "mean over kinds of error / the reference's error on the same kind"),
     Each(_kinds, _kind),
-    Column("policy", "Policy", lambda line: line.part.policy.replace("_", " "), TEXT, ("moving",)),
-    Each(_modes, _mode),
+    Each(_policies, _policy),
     Column("seeds", "Seeds", lambda line: len(line.row.seeds), COUNT, ("ranking", "csv")),
     Column("n", "Test images", lambda line: line.row.n, COUNT, ("csv",)),
     Column("reported", "Reported %", lambda line: line.row.reported, PERCENT_2, ("ranking", "csv"), "high",

@@ -250,7 +250,8 @@
   function open(index) {
     const row = data.rows[index], body = $("record-body");
     $("record-name").textContent = row.label;
-    body.replaceChildren(document.querySelector(`#row-${index} .record`).cloneNode(true));
+    body.replaceChildren(document.querySelector(`#${row.anchor} .record`).cloneNode(true));
+    history.replaceState(null, "", `#${row.anchor}`);
     dialog.showModal();
     dialog.scrollTop = 0;
     requestAnimationFrame(() => drawMinis(row, index, body.querySelector(".minis")));
@@ -287,6 +288,7 @@
     event.preventDefault();
     open(Number(link.dataset.row));
   });
+  dialog.addEventListener("close", () => history.replaceState(null, "", location.pathname));
   $("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
@@ -294,5 +296,10 @@
   addEventListener("resize", () => {
     if ((window.innerWidth < 760) !== narrow) { narrow = !narrow; draw(); }
   });
-  repaint();
+  function openAsked() {
+    const asked = data.rows.findIndex((row) => `#${row.anchor}` === location.hash);
+    if (asked >= 0 && !dialog.open) open(asked);
+  }
+  addEventListener("hashchange", openAsked);
+  repaint().then(openAsked);
 })();

@@ -8,6 +8,7 @@ equal inputs and libraries give equal bytes.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -22,7 +23,8 @@ from anytime_bench.files import write_atomically
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
-from anytime_bench.leaderboard.tables import KINDS, exits_table, meanings, table
+from anytime_bench.leaderboard.figures import board_figure, figure_names
+from anytime_bench.leaderboard.tables import KINDS, exit_tables, meanings, moving_tables, table
 from anytime_bench.leaderboard.text import legend, reference_sentence
 from anytime_bench.records.entries import Entry, groups
 from anytime_bench.records.stamp import stamp
@@ -31,6 +33,8 @@ from anytime_bench.trace.axes import AXES
 
 #: The curves that are drawn when the page opens; the others are one click away.
 SHOWN_FIRST = 10
+#: Libraries whose versions decide a page's bytes.
+LIBRARIES = ("altair", "vl-convert-python", "Jinja2", "matplotlib")
 
 
 def board_page(board: Board) -> str:
@@ -88,17 +92,18 @@ def flat(values: Mapping[str, Any]) -> list[str]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of this room, which escape whatever they are given."""
+    templates = Environment(
         loader=PackageLoader("anytime_bench.leaderboard", ""), autoescape=True, undefined=StrictUndefined
     )
-    environment.globals.update(flat=flat, meanings=meanings)
-    return environment
+    templates.globals.update(flat=flat, meanings=meanings)
+    return templates
 
 
 def _page(board: Board, title: str, heading: str, lead: str) -> str:
     rules = list(dict.fromkeys(rule for row in board.rows for rule in row.stopping if rule != "oracle"))
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         board=board,
         title=title,
         heading=heading,
@@ -109,11 +114,13 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         seeds=sorted({seed for row in board.rows for seed in row.seeds}),
         shown_first=SHOWN_FIRST,
         tables={name: table(board, name) for name in KINDS if name != "csv"},
-        exits=lambda place: exits_table(board, place),
+        exits=lambda place: exit_tables(board, place),
+        moving=moving_tables(board),
+        promise=_picture(board, "promise"),
         unranked=[row for row in board.rows if row.place is None],
-        stamp=stamp([title, lead, board.model_dump(mode="json")], "altair", "vl-convert-python", "Jinja2"),
-        css=_source("page.css"),
-        script=_source("page.js"),
+        stamp=stamp([title, lead, board.model_dump(mode="json")], *LIBRARIES),
+        css=source("page.css"),
+        script=source("page.js"),
         bundle=script_bundle(),
         spec=_embedded(curve_chart()),
         data=_embedded(_page_data(board)),
@@ -124,6 +131,7 @@ def _page_data(board: Board) -> dict[str, Any]:
     """What the script draws from: the curves, nothing that the page's tables already say."""
     rows = [
         {
+            "anchor": row.anchor,
             **row.model_dump(mode="json", include={"label", "seeds", "n", "accuracy", "accuracy_by_seed", "stopping"}),
             "axes": {axis: scores.model_dump(include={"cost", "cost_by_seed"}) for axis, scores in row.axes.items()},
         }
@@ -140,7 +148,16 @@ def _page_data(board: Board) -> dict[str, Any]:
     return {"chance": board.chance, "axis": board.ranking.axis, "axes": axes, "rows": rows}
 
 
-def _source(name: str) -> str:
+def _picture(board: Board, name: str) -> str:
+    """A figure of the board as a ``data:`` address; empty where the board has no data for it."""
+    if name not in figure_names(board):
+        return ""
+    ((_, drawn),) = board_figure(board, name, forms=["svg"])
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"
+
+
+def source(name: str) -> str:
+    """A file of this room as text."""
     return files("anytime_bench.leaderboard").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -1,20 +1,20 @@
 """The tables of a board as pandas frames: one line per row, exit, real stop or way of following frames.
 
 A frame has one column per value, and ``<name>_low`` and ``<name>_high`` beside it where the value has an interval; what
-is missing is NA. ``Table`` keeps the columns it was made with, so that any format can be written from it, and the
-reasons of what is missing.
+is missing is NA. ``Table`` keeps the columns it was made with, so that any format can be written from it, and what
+is missing with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from anytime_bench.leaderboard.board import Board, BoardRow
-from anytime_bench.leaderboard.column import NONE, Column, Missing
+from anytime_bench.leaderboard.column import Column, Missing
 from anytime_bench.leaderboard.columns import columns
 from anytime_bench.records.record import Estimate
 
@@ -53,7 +53,8 @@ def _pairs(board: Board) -> list[Line]:
 
 KINDS: dict[str, Kind] = {
     "ranking": Kind("Ranking", "", _rows),
-    "horizons": Kind("Other horizons", "Areas up to other multiples of H, and what is reached when.", _rows),
+    "horizons": Kind("Other horizons", "Areas up to other multiples of H.", _rows),
+    "reached": Kind("What is reached when", "On the ranking axis, in multiples of H.", _rows),
     "added": Kind(
         "What being anytime adds",
         "On the ranking axis, at H: against one fixed exit, the exits worth asking for, and static nets.",
@@ -83,12 +84,6 @@ KINDS: dict[str, Kind] = {
         "over images. mCE: mean over kinds of error over the reference's error.",
         lambda board: [line for line in _rows(board) if line.row.noise],
     ),
-    "moving": Kind(
-        "Changing frames",
-        "The same under noise that changes from frame to frame, mean over kinds. Every method sees the same frozen "
-        "frames; the policy says what it does with them.",
-        _parts(lambda row: row.noise.moving if row.noise else []),
-    ),
     "csv": Kind("All columns", "", _rows),
 }
 
@@ -103,13 +98,14 @@ class Table:
     columns: list[Column]
     frame: pd.DataFrame
     places: list[int]
-    reasons: dict[tuple[int, str], str]
+    missing: dict[tuple[int, str], Missing]
 
     def cell(self, line: int, column: Column) -> Cell:
         """One cell as a reader sees it."""
         value, low, high = (self._number(line, column.name + end) for end in ("", "_low", "_high"))
         if value is None:
-            return Cell(NONE, None, reason=self.reasons.get((line, column.name), ""))
+            missing = self.missing.get((line, column.name), Missing())
+            return Cell(missing.text, None, reason=missing.reason)
         interval = ""
         if low is not None and high is not None and high > low:
             interval = f"[{column.form.text(low)}, {column.form.text(high)}]"
@@ -138,23 +134,43 @@ def table(board: Board, name: str) -> Table:
     return make_table(name, kind.title, kind.about, columns(board, name), kind.lines(board))
 
 
-def exits_table(board: Board, place: int) -> Table:
-    """The exits of the row at ``place``."""
+def exit_tables(board: Board, place: int) -> list[Table]:
+    """What the exits of the row at ``place`` cost and give, and how sure and how quick they are."""
     row = board.rows[place]
     lines = [Line(row, place, k=k) for k in range(len(row.accuracy))]
-    return make_table("exits", f"Exits of {row.label}", "", columns(board, "exits"), lines)
+    titles = {"exits": f"Exits of {row.label}", "quality": f"Confidence and times of {row.label}"}
+    return [make_table(name, title, "", columns(board, name), lines) for name, title in titles.items()]
+
+
+def moving_tables(board: Board) -> list[Table]:
+    """What is left under noise that changes from frame to frame: one table per mode, one column per policy."""
+    rows = [line for line in _rows(board) if line.row.noise and line.row.noise.moving]
+    modes = dict.fromkeys(m for line in rows if line.row.noise for each in line.row.noise.moving for m in each.modes)
+    return [
+        make_table(
+            "moving", _mode_title(mode), "", columns(board, "moving"), [replace(line, part=mode) for line in rows]
+        )
+        for mode in modes
+    ]
+
+
+def _mode_title(mode: str) -> str:
+    kind, *numbers = mode.split("_")
+    if kind == "transient":
+        return "A new frame each tick" if numbers == ["1"] else f"A new frame every {numbers[0]} ticks"
+    return f"Noise from tick {numbers[0]} to {numbers[1]} only" if kind == "burst" else mode.replace("_", " ")
 
 
 def make_table(name: str, title: str, about: str, chosen: Sequence[Column], lines: Sequence[Line]) -> Table:
     """Read every column of every line once. A column that no line has a value in is left out, but for CSV files."""
     data: dict[str, Any] = {}
-    reasons: dict[tuple[int, str], str] = {}
+    missing: dict[tuple[int, str], Missing] = {}
     kept = []
     for column in chosen:
         values = [column.value(line) for line in lines]
         for place, value in enumerate(values):
             if isinstance(value, Missing):
-                reasons[place, column.name] = value.reason
+                missing[place, column.name] = value
         values = [None if isinstance(value, Missing) else value for value in values]
         if name != "csv" and all(value is None for value in values):
             continue
@@ -163,7 +179,7 @@ def make_table(name: str, title: str, about: str, chosen: Sequence[Column], line
         if any(isinstance(value, Estimate) for value in values):
             for end in ("low", "high"):
                 data[f"{column.name}_{end}"] = _array([getattr(value, end, None) for value in values])
-    return Table(name, title, about, kept, pd.DataFrame(data), [line.place for line in lines], reasons)
+    return Table(name, title, about, kept, pd.DataFrame(data), [line.place for line in lines], missing)
 
 
 def _array(values: Sequence[Any]) -> Any:

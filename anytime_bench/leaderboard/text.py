@@ -10,14 +10,13 @@ import json
 from html import escape
 
 from anytime_bench.leaderboard.board import Board
-from anytime_bench.leaderboard.column import NONE
 from anytime_bench.leaderboard.tables import Table, meanings, table
 from anytime_bench.records.record import finite
 from anytime_bench.trace.axes import AXES
 
 BUILD = "anytime-bench leaderboard build"
 #: The tables of a board's Markdown file, after the ranking.
-SHOWN = ("added", "horizons", "agreement", "costs", "stops", "behaviour", "noise")
+SHOWN = ("added", "horizons", "reached", "agreement", "costs", "stops", "behaviour", "noise")
 #: Characters that could begin markup in running text.
 MARKUP = "\\`*[]|~#"
 
@@ -91,8 +90,7 @@ def markdown_table(shown: Table) -> list[str]:
         cells = []
         for column in shown.columns:
             cell = shown.cell(line, column)
-            never = cell.text == NONE and cell.reason == "never"
-            cells.append(" ".join(part for part in ("never" if never else quoted(cell.text), cell.interval) if part))
+            cells.append(" ".join(part for part in (quoted(cell.text), cell.interval) if part))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -1,4 +1,4 @@
-"""The pages in a real browser: nothing is fetched, nothing complains, controls change what is drawn."""
+"""The page of a board in a real browser: nothing is fetched, nothing complains, controls change what is drawn."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import browser
+from playwright.sync_api import Browser, Page
 from support import generated_records as generated
+from support.browser import DRAWN, chromium, needs_browser, opened
 
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.build import boards
@@ -17,14 +18,8 @@ from anytime_bench.records import store
 from anytime_bench.records.stamp import read_stamp
 from anytime_bench.trace.noise import NoiseRun, pack
 
-needs_browser = pytest.mark.skipif(browser.BINARY is None, reason="needs Chromium: apt-get install chromium")
-
 LINES = "[...document.querySelectorAll('#chart .mark-line path')]"
-CHOOSE = (
-    "(() => {{ const s = document.getElementById('{}'); s.value = '{}';"
-    " s.dispatchEvent(new Event('change', {{bubbles: true}})); }})()"
-)
-DRAWN = "Number(document.getElementById('chart').dataset.drawn || 0)"
+RANKING = "section[aria-labelledby=ranking] table"
 
 
 def noise_arrays(images: int) -> dict[str, object]:
@@ -55,32 +50,34 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[browser.Browser]:
-    with browser.Browser() as opened:
-        yield opened
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture
-def tab(chromium: browser.Browser, page: Path) -> Iterator[browser.Browser]:
-    """The page, freshly opened on a desktop; afterwards nothing but the file was asked for and nobody complained."""
-    chromium.requests.clear()
-    chromium.complaints.clear()
-    chromium.open(page)
-    chromium.wait(f"{DRAWN} >= 1")
-    yield chromium
-    assert chromium.complaints == []
-    assert set(chromium.requests) == {page.resolve().as_uri()}
+def tab(browser: Browser, page: Path) -> Iterator[Page]:
+    """The page, freshly opened on a desktop."""
+    with opened(browser, page) as shown:
+        shown.wait_for_function(f"{DRAWN} >= 1")
+        yield shown
 
 
-def after(tab: browser.Browser, action: str) -> None:
+def after(tab: Page, action: str) -> None:
     """Do ``action`` in the page and wait until it was drawn."""
-    before = tab.run(DRAWN)
-    tab.run(action)
-    tab.wait(f"{DRAWN} > {before}")
+    before = tab.evaluate(DRAWN)
+    tab.evaluate(action)
+    tab.wait_for_function(f"{DRAWN} > {before}")
 
 
-def paths_drawn(tab: browser.Browser) -> list[str]:
-    return tab.run(f"{LINES}.map(p => p.getAttribute('d'))")
+def choose(tab: Page, select: str, value: str) -> None:
+    before = tab.evaluate(DRAWN)
+    tab.select_option(f"#{select}", value)
+    tab.wait_for_function(f"{DRAWN} > {before}")
+
+
+def paths_drawn(tab: Page) -> list[str]:
+    return tab.evaluate(f"{LINES}.map(p => p.getAttribute('d'))")
 
 
 def test_the_page_is_one_file_of_moderate_size_and_names_what_drew_it(page: Path) -> None:
@@ -93,185 +90,186 @@ def test_the_page_is_one_file_of_moderate_size_and_names_what_drew_it(page: Path
 
 
 @needs_browser
-def test_ten_curves_are_drawn_at_first(tab: browser.Browser) -> None:
+def test_ten_curves_are_drawn_at_first(tab: Page) -> None:
     assert len(paths_drawn(tab)) == 10
-    assert tab.run("document.querySelectorAll('#rows input').length") == 12
-    assert tab.run("document.querySelectorAll('#chart .mark-symbol path').length") >= 50
+    assert tab.locator("#rows input").count() == 12
+    assert tab.locator("#chart .mark-symbol path").count() >= 50
 
 
 @needs_browser
-@pytest.mark.parametrize("axis", ["ticks", "macs", "device_time"])
-def test_switching_the_axis_redraws_every_curve(tab: browser.Browser, axis: str) -> None:
+@pytest.mark.parametrize(
+    ("axis", "title"), [("ticks", "ticks ("), ("macs", "MACs ("), ("device_time", "device time (")]
+)
+def test_switching_the_axis_redraws_every_curve(tab: Page, axis: str, title: str) -> None:
     before = paths_drawn(tab)
     after(tab, f"document.querySelector('input[name=axis][value={axis}]').click()")
-    assert tab.run("document.getElementById('chart').dataset.axis") == axis
+    assert tab.get_attribute("#chart", "data-axis") == axis
     assert all(a != b for a, b in zip(before, paths_drawn(tab), strict=True))
-    title = tab.run("[...document.querySelectorAll('#chart text')].map(t => t.textContent).join(' ')")
-    assert {"ticks": "ticks (", "macs": "MACs (", "device_time": "device time ("}[axis] in title
+    assert title in " ".join(tab.locator("#chart text").all_text_contents())
 
 
 @needs_browser
-def test_a_logarithmic_scale_moves_the_curves(tab: browser.Browser) -> None:
+def test_a_logarithmic_scale_moves_the_curves(tab: Page) -> None:
     before = paths_drawn(tab)
     after(tab, "document.querySelector('input[name=scale][value=log]').click()")
     assert all(a != b for a, b in zip(before, paths_drawn(tab), strict=True))
 
 
 @needs_browser
-def test_filtering_by_method_and_seed_changes_what_is_drawn(tab: browser.Browser) -> None:
+def test_filtering_by_method_and_seed_changes_what_is_drawn(tab: Page) -> None:
     after(tab, "document.getElementById('none').click()")
     assert paths_drawn(tab) == []
-    assert "No method is chosen" in tab.run("document.getElementById('readout').textContent")
-    tab.run(
-        "(() => { const f = document.getElementById('find'); f.value = 'method_0';"
-        " f.dispatchEvent(new Event('input')); })()"
-    )
-    assert tab.run("[...document.querySelectorAll('#rows li')].filter(li => !li.hidden).length") == 9
+    assert "No method is chosen" in tab.inner_text("#readout")
+    tab.fill("#find", "method_0")
+    assert tab.locator("#rows li:visible").count() == 9
     after(tab, "document.getElementById('all').click()")
     mean = paths_drawn(tab)
     assert len(mean) == 9
-    after(tab, CHOOSE.format("seed", "each"))
+    choose(tab, "seed", "each")
     assert len(paths_drawn(tab)) == 45
-    after(tab, CHOOSE.format("seed", "1"))
+    choose(tab, "seed", "1")
     assert len(paths_drawn(tab)) == 9
     assert paths_drawn(tab) != mean
 
 
 @needs_browser
-def test_stopping_curves_can_be_drawn(tab: browser.Browser) -> None:
+def test_stopping_curves_can_be_drawn(tab: Page) -> None:
     before = paths_drawn(tab)
     for rule in ("confidence threshold", "budgeted batch", "patience"):
-        after(tab, CHOOSE.format("curve", rule))
+        choose(tab, "curve", rule)
         assert paths_drawn(tab) != before
-        assert tab.run("document.getElementById('chart').dataset.axis") == "macs"
-        assert tab.run("[...document.querySelectorAll('input[name=axis]')].every(box => box.disabled)")
+        assert tab.get_attribute("#chart", "data-axis") == "macs"
+        assert tab.locator("input[name=axis]:not([disabled])").count() == 0
 
 
 @needs_browser
-def test_hovering_tells_exit_cost_accuracy_and_interval(tab: browser.Browser) -> None:
-    spot = tab.run(
-        "(() => { const all = [...document.querySelectorAll('#chart .mark-symbol path')];"
-        "const box = all[all.length - 2].getBoundingClientRect();"
-        "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
-    )
-    tab.point(*spot)
-    tab.wait("document.querySelector('#vg-tooltip-element.visible')")
-    text = tab.run("document.getElementById('vg-tooltip-element').textContent")
-    for told in ("method", "exit", "cost", "accuracy", "95 % interval", "x the reference's latency"):
-        assert told in text
-    tab.point(5, 5)
+def test_hovering_shows_exit_cost_accuracy_and_interval(tab: Page) -> None:
+    tab.locator("#chart .mark-symbol path").nth(-2).hover(force=True)
+    tab.wait_for_selector("#vg-tooltip-element.visible")
+    text = tab.inner_text("#vg-tooltip-element")
+    for part in ("method", "exit", "cost", "accuracy", "95 % interval", "x the reference's latency"):
+        assert part in text
 
 
 @needs_browser
-def test_the_keyboard_walks_through_exits_and_methods(tab: browser.Browser) -> None:
-    readout = "document.getElementById('readout').textContent"
-    tab.run("document.getElementById('chart').focus()")
-    tab.press("ArrowRight", 39)
-    first = tab.run(readout)
+def test_the_keyboard_walks_through_exits_and_methods(tab: Page) -> None:
+    tab.focus("#chart")
+    tab.keyboard.press("ArrowRight")
+    first = tab.inner_text("#readout")
     assert "exit 0: accuracy" in first
     assert "95 % interval" in first
-    tab.press("ArrowRight", 39)
-    assert "exit 1: accuracy" in tab.run(readout)
-    tab.press("ArrowDown", 40)
-    assert tab.run(readout).split(",")[0] != first.split(",")[0]
-    tab.press("Escape", 27)
-    assert "arrow keys" in tab.run(readout)
+    tab.keyboard.press("ArrowRight")
+    assert "exit 1: accuracy" in tab.inner_text("#readout")
+    tab.keyboard.press("ArrowDown")
+    assert tab.inner_text("#readout").split(",")[0] != first.split(",")[0]
+    tab.keyboard.press("Escape")
+    assert "arrow keys" in tab.inner_text("#readout")
 
 
 @needs_browser
-def test_every_control_is_reached_by_the_tab_key(tab: browser.Browser) -> None:
+def test_every_control_is_reached_by_the_tab_key(tab: Page) -> None:
     reached = set()
-    tab.run("document.body.focus()")
     for _ in range(45):
-        tab.press("Tab", 9)
-        reached.add(
-            tab.run("document.activeElement.id || document.activeElement.name || document.activeElement.tagName")
-        )
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("(e => e.id || e.name || e.tagName)(document.activeElement)"))
     assert {
-        "theme",
-        "curve",
-        "axis",
-        "scale",
-        "seed",
-        "bands",
-        "chart",
-        "find",
-        "all",
-        "none",
-        "row",
-        "BUTTON",
-    } <= reached
+        "theme", "curve", "axis", "scale", "seed", "bands", "chart", "find", "all", "none", "row", "BUTTON",
+    } <= reached  # fmt: skip
 
 
 @needs_browser
-def test_the_table_sorts_by_any_column(tab: browser.Browser) -> None:
-    names = "[...document.querySelectorAll('table.sortable tbody')[0].rows].map(r => r.cells[1].textContent)"
-    before = tab.run(names)
-    tab.run("document.querySelectorAll('table.sortable th button')[2].click()")
-    by_final = tab.run(names)
-    finals = tab.run(
-        "[...document.querySelectorAll('table.sortable tbody')[0].rows].map(r => Number(r.cells[2].dataset.value))"
-    )
+def test_the_table_sorts_by_any_column(tab: Page) -> None:
+    def column(place: int) -> list[str]:
+        return tab.evaluate(
+            f"[...document.querySelector('{RANKING}').tBodies[0].rows].map(r => r.cells[{place}].dataset.value)"
+        )
+
+    labels = column(1)
+    tab.locator(f"{RANKING} th button").nth(2).click()
+    finals = [float(value) for value in column(2)]
     assert finals == sorted(finals, reverse=True)
-    assert sorted(by_final) == sorted(before)
-    tab.run("document.querySelectorAll('table.sortable th button')[1].click()")
-    assert tab.run(names) == sorted(before)
+    assert sorted(column(1)) == sorted(labels)
+    tab.locator(f"{RANKING} th button").nth(1).click()
+    assert column(1) == sorted(labels)
 
 
 @needs_browser
-def test_light_and_dark_follow_the_system_and_the_button(tab: browser.Browser, page: Path) -> None:
-    ground = "getComputedStyle(document.body).backgroundColor"
-    light = tab.run(ground)
-    stroke = f"{LINES}[0].getAttribute('stroke')"
-    light_stroke = tab.run(stroke)
-    after(tab, "document.getElementById('theme').click()")
-    dark = tab.run(ground)
-    assert dark != light
-    assert tab.run(stroke) != light_stroke
-    tab.open(page, dark=True)
-    tab.wait(f"{DRAWN} >= 1")
-    assert tab.run(ground) == dark
-
-
-@needs_browser
-def test_a_phone_shows_it_without_scrolling_sideways(tab: browser.Browser, page: Path) -> None:
-    tab.open(page, 390, 844)
-    tab.wait(f"{DRAWN} >= 1")
-    assert tab.run("document.documentElement.scrollWidth") <= 390
-    assert tab.run("document.querySelector('#chart svg').getBoundingClientRect().width") <= 390
-    tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert tab.run("document.documentElement.scrollWidth") <= 390
-
-
-@needs_browser
-def test_noise_provenance_and_environment_are_on_the_page(tab: browser.Browser) -> None:
-    text = tab.run("document.body.textContent")
-    shown = (
-        "Persistent noise",
-        "a new frame each tick",
-        "perlin",
+def test_a_row_opens_its_record_and_the_address_names_it(tab: Page, browser: Browser, page: Path) -> None:
+    tab.locator(f"{RANKING} a", has_text="noisy").click()
+    tab.wait_for_function("document.querySelector('#record .minis').dataset.drawn === '2'")
+    text = tab.inner_text("#record")
+    for part in (
         "it does not exist",
         "Made-up Methods",
+        "anytime-bench run noisy",
         "threads = 1",
-    )
-    for part in shown:
+        "MACs saved %",
+        "Stopping",
+    ):
         assert part in text
-    assert "another process used the device" in text
+    address = tab.url
+    assert "#row-" in address
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#record").is_visible()
+    assert "#" not in tab.url
+    with opened(browser, page) as again:
+        again.goto(address)
+        again.wait_for_selector("#record[open]")
+        assert again.inner_text("#record-name") == "noisy"
 
 
 @needs_browser
-def test_a_report_of_records_opens_too(chromium: browser.Browser, tmp_path: Path) -> None:
+def test_light_and_dark_follow_the_system_and_the_button(tab: Page, browser: Browser, page: Path) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(ground)
+    stroke = f"{LINES}[0].getAttribute('stroke')"
+    light_stroke = tab.evaluate(stroke)
+    after(tab, "document.getElementById('theme').click()")
+    dark = tab.evaluate(ground)
+    assert dark != light
+    assert tab.evaluate(stroke) != light_stroke
+    with opened(browser, page, dark=True) as other:
+        assert other.evaluate(ground) == dark
+
+
+@needs_browser
+def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, page: Path) -> None:
+    with opened(browser, page, 390, 844) as phone:
+        phone.wait_for_function(f"{DRAWN} >= 1")
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+        assert phone.evaluate("document.querySelector('#chart svg').getBoundingClientRect().width") <= 390
+        phone.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@needs_browser
+def test_no_column_is_cut_at_1280_pixels(tab: Page) -> None:
+    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
+    assert tab.evaluate(cut) == []
+
+
+@needs_browser
+def test_noise_and_reasons_are_on_the_page(tab: Page) -> None:
+    text = tab.evaluate("document.body.textContent")
+    for part in ("Persistent noise", "A new frame each tick", "perlin", "another process used the device"):
+        assert part in text
+    heat = tab.locator("table.heat td[style]")
+    assert heat.count() > 0
+    assert heat.first.get_attribute("data-value")
+
+
+@needs_browser
+def test_a_report_of_records_opens_too(browser: Browser, tmp_path: Path) -> None:
     paths = [generated.save(tmp_path, name, seed=seed, images=200) for name in ("plain", "quick") for seed in range(2)]
-    page = tmp_path / "report.html"
-    page.write_text(record_page(paths), encoding="utf-8")
-    chromium.complaints.clear()
-    chromium.open(page)
-    chromium.wait(f"{DRAWN} >= 1")
-    assert len(paths_drawn(chromium)) == 2
-    text = chromium.run("document.body.textContent")
-    assert store.load(paths[0]).record_id in text
-    assert "latency, ms, p99" in text
-    assert chromium.complaints == []
+    report = tmp_path / "report.html"
+    report.write_text(record_page(paths), encoding="utf-8")
+    with opened(browser, report) as tab:
+        tab.wait_for_function(f"{DRAWN} >= 1")
+        assert len(paths_drawn(tab)) == 2
+        text = tab.evaluate("document.body.textContent")
+        assert store.load(paths[0]).record_id in text
+        assert "latency, ms, p99" in text
 
 
 def test_a_report_refuses_records_that_are_never_compared(tmp_path: Path) -> None:
@@ -281,13 +279,13 @@ def test_a_report_refuses_records_that_are_never_compared(tmp_path: Path) -> Non
 
 
 @needs_browser
-def test_thirty_methods_stay_small_and_quick(chromium: browser.Browser, tmp_path: Path) -> None:
-    generated.fill(tmp_path / "results", methods=30, seeds=2, exits=12, images=60)
+def test_fifty_rows_stay_under_three_megabytes(browser: Browser, tmp_path: Path) -> None:
+    generated.fill(tmp_path / "results", methods=50, seeds=1, exits=12, images=60, extra=noise_arrays(60))
     (placed,) = boards(tmp_path / "results")
     page = tmp_path / "board.html"
     page.write_text(board_page(placed.board), encoding="utf-8")
     assert page.stat().st_size < 3_000_000
-    chromium.open(page)
-    chromium.wait(f"{DRAWN} >= 1")
-    after(chromium, "document.getElementById('all').click()")
-    assert len(paths_drawn(chromium)) == 30
+    with opened(browser, page) as tab:
+        tab.wait_for_function(f"{DRAWN} >= 1")
+        after(tab, "document.getElementById('all').click()")
+        assert len(paths_drawn(tab)) == 50
