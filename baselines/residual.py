@@ -1,4 +1,4 @@
-"""Plain residual backbones, cut into stem, blocks and head, for methods that attach classifiers between blocks.
+"""Residual backbones, cut into stem, blocks and head: the one implementation behind every row that wraps a ResNet.
 
 Three kinds of backbone, one form::
 
@@ -7,33 +7,49 @@ Three kinds of backbone, one form::
                      convolution and batch norm ("option B"), as Shallow-Deep Networks uses it
     timm_resnet      any model of timm whose class is timm's ResNet, its own weights and names kept
 
+The cascades build their stem and blocks from these classes too, with norms of their own, so that a plain pass is the
+same operators in every row; none is more than torch.nn needs.
+
 A block maps ``(B, C, H, W)`` to its output; ``split`` gives the output before and after the last ReLU, which it leaves
 untouched in memory, so that both may be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: Makes the norm of so many channels.
+MakeNorm: TypeAlias = Callable[[int], nn.Module]
+
 
 class ResidualBlock(nn.Module):
-    """Basic block: relu(norm2(conv2(relu(norm1(conv1 x)))) + shortcut x)."""
+    """Basic block: relu(norm2(conv2(relu(norm1(conv1 x)))) + shortcut x), with ``inner`` channels in the middle."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int, shortcut_norm: bool) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        shortcut_norm: bool = False,
+        inner: int | None = None,
+        norm: MakeNorm = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
+        inner = channels if inner is None else inner
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
             self.shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
             if shortcut_norm:
-                self.shortcut = nn.Sequential(self.shortcut, nn.BatchNorm2d(channels))
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
+                self.shortcut = nn.Sequential(self.shortcut, norm(channels))
+        self.conv1 = nn.Conv2d(channels_in, inner, 3, stride, 1, bias=False)
+        self.norm1 = norm(inner)
+        self.conv2 = nn.Conv2d(inner, channels, 3, 1, 1, bias=False)
+        self.norm2 = norm(channels)
 
     def _sum(self, x: Tensor) -> Tensor:
         residual = F.relu(self.norm1(self.conv1(x)), inplace=True)
@@ -51,13 +67,12 @@ class ResidualBlock(nn.Module):
 class Stem(nn.Sequential):
     """3x3 convolution, batch norm, ReLU and, with ``pool``, a 3x3 stride-2 max pool."""
 
-    def __init__(self, in_channels: int, width: int, pool: bool) -> None:
+    def __init__(self, in_channels: int, width: int, pool: bool, norm: MakeNorm = nn.BatchNorm2d) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm = norm(width)
         self.relu = nn.ReLU(inplace=True)
-        if pool:
-            self.pool = nn.MaxPool2d(3, 2, 1)
+        self.pool = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
 
 
 class Head(nn.Module):
@@ -135,9 +150,7 @@ def adopt_serial(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
     """
     renamed = {}
     for name, tensor in weights.items():
-        for old, new in (("stem_conv.", "stem.conv."), ("stem_norm.", "stem.norm."), ("heads.0.", "head.linear.")):
-            if name.startswith(old):
-                name = new + name.removeprefix(old)
+        name = name.replace("heads.0.", "head.linear.")
         renamed[name] = tensor[-1] if name.endswith(("running_mean", "running_var")) else tensor
     own = backbone.state_dict()
     expected = {name for name in own if not name.endswith("num_batches_tracked")}

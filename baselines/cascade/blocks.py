@@ -2,6 +2,7 @@
 
 F_l is the residual branch, S_l the shortcut: the identity, or a bare 1x1 convolution without norm at a change of width
 (Iuzzolino et al., NeurIPS 2021). A residual branch ends in a norm; the relu comes after the sum with the shortcut.
+Called as a module, a block is that of the plain ResNet, by its norms' last rows.
 
 Shapes: features of n steps ``(n * B, C, H, W)``, step by step.
 """
@@ -9,11 +10,14 @@ Shapes: features of n steps ``(n * B, C, H, W)``, step by step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from baselines.cascade.norm import TemporalNorm
+from baselines.residual import ResidualBlock
 
 Convolve: TypeAlias = Callable[[nn.Conv2d, Tensor], Tensor]
 
@@ -23,19 +27,15 @@ def apply(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return conv(x)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """Residual branch conv3x3-norm-relu-conv3x3-norm, with ``inner`` channels in the middle (default: ``channels``)."""
 
     expansion: ClassVar[int] = 1
+    norm1: TemporalNorm
+    norm2: TemporalNorm
 
     def __init__(self, channels_in: int, channels: int, stride: int, rows: int, inner: int | None = None) -> None:
-        super().__init__()
-        inner = channels if inner is None else inner
-        self.shortcut = _shortcut(channels_in, channels, stride)
-        self.conv1 = nn.Conv2d(channels_in, inner, 3, stride, 1, bias=False)
-        self.norm1 = TemporalNorm(inner, rows)
-        self.conv2 = nn.Conv2d(inner, channels, 3, 1, 1, bias=False)
-        self.norm2 = TemporalNorm(channels, rows)
+        super().__init__(channels_in, channels, stride, inner=inner, norm=partial(TemporalNorm, rows=rows))
 
     def residual(self, x: Tensor, steps: int = 1, first: int = 0, conv: Convolve = apply) -> Tensor:
         """F_l of ``x (steps * B, C, H, W)``, whose first B samples belong to step ``first``; ``conv`` convolves."""
@@ -52,7 +52,9 @@ class Bottleneck(nn.Module):
         super().__init__()
         if inner is not None:
             raise ValueError("inner widths can be chosen for basic blocks only; use block='basic'")
-        self.shortcut = _shortcut(channels_in, channels * 4, stride)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels * 4:
+            self.shortcut = nn.Conv2d(channels_in, channels * 4, 1, stride, bias=False)
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.norm1 = TemporalNorm(channels, rows)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
@@ -66,12 +68,10 @@ class Bottleneck(nn.Module):
         x = self.norm2(conv(self.conv2, x), steps, first, relu=True)
         return self.norm3(conv(self.conv3, x), steps, first)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """The block of a plain ResNet, by the last row of statistics."""
+        return torch.relu_(self.residual(x, 1, self.norm1.rows - 1).add_(self.shortcut(x)))
+
 
 Block: TypeAlias = BasicBlock | Bottleneck
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
-
-
-def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    if channels_in == channels_out and stride == 1:
-        return nn.Identity()
-    return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)

@@ -66,7 +66,7 @@ class LiteralCascade(nn.Module):
         memory: dict[object, Tensor] = {}
         for k in range(model.num_exits):
             image = frames if frames.ndim == 4 else frames[k]
-            x = model.stem_pool(F.relu(self.norm(model.stem_norm, model.stem_conv(image), k)))
+            x = model.stem.pool(F.relu(self.norm(model.stem.norm, model.stem.conv(image), k)))
             if model.stem_delay:
                 x = self.delayed("stem", x, memory)
             for number, block in enumerate(model.blocks, 1):

@@ -17,8 +17,8 @@ is then blind, and exit L is one step short of full depth.
 
 Three executors give the same numbers. ``forward`` goes block by block: a block's input takes few distinct values over
 the steps (block l's settles at step l-1 for a still image), and all of them go through the block in one batch.
-``stream`` goes step by step, lazily, and leaves alone what did not change; on a GPU the residuals of one step run side
-by side (:mod:`baselines.cascade.parallel`).
+``stream`` goes step by step, lazily, and leaves alone what did not change; on a GPU the blocks run side by side, each
+in a lane of its own (:mod:`baselines.cascade.parallel`).
 
 Shapes: images ``(B, D, H, W)``, logits ``(E, B, C)``, frames ``(F, B, D, H, W)``; features of the n distinct steps of a
 sequence ``(n * B, C, H, W)``, step by step, the last step standing for all later ones.
@@ -27,6 +27,7 @@ sequence ``(n * B, C, H, W)``, step by step, the last step standing for all late
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -34,11 +35,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anytime_bench.methods.contract import AnytimeModel
-from baselines.cascade.blocks import BLOCKS, Block, Convolve, apply
-from baselines.cascade.fast import convolve, join
+from baselines.cascade.blocks import BLOCKS, Block
+from baselines.cascade.fast import convolve, join, suited
 from baselines.cascade.norm import TemporalNorm
 from baselines.cascade.parallel import lanes_for
 from baselines.cascade.stepwise import LazySteps
+from baselines.residual import Stem
 
 
 class CascadedResNet(AnytimeModel):
@@ -93,9 +95,7 @@ class CascadedResNet(AnytimeModel):
         self.stem_delay = stem_delay
         self.total_stride = 2 ** (len(blocks) - 1 + stem_pool)
 
-        self.stem_conv = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
-        self.stem_norm = TemporalNorm(width, 1)
-        self.stem_pool: nn.Module = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
+        self.stem = Stem(in_channels, width, stem_pool, norm=partial(TemporalNorm, rows=1))
         self.blocks = nn.ModuleList()
         channels = width
         for stage, count in enumerate(blocks):
@@ -139,11 +139,6 @@ class CascadedResNet(AnytimeModel):
                 "use larger images, stem_pool=False or fewer stages"
             )
 
-    def stem(self, images: Tensor) -> Tensor:
-        """The features ``(B, width, H', W')`` that the first block sees, before any delay."""
-        self._check(images)
-        return self.stem_pool(self.stem_norm(self.stem_conv(images), relu=True))
-
     def start(self, block: int) -> int:
         """The first step at which block 1..L's residual counts, whatever the delay holds by then."""
         if self.schedule == "serial":
@@ -158,7 +153,8 @@ class CascadedResNet(AnytimeModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
-        x, steps = self._delayed_stem(self.stem(_suit(images)))
+        self._check(images)
+        x, steps = self._delayed_stem(self.stem(suited(images)))
         for number, block in self.numbered():
             through = self._smoothed if self.delay == "ews" else self._shifted
             x, steps = through(block, number, x, steps)
@@ -244,11 +240,11 @@ class CascadedResNet(AnytimeModel):
         run = self._run(images)
         for step in range(k + 1):
             features = run.advance(images if step == 0 else None)
-        return self.head(features[-1], k)
+        return run.logits(features[-1], k)
 
     def executions(self) -> dict[str, Callable[[Tensor], Iterator[Tensor]]]:
         """Other ways to run the parallel cascade: ``dense`` computes every block at every step, as published, and
-        ``one_lane``, on a GPU, runs the residuals of a step one after the other instead of side by side."""
+        ``one_lane``, on a GPU, runs the blocks one after the other instead of side by side."""
         if self.schedule == "serial":
             return {}
         others: dict[str, Callable[[Tensor], Iterator[Tensor]]] = {
@@ -264,25 +260,26 @@ class CascadedResNet(AnytimeModel):
         """Per step, the features of the stem and of blocks 1..L, for inspection."""
         run = LazySteps(self)
         for k in range(self.num_exits):
-            yield run.advance(images if k == 0 else None)
+            yield [run.lanes.take(token) for token in run.advance(images if k == 0 else None)]
 
     def plain(self, images: Tensor, k: int | None = None) -> Tensor:
         """Logits ``(B, C)`` of the plain ResNet with these weights, residual branches above block ``k`` left out."""
+        self._check(images)
         k = self.num_exits - 1 if k is None else k
-        conv: Convolve = apply
-        if self.training:  # as fast as forward; in evaluation, convolutions stay what they are, to be counted
-            conv, images = convolve, _suit(images)
-        x = self.stem(images)
+        x = self.stem(suited(images) if self.training else images)
         for number, block in self.numbered():
-            if number <= k:
-                x = F.relu(block.shortcut(x) + block.residual(x, 1, block.norm1.rows - 1, conv), inplace=True)
-            elif not isinstance(block.shortcut, nn.Identity):
-                x = F.relu(block.shortcut(x), inplace=True)
+            if number > k:
+                x = x if isinstance(block.shortcut, nn.Identity) else torch.relu_(block.shortcut(x))
+            elif self.training:  # as fast as forward; in evaluation, convolutions stay what they are, to be counted
+                residual = block.residual(x, 1, block.norm1.rows - 1, convolve)
+                x = torch.relu_(residual.add_(block.shortcut(x)))
+            else:
+                x = block(x)
         return self.head(x, k)
 
     def _run(self, images: Tensor) -> LazySteps:
-        forks = self.schedule == "parallel" and self.delay == "osd"
-        return LazySteps(self, lanes_for(images, self.depth, forks))
+        spreads = self.schedule == "parallel" and self.delay == "osd"
+        return LazySteps(self, lanes_for(images, self.depth + 2, spreads))
 
     def _answers(
         self, inputs: Iterable[Tensor | None], images: Tensor, run: LazySteps | None = None
@@ -291,19 +288,10 @@ class CascadedResNet(AnytimeModel):
         for k, image in enumerate(inputs):
             features = run.advance(image)[-1]
             if features is not pooled_from or len(self.heads) > 1:
-                logits, pooled_from = self.head(features, k), features
+                logits, pooled_from = run.logits(features, k), features
             keep = yield logits
             if keep is not None:
                 run.keep(keep)
-
-
-def _suit(images: Tensor) -> Tensor:
-    """Channels last, where large batches of convolutions are faster so: a CPU's float32, a GPU's half precision."""
-    if images.device.type == "cpu":
-        suits = images.dtype != torch.float64
-    else:
-        suits = images.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(images.device.type)
-    return images.contiguous(memory_format=torch.channels_last) if suits and images.ndim == 4 else images
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

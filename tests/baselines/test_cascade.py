@@ -117,8 +117,8 @@ def test_the_last_exit_is_torchvisions_resnet_with_the_same_weights(block: str, 
     model = randomised(blocks=blocks, width=64, num_classes=10, block=block, schedule="serial")
     parallel = randomised(blocks=blocks, width=64, num_classes=10, block=block)
     theirs = reference(num_classes=10).double().eval()
-    theirs.conv1 = model.stem_conv
-    copy_norm(model.stem_norm, theirs.bn1)
+    theirs.conv1 = model.stem.conv
+    copy_norm(model.stem.norm, theirs.bn1)
     theirs.fc = model.heads[0]
     residuals = [b for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4) for b in stage]
     for ours, their in zip(model.blocks, residuals, strict=True):

@@ -18,7 +18,7 @@ from baselines.cascade.norm import TemporalNorm
 
 def modules_in_order(model: CascadedResNet) -> Iterator[nn.Module]:
     """Convolutions, norms and heads in the order in which a step first runs them."""
-    yield from (model.stem_conv, model.stem_norm)
+    yield from (model.stem.conv, model.stem.norm)
     for block in model.blocks:
         if isinstance(block.shortcut, nn.Conv2d):
             yield block.shortcut

@@ -26,7 +26,7 @@ def randomised(dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any
 
 
 def image(model: CascadedResNet, height: int = 16, width: int | None = None, batch: int = 2) -> Tensor:
-    dtype = model.stem_conv.weight.dtype
+    dtype = model.stem.conv.weight.dtype
     return torch.randn(batch, model.in_channels, height, width or height, dtype=dtype)
 
 
