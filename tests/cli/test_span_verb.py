@@ -48,7 +48,7 @@ def test_tables_fit_80_columns_and_files_are_written(cli, tmp_path: Path, monkey
     )
     assert status == 0, err
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
-    for words in ("work T_1", "span T_inf", "parallelism", "P = inf", "20 us", "The longest chain", " stem_conv"):
+    for words in ("work T_1", "span T_inf", "parallelism", "P = inf", "20 us", "The longest chain", " stem.conv"):
         assert words in out
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
