@@ -42,6 +42,8 @@ ROUNDS = (7, 15)
 PASSES = 3
 #: A measurement that takes this many times its budget ends after LEAST_ROUNDS rounds.
 PATIENCE = 3.0
+#: More threads that make a model slower by this factor are not measured: no operator would be run on them.
+SLOW = 2.0
 #: Real lanes on which a schedule is tried, where there are so many cores.
 REAL_LANES = 2
 LEAST_ROUNDS = 3
@@ -88,7 +90,7 @@ def measure_span(
     """Record and time the operators of ``model`` beside ``reference``, both on the device of ``images (N, D, H, W)``.
 
     Every pass takes ``batch_size`` images at random. ``threads`` are the numbers of intra-op threads to measure (None:
-    ``threads_to_try``). Neither model is changed.
+    ``threads_to_try``), as far as they are worth it. Neither model is changed.
     """
     _check(images, budget_seconds, batch_size, threads)
     device = images.device
@@ -98,6 +100,7 @@ def measure_span(
         session = _Session(model, reference, images, batch_size, np.random.default_rng(seed))
         watch = Watch(device)
         with evaluating(model), evaluating(reference):
+            counts = session.worthwhile(counts)
             rounds = session.run(counts, budget_seconds, progress or (lambda share, what: None))
             samples = session.samples(rounds, counts)
             if device.type == "cpu" and cores_at_hand() > 1:
@@ -186,10 +189,13 @@ class _Session:
             pairs.append([[run_on_lanes(program, each)[0] for _ in range(2)][1] for each in schedules])
         return np.array(pairs, dtype=np.float32).T
 
+    def worthwhile(self, counts: Sequence[int]) -> list[int]:
+        """The numbers of threads on which the model is not slower by ``SLOW`` than on one; warms all of them up."""
+        seconds = {count: self._turn(0, count, passes=1).latency for count in counts}
+        return [count for count in counts if seconds[count] <= SLOW * seconds[counts[0]]]
+
     def _passes(self, turns: Sequence[tuple[int, int]], budget: float) -> int:
-        """Warm everything up (caches, allocator, code paths), and see how many passes a turn can have."""
-        for which, threads in turns:
-            self._turn(which, threads, passes=1)
+        """How many passes a turn can have; warms the rest up (caches, allocator, code paths)."""
         begun = perf_counter()
         for which, threads in turns:
             self._turn(which, threads, passes=1)

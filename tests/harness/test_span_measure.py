@@ -103,7 +103,9 @@ def test_a_measurement_leaves_everything_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(0 < share <= 1 for share in shares)
-    assert measured.samples["threads"].tolist() == list(threads_to_try(torch.device("cpu")))
+    # More threads may be left out where they are slower.
+    tried = threads_to_try(torch.device("cpu"))
+    assert measured.samples["threads"].tolist() in [list(tried[:count]) for count in range(1, len(tried) + 1)]
 
 
 def test_counted_span_repeats_bit_for_bit() -> None:

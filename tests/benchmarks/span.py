@@ -1,0 +1,223 @@
+"""Can parallel time be believed on this CPU? Five questions, one line each per model, with PASS or FAIL.
+
+    python tests/benchmarks/span.py [latency] [lanes] [cost] [memory] [repeat]
+
+latency  T_1 (the sum of operators) against the measured run-through on the wall clock: within 10 % at width 64 on 32x32
+         images, within 20 % at width 16, where issuing operators is most of it
+lanes    two real lanes (threads by the schedule) against T_2: gain over one lane within 15 %, width 64
+cost     recording a row takes at most 5 s on digits and 20 s at width 64 on 32x32 images
+memory   most bytes of tensors held while recording: at most twice a forward pass's
+repeat   two repetitions: span in MACs equal bit for bit, and no two rows in another order by AUC@1 on span where their
+         intervals of span keep them apart
+
+Run on an otherwise idle machine with two cores or more; each block says what disturbed it. About four minutes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from anytime_bench import AnytimeModel, load_method, load_task
+from anytime_bench.harness.cost import evaluating
+from anytime_bench.harness.operator_recording import record
+from anytime_bench.harness.span import SpanMeasurement, measure_span
+from anytime_bench.runs.plan import resolve
+from anytime_bench.scores.curve import auc, settle
+from anytime_bench.training.recipes import recipe_for
+
+ROWS = ("serial_ce", "cascaded_td", "sdn")
+DIGITS_ROWS = (*ROWS, "cascaded_td_multihead", "msdnet", "ztw", "boostnet")
+#: Width, side of the images, and whether the stem pools: the paper's network, and the boards'.
+PAPER, BOARD = (64, 32, True), (16, 32, True)
+
+
+def build(name: str, width: int, side: int, pool: bool, **more: Any) -> tuple[AnytimeModel, Tensor]:
+    card = dataclasses.replace(load_task("digits").card, shape=(3, side, side))
+    method = load_method(name, width=width, stem_pool=pool, **more)
+    return method.build(card), torch.randn(64, 3, side, side)
+
+
+def measured(name: str, size: tuple[int, int, bool], **more: Any) -> SpanMeasurement:
+    reference, images = build("serial_ce", *size)
+    return measure_span(build(name, *size, **more)[0], reference, images, budget_seconds=6)
+
+
+def wall_latency(model: AnytimeModel, images: Tensor) -> float:
+    """Median seconds of 40 run-throughs at batch 1 on one thread, by the wall clock, each after a warm one."""
+    torch.set_num_threads(1)
+    seconds = []
+    with evaluating(model):
+        for index in range(40):
+            for _ in range(2):
+                begin = time.perf_counter()
+                for _ in model.stream(images[index : index + 1]):
+                    pass
+                elapsed = time.perf_counter() - begin
+            seconds.append(elapsed)
+    return statistics.median(seconds)
+
+
+def verdict(holds: bool) -> str:
+    return "PASS" if holds else "FAIL"
+
+
+def latency() -> None:
+    for size, limit in ((PAPER, 0.10), (BOARD, 0.20)):
+        for name in ROWS:
+            before = wall_latency(*build(name, *size))
+            block = measured(name, size).summary()
+            after = wall_latency(*build(name, *size))
+            wall = (before + after) / 2
+            off = block.work[-1].value * block.reference_seconds.value / wall - 1
+            own = block.model_error
+            print(
+                f"latency {verdict(abs(off) <= limit)}  width {size[0]:2d} {name:<12} T_1 {off:+.1%} from the wall's "
+                f"{1e3 * wall:.2f} ms (limit {limit:.0%}); from its own rounds' {own.value:+.1%} [{own.low:+.1%}, "
+                f"{own.high:+.1%}]; dispatch {block.dispatch_share:.0%}; {noticed(block)}"
+            )
+
+
+def lanes() -> None:
+    for name, more in (*((name, {}) for name in ROWS), ("cascaded_td", {"balanced": True})):
+        block = measured(name, PAPER, **more).summary()
+        if block.real_lanes is None:
+            print("lanes   skipped: one core")
+            return
+        real = block.real_lanes
+        off = real.modelled / real.gain.value - 1
+        title = f"{name} {more or ''}"
+        print(f"lanes   {verdict(abs(off) <= 0.15)}  width 64 {title:<30} two lanes {real.gain.value:.2f} "
+              f"[{real.gain.low:.2f}, {real.gain.high:.2f}] times as fast as one, T_1 / T_2 {real.modelled:.2f}: "
+              f"{off:+.1%}; {noticed(block)}")  # fmt: skip
+
+
+def cost() -> None:
+    task, recipe = load_task("digits"), recipe_for("digits", None, "cpu")
+    images = torch.randn(64, *task.card.shape)
+    reference = resolve("serial_ce", recipe).method.build(task.card)
+    for name in DIGITS_ROWS:
+        model = resolve(name, recipe).method.build(task.card)
+        report_cost(f"digits   {name}", 5, lambda model=model: measure_span(model, reference, images).summary())
+    for name in ROWS:
+        models = [build(each, *PAPER) for each in (name, "serial_ce")]
+        report_cost(f"width 64 {name}", 20,
+                    lambda models=models: measure_span(models[0][0], models[1][0], models[0][1]).summary())  # fmt: skip
+
+
+def report_cost(title: str, limit: float, run: Callable[[], Any]) -> None:
+    begun = time.perf_counter()
+    block = run()
+    seconds = time.perf_counter() - begun
+    print(f"cost    {verdict(seconds <= limit)}  {title:<31} {seconds:.1f} s (limit {limit:g} s), {block.operators} "
+          f"operators, {block.rounds} rounds; {noticed(block)}")  # fmt: skip
+
+
+def memory() -> None:
+    for name in (*ROWS, "msdnet"):
+        model, images = build(name, *PAPER) if name != "msdnet" else build_msdnet()
+
+        def forward(model: AnytimeModel = model, images: Tensor = images) -> None:
+            with evaluating(model):
+                for _ in model.stream(images[:1]):
+                    pass
+
+        alone = peak_bytes(forward)
+        recorded = peak_bytes(lambda model=model, images=images: record(model, images[:1]))
+        print(f"memory  {verdict(recorded <= 2 * alone)}  {name:<12} {recorded / 2**20:.2f} MiB while recording, "
+              f"{alone / 2**20:.2f} MiB in a pass: {recorded / alone:.2f} times")  # fmt: skip
+
+
+def build_msdnet() -> tuple[AnytimeModel, Tensor]:
+    card = dataclasses.replace(load_task("digits").card, shape=(3, 32, 32))
+    return load_method("msdnet").build(card), torch.randn(8, 3, 32, 32)
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    with _Storages() as storages:
+        run()
+    return storages.peak
+
+
+class _Storages(TorchDispatchMode):
+    """The bytes of live storages that calls under this mode made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        old = {key for key, _ in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for key, storage in _storages(result):
+            if key not in old | self._known:
+                self._known.add(key)
+                self.held += storage.nbytes()
+                self.peak = max(self.peak, self.held)
+                weakref.finalize(storage, self._release, key, storage.nbytes())
+        return result
+
+    def _release(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.held -= size
+
+
+def _storages(values: Any) -> Iterator[tuple[int, torch.UntypedStorage]]:
+    for value in tree_leaves(values):
+        if isinstance(value, Tensor):
+            yield value.untyped_storage()._cdata, value.untyped_storage()
+
+
+def repeat() -> None:
+    """AUC@1 by a made-up accuracy that rises evenly from exit to exit, so that only costs decide the order."""
+    blocks = {name: [measured(name, BOARD).summary() for _ in range(2)] for name in ROWS}
+    for name, (first, second) in blocks.items():
+        apart = first.span[-1].value / second.span[-1].value - 1
+        intervals = [f"[{block.span[-1].low:.3f}, {block.span[-1].high:.3f}]" for block in (first, second)]
+        equal = verdict(first.span_macs == second.span_macs)
+        print(
+            f"repeat  {equal}  {name:<12} MACs equal; span {apart:+.1%} apart, {intervals[0]} and {intervals[1]}; "
+            f"{noticed(first)}; {noticed(second)}"
+        )
+    for one, other in combinations(ROWS, 2):
+        orders = []
+        for place in range(2):
+            a, b = (area(blocks[name][place]) for name in (one, other))
+            orders.append(0 if a[0] <= b[1] and b[0] <= a[1] else 1 if a[0] > b[1] else -1)
+        holds = 0 in orders or orders[0] == orders[1]
+        signs = " and ".join(f"{order:+d}" for order in orders)
+        print(f"repeat  {verdict(holds)}  {one} against {other}: order {signs} (0: intervals meet)")
+
+
+def area(block: Any) -> tuple[float, float]:
+    """AUC@1 on span at the upper and at the lower ends of its intervals."""
+    accuracy = np.linspace(0.4, 0.9, len(block.span))
+    ends = ([each.high for each in block.span], [each.low for each in block.span])
+    worst, best = (auc(settle(costs), accuracy, 1.0, 0.1) for costs in ends)
+    return worst, best
+
+
+def noticed(block: Any) -> str:
+    return "; ".join(block.meta.reasons) or "undisturbed"
+
+
+QUESTIONS = {"latency": latency, "lanes": lanes, "cost": cost, "memory": memory, "repeat": repeat}
+
+if __name__ == "__main__":
+    print(f"torch {torch.__version__}, {psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f}")
+    for question in sys.argv[1:] or QUESTIONS:
+        QUESTIONS[question]()
