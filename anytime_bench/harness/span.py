@@ -94,7 +94,7 @@ def measure_span(
     """
     _check(images, budget_seconds, batch_size, threads)
     device = images.device
-    counts = threads_to_try(device) if threads is None else tuple(threads)
+    counts = list(threads_to_try(device) if threads is None else threads)
     with _threads_restored():
         torch.set_num_threads(1)
         session = _Session(model, reference, images, batch_size, np.random.default_rng(seed))
