@@ -1,18 +1,20 @@
 """Atomic writes, reproducible bytes and safe file names. Imports nothing from the package.
 
-``write_atomically`` raises the operating system's ``OSError``; callers say what it means to the user.
+``write_atomically`` and ``write_all`` raise ``OSError``; callers say what it means to the user.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import socket
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,75 @@ def file_sha256(path: Path) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds either what it held before or all of ``data``, even across a crash."""
+    write_all({path: data})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, each whole or not at all; a disk that cannot take all of them keeps what it held before.
+
+    All data is on the disk before the first file appears under its name. What writers that died left in the folders is
+    removed. Raises ``OSError`` with the name of the file that could not be written.
+    """
+    parts: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            with _named_error(path):
+                parts[path] = _write_part(path, data)
+        for path in contents:
+            with _named_error(path):
+                os.replace(parts.pop(path), path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named_error(path: Path) -> Iterator[None]:
+    """An ``OSError`` about a temporary file becomes one about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_part(path: Path, data: bytes) -> Path:
+    """``data`` in a temporary file beside ``path``, flushed to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    _remove_abandoned_parts(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.{_HOST}-{os.getpid()}.", suffix=".part")
+    part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        part.chmod(0o644)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+    return part
+
+
+#: This machine's name in the names of temporary files, so that only its own processes are asked whether they live.
+_HOST = safe_name(socket.gethostname())[:40]
+
+
+def _remove_abandoned_parts(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that are no more."""
+    for part in folder.glob(f".*.{_HOST}-*.part"):
+        owner = part.name.rpartition(f".{_HOST}-")[2].partition(".")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, quick: bool = False) -> bytes:

@@ -171,7 +171,7 @@ def _explain(error: BaseException) -> int:
         # A usage error of the command-line library itself.
         line = f"{error.format_message()} See anytime-bench --help."
     elif isinstance(error, OSError) and error.filename is not None:
-        line = f"'{error.filename}': {error.strerror or error}."
+        line = f"cannot read or write '{error.filename}': {error.strerror or message(error)}."
     elif isinstance(error, SystemExit):
         line, status = f"a plugin ended the process with status {error.code} ({describe(error)}).", FAILED
     else:

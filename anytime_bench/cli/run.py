@@ -31,6 +31,10 @@ def run(
     data_root: DataRoot = None,
     out: Out = Path("runs"),
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the task's own.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The method whose full cost is the unit of every horizon."),
+    ] = None,
     noise: Annotated[str | None, typer.Option(help="none, paper, common, all, or kinds separated by commas.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
     as_json: Json = False,
@@ -43,9 +47,13 @@ def run(
         raise UserError(f"which method? Give one with --method. Known: {', '.join(methods.names())}.")
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more.")
-    values = [*(overrides or []), *([f"evaluation.noise={noise}"] if noise is not None else [])]
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.pipeline import run as run_method
+    from anytime_bench.training.config import parsed_overrides
+
+    values = parsed_overrides(overrides or ())
+    values |= {"evaluation.noise": noise} if noise is not None else {}
+    values |= {"reference": reference} if reference is not None else {}
 
     record = run_method(
         method, task, seed=seed, overrides=values, device=device, out=out, data_root=data_root,

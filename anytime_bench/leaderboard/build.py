@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from anytime_bench.files import safe_name, write_atomically
+from anytime_bench.files import safe_name, write_all, write_atomically
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
@@ -101,15 +101,12 @@ def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
 
 def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:
     """Write all leaderboards below ``out`` and remove generated files that no record gives any more."""
-    written = []
-    for name, data in files(results, on_progress):
-        path = out / name
-        if not path.is_file() or path.read_bytes() != data:
-            write_atomically(path, data)
-        written.append(path)
-    for path in _stale(out, set(written)):
+    contents = {out / name: data for name, data in files(results, on_progress)}
+    # All or nothing: a disk that is full keeps the old boards whole.
+    write_all({path: data for path, data in contents.items() if not path.is_file() or path.read_bytes() != data})
+    for path in _stale(out, set(contents)):
         path.unlink()
-    return written
+    return list(contents)
 
 
 def draw_figures(results: Path, out: Path, style: str, on_progress: Progress | None = None) -> list[Path]:

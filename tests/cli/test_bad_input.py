@@ -206,6 +206,107 @@ def test_a_full_disk_is_one_line_and_leaves_no_record(refused, tmp_path):
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"reference: \xff\xfe\n", ("not UTF-8",)),
+        (b"training: 5\n", ("training must be a mapping", "5")),
+        (b"options: [1, 2]\n", ("options must be a mapping",)),
+        (b"methods: {serial_ce: 3}\n", ("methods.serial_ce must be a mapping",)),
+        (b"methods: {serial_ce: {training: fast}}\n", ("methods.serial_ce.training must be a mapping", "fast")),
+        (b"reference: [serial_ce]\n", ("reference must be a mapping",)),
+        (b"reference: serial_cf\n", ("unknown method 'serial_cf'", "serial_ce")),
+        (b"reference: {method: serial_ce, options: {widht: 3}}\n", ("widht", "width")),
+        (b"- 1\n", ("must be a mapping",)),
+        (b"a: b: c\n", ("not valid YAML",)),
+        (b"a: *x\n", ("not valid YAML", "alias")),
+    ],
+)
+def test_recipes_that_are_none(refused, tmp_path, text, words):
+    (tmp_path / "mine.yaml").write_bytes(text)
+    refused("run", "-m", "serial_ce", "--recipe", "mine.yaml", words=("mine.yaml",) * (b"serial_cf" not in text)
+            * (b"widht" not in text) + words, leaves=("mine.yaml",))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"methods: \xff\n", ("not UTF-8",)),
+        (b"methods: {a: 1}\n", ("'methods' must be a list",)),
+        (b"methods: [a]\noverrides: epochs=3\n", ("'overrides' must be a list",)),
+        (b"methods: [a]\nslurm: 4\n", ("'slurm' must be a mapping",)),
+        (b"methods: [a]\nout: [1]\n", ("'out' must be text",)),
+        (b"methods: [a]\nseeds: 0-999999999\n", ("seeds '0-999999999'", "at most 100,000")),
+        (b"methods: [a]\njobs: [2]\n", ("jobs=[2]",)),
+    ],
+)
+def test_plans_that_are_none(refused, tmp_path, text, words):
+    (tmp_path / "plan.yaml").write_bytes(text)
+    refused("sweep", "plan.yaml", words=words, leaves=("plan.yaml",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sweep", "-m", "serial_ce", "--seeds", "0-999999999"), ("0-999999999", "at most 100,000")),
+        (("run", "-m", "serial_ce", "--device", "[[1]]"), ("device '[[1]]'", "cpu, cuda")),
+        (("run", "-m", "serial_ce", "width=[[1]]"), ("width", "[[1]]")),
+        (("run", "-m", "serial_ce", "width=1\nepochs: 2"), ("width", "YAML")),
+        (("run", "-m", "serial_ce", "epochs=${oc.env:NOWHERE}"), ("NOWHERE",)),
+        (("run", "-m", "serial_ce", "reference.widht=8"), ("widht", "width")),
+        (("run", "-m", "serial_ce", "reference=[1]"), ("which method is the reference",)),
+        (("run", "-m", "serial_ce", "--reference", "serial_c"), ("unknown method 'serial_c'", "serial_ce")),
+        (("list", "methods", "--plugin", "."), ("'.'", "does not exist")),
+    ],
+)
+def test_odd_values(refused, arguments, words):
+    refused(*arguments, words=words)
+
+
+BROKEN = """
+import torch
+from anytime_bench import Method, MethodCard
+
+
+class Broken(Method):
+    card = MethodCard("Broken")
+
+    def build(self, task):
+        return torch.nn.Linear(-1, 2)
+"""
+
+
+@pytest.mark.parametrize("how", ["option", "environment", "neither"])
+def test_an_error_in_a_plugin_names_its_own_line_and_the_traceback_is_there_for_the_asking(
+    capsys, monkeypatch, tmp_path, how
+):
+    monkeypatch.chdir(tmp_path)
+    # Set and not removed, so that what the option sets is undone after the test.
+    monkeypatch.setenv("ANYTIME_BENCH_TRACEBACK", "")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    arguments = ["run", "--plugin", "broken.py", "-m", "broken", *["--traceback"] * (how == "option")]
+    if how == "environment":
+        monkeypatch.setenv("ANYTIME_BENCH_TRACEBACK", "1")
+    with methods.temporary():
+        status, _, err = run_cli(capsys, monkeypatch, *arguments)
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    assert status == 2
+    assert "broken.py:10: RuntimeError" in line, line
+    assert ("Traceback" in err) == (how != "neither")
+
+
+def test_a_fault_of_the_suite_is_one_line_with_its_place(capsys, monkeypatch):
+    def fault(*_):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("anytime_bench.cli.titles.titled", fault)
+    status, _, err = run_cli(capsys, monkeypatch, "list", "methods")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "test_bad_input.py" in err
+    assert "--traceback" in err
+
+
 def test_no_method_lists_them(refused):
     refused("run", words=("which method", "cascaded_td", "msdnet"))
 
