@@ -94,6 +94,17 @@ def test_a_wider_network_than_its_weights_is_refused_and_its_own_weights_are_tak
         create_vit(ViTOptions(**options | {"embed_dim": 32}, weights=str(tmp_path / "vit.pth")), card())
 
 
+def test_every_parameter_learns_once_and_offsets_are_not_decayed() -> None:
+    method = ViTWithExits(ViTExitsOptions(embed_dim=8, num_heads=1, depth=2, patch_size=4))
+    model = method.build(card())
+    decayed, spared = method.parameter_groups(model)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert sorted(names[id(p)] for p in spared["params"]) == ["network.cls_token", "network.pos_embed"]
+    assert spared["weight_decay"] == 0
+    assert "weight_decay" not in decayed
+    assert sorted(names) == sorted(id(p) for p in (*decayed["params"], *spared["params"]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
