@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -132,7 +133,7 @@ class CascadedViT(AnytimeModel):
         return others
 
     def _run(self, images: Tensor) -> LazyStream:
-        return LazyStream(self, lanes_for(images, self.length, forks=self.schedule == "parallel"))
+        return LazyStream(self, lanes_for(images, self.length + 2, spreads=self.schedule == "parallel"))
 
     def _answers(self, inputs: Iterable[Tensor | None], run: LazyStream) -> Generator[Tensor, Tensor | None, None]:
         for k, images in enumerate(inputs):
@@ -143,17 +144,17 @@ class CascadedViT(AnytimeModel):
 
 @dataclass
 class BranchState:
-    """What a branch remembers from step to step."""
+    """What a branch remembers from step to step, as tokens of its lanes."""
 
-    source: Tensor | None = None  # what the residual was computed of
-    residual: Tensor | None = None
-    base: Tensor | None = None  # the two tensors of the last sum, and the sum: what the next branch saw
-    added: Tensor | None = None
-    sum: Tensor | None = None
+    source: Any = None  # what the residual was computed of
+    residual: Any = None
+    base: Any = None  # the two terms of the last sum, and the sum: what the next branch saw
+    added: Any = None
+    sum: Any = None
 
 
 class LazyStream:
-    """A run of a cascade, step by step; a tensor that is the same object as before has not changed.
+    """A run of a cascade, step by step; a token that is the same object as before stands for what has not changed.
 
     What the branches see is made at the next step, when they are asked for, and each starts as soon as its own input
     is there. The answer adds all residuals at once, so that it waits for no chain of L additions.
@@ -166,30 +167,35 @@ class LazyStream:
         self.states = [BranchState() for _ in self.branches]
         self.step = -1
         self.kept: Tensor | None = None  # indices of the samples still in the run
-        self.embedded: Tensor | None = None
+        self.embedded: Any = None
 
     def advance(self, images: Tensor | None = None) -> Tensor:
         """The stream's end ``(B, T, C)`` at the next step; ``images (B, D, H, W)`` where they are new."""
         self.step += 1
+        self.lanes.begin()
         pending = [] if self.embedded is None else self._launch(self.embedded)
         if images is not None:
-            self.embedded = embed(self.model.network, images if self.kept is None else images[self.kept])
+            kept = images if self.kept is None else images[self.kept]
+            self.embedded = self.lanes.run(0, partial(embed, self.model.network), self.lanes.give(kept))
         assert self.embedded is not None, "the first step needs images"
         for state, residual in pending:
-            state.residual = self.lanes.join(residual)
+            state.residual = residual
         residuals = [state.residual for state in self.states if state.residual is not None]
-        return torch.stack([self.embedded, *residuals]).sum(0) if residuals else self.embedded
+        end = self.lanes.run(len(self.states) + 1, _sum, self.embedded, *residuals) if residuals else self.embedded
+        return self.lanes.take(end)
 
-    def _launch(self, tokens: Tensor) -> list[tuple[BranchState, Any]]:
+    def _launch(self, tokens: Any) -> list[tuple[BranchState, Any]]:
         """Start the branches that count now, on the stream of the step before as far as they have not seen it."""
         pending = []
         for number, (branch, state) in enumerate(zip(self.branches, self.states, strict=True), 1):
             if self.step >= self.model.start(number) and tokens is not state.source:
                 state.source = tokens
-                pending.append((state, self.lanes.launch(number - 1, self.lanes.mark(), branch, tokens)))
-            if state.residual is not None:
+                pending.append((state, self.lanes.run(number, branch, tokens)))
+            if state.residual is not None and number < len(self.states):
                 if state.sum is None or tokens is not state.base or state.residual is not state.added:
-                    state.base, state.added, state.sum = tokens, state.residual, tokens + state.residual
+                    state.base, state.added = tokens, state.residual
+                    # In the next branch's lane: this one's is busy with the residual of the step that begins.
+                    state.sum = self.lanes.run(number + 1, torch.add, tokens, state.residual)
                 tokens = state.sum
         return pending
 
@@ -197,16 +203,21 @@ class LazyStream:
         """Go on with the samples where ``mask (B,)`` is true, B being the samples still in the run."""
         index = mask.nonzero().squeeze(1)
         self.kept = index if self.kept is None else self.kept[index]
-        selected: dict[int, Tensor] = {}  # tensors that were one object stay one object
+        selected: dict[int, Any] = {}  # tokens that were one object stay one object
 
-        def select(tokens: Tensor | None) -> Tensor | None:
+        def select(tokens: Any) -> Any:
             if tokens is None:
                 return None
             if id(tokens) not in selected:
-                selected[id(tokens)] = tokens[index]
+                selected[id(tokens)] = self.lanes.give(self.lanes.take(tokens)[index])
             return selected[id(tokens)]
 
         self.embedded = select(self.embedded)
         for state in self.states:
             for entry in fields(state):
                 setattr(state, entry.name, select(getattr(state, entry.name)))
+
+
+def _sum(*parts: Tensor) -> Tensor:
+    """All parts in one sum."""
+    return torch.stack(parts).sum(0)

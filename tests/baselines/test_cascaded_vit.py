@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paper_cuda import paper_cuda
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +19,8 @@ from anytime_bench.harness.operator_recording import operator_graph
 from anytime_bench.harness.schedule import span
 from anytime_bench.methods.contract import Progress
 from anytime_bench.tasks.task import TaskCard
+from baselines.cascade import parallel
+from baselines.cascade.parallel import StreamLanes
 from baselines.cascade.td import td_loss
 from baselines.vit.cascade import CascadedViT, LazyStream
 from baselines.vit.methods import CascadedViTMethod, CascadedViTOptions
@@ -307,3 +311,30 @@ def test_side_by_side_on_a_gpu_the_answers_stay() -> None:
     expected = model(x)
     assert gap(torch.stack(list(model.stream(x))), expected) <= 1e-4
     assert gap(torch.stack(list(model.executions()["one_lane"](x))), expected) <= 1e-4
+
+
+@torch.no_grad()
+def test_branches_on_streams_never_read_what_may_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CUDA of paper: eagerly, in one graph per answer, and in one graph for all."""
+    monkeypatch.setattr(parallel, "_side_streams", {})
+    machine = paper_cuda(monkeypatch)
+    model = built()
+    images = images_for(model)
+    expected = model(images)
+
+    def run() -> Iterator[Tensor]:
+        inputs = [images] + [None] * model.length
+        return model._answers(inputs, LazyStream(model, StreamLanes(model.length + 2, torch.device("cuda:0"))))
+
+    with machine:
+        eager = list(run())
+        segments, answers = [], None
+        for _ in range(model.num_exits):
+            with machine.captured():
+                answers = answers or run()
+                segments.append(next(answers))
+        with machine.captured():
+            whole = list(run())
+    for logits in (eager, segments, whole):
+        assert gap(torch.stack(logits), expected) <= 1e-12
+    assert machine.unannounced == 0

@@ -64,6 +64,7 @@ class PaperCuda(TorchDispatchMode):
         self.writer: dict[int, tuple[int, Stream]] = {}
         self.alive: list[Tensor] = []  # storages must not be reused, or their numbers would lie
         self.foreign: set[tuple[int, int]] = set()
+        self.announced: set[tuple[int, int]] = set()
 
     def new_stream(self, device: Any = None) -> Stream:
         self.dealt += 1
@@ -94,11 +95,11 @@ class PaperCuda(TorchDispatchMode):
         self.done, self.capture = self.done | origin.seen, None
 
     def record_stream(self, tensor: Tensor, stream: Stream) -> None:
-        self.foreign.discard((storage_of(tensor), stream.cuda_stream))
+        self.announced.add((storage_of(tensor), stream.cuda_stream))
 
     @property
     def unannounced(self) -> int:
-        return len(self.foreign)
+        return len(self.foreign - self.announced)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         stream = self.current
