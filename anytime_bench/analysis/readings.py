@@ -31,7 +31,6 @@ from anytime_bench.records.entries import row_key
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores import stopping
-from anytime_bench.scores.intervals import RESAMPLES
 from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.answers import STORED, Trace, TraceError
 from anytime_bench.trace.axes import counted
@@ -145,7 +144,7 @@ def find_references(answers: Answers, given: Sequence[Path] = ()) -> list[tuple[
 
 
 def read_typicality(
-    answers: Answers, references: Sequence[tuple[Path, Record]], resamples: int = RESAMPLES
+    answers: Answers, references: Sequence[tuple[Path, Record]]
 ) -> tuple[dict[str, Any] | str, dict[str, Any]]:
     """Spearman's correlation of response time and typicality, and the mean response time of the outer quarters.
 
@@ -159,7 +158,7 @@ def read_typicality(
         with _named(path):
             others.append(Trace.from_arrays(store.load_arrays(path, record, TRACES), "test"))
     with _named(answers.path):
-        found = response_against_typicality(answers.test, others, resamples=resamples)
+        found = response_against_typicality(answers.test, others)
     typical, time = typicality(others), response_time(answers.test, answers.cost)
     order = np.argsort(typical, kind="stable")
     quarter = max(1, len(order) // 4)

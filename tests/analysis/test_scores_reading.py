@@ -31,18 +31,29 @@ def test_spearman_equals_scipy(levels):
     rng = np.random.default_rng(1)
     x = rng.random(300).round(2)
     y = (x * levels / 3 + rng.random(300) * levels / 2).round()
-    assert typicality.spearman(x, y, resamples=20).value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert typicality.spearman(x, y).value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [9, 1000])
-def test_resampled_spearman_equals_scipy_on_repeated_images(levels):
+def test_weighted_spearman_equals_scipy_on_repeated_and_missing_images(levels):
     rng = np.random.default_rng(2)
     x = rng.random(80).round(2)
     y = (x * levels / 3 + rng.random(80) * levels / 2).round()
-    weights = typicality.image_weights(80, 10, 0)
+    weights = rng.integers(0, 3, (10, 80)).astype(np.uint8)
     ours = typicality._spearman(x, y, weights)
     theirs = [stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic for row in weights]
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_the_spearman_interval_agrees_with_a_bootstrap():
+    rng = np.random.default_rng(6)
+    x = rng.random(600)
+    y = (5 * (x + 0.6 * rng.random(600))).round()
+    found = typicality.spearman(x, y)
+    drawn = [stats.spearmanr(x[chosen], y[chosen]).statistic for chosen in rng.integers(0, 600, (400, 600))]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found.high - found.low == pytest.approx(high - low, rel=0.25)
+    assert found.low < found.value < found.high
 
 
 def test_typical_images_are_answered_earlier_where_both_follow_from_ease(ease):
