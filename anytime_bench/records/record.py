@@ -54,7 +54,10 @@ class TaskEntry(Strict):
 
 
 class TrainingEntry(Strict):
-    """How the weights came about. ``seconds`` is wall time; for weights taken over it is their source's."""
+    """How the weights came about. ``seconds`` is wall time; for weights taken over it is their source's.
+
+    In a failed record it says that the training diverged: there are no weights, and their hash is empty.
+    """
 
     seed: int
     epochs: int

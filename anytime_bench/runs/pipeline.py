@@ -97,7 +97,12 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
             result = _work(plan, display, until)
     except (UserError, KeyboardInterrupt):
         raise
-    except (training.Diverged, TraceError) as error:
+    except training.Diverged as error:
+        # No weights, but a seed of its row: boards count it as guesses.
+        epochs = plan.resolved.trained_by.config.training.epochs
+        nothing = checkpoints.TrainingReport(weights_sha256="", epochs=epochs, seconds=0.0)
+        return without_result(plan, "failed", message(error), training_entry(plan, nothing))
+    except TraceError as error:
         return without_result(plan, "failed", message(error))
     except BaseException as error:
         # Whatever a method does, a call of sys.exit included, is a failed run of that method.
@@ -131,10 +136,11 @@ def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] |
     return build_record(plan, report, arrays, timing_meta), arrays
 
 
-def without_result(plan: Plan, status: str, reason: str) -> Path:
-    """Store a record that says why there is no result."""
+def without_result(plan: Plan, status: str, reason: str, training: TrainingEntry | None = None) -> Path:
+    """Store a record that says why there is no result; with ``training``, that it diverged."""
     distributed.leave()
-    return store.save(plan.out, Record.model_validate(common_fields(plan, status, reason)), {})
+    fields = {**common_fields(plan, status, reason), "training": training}
+    return store.save(plan.out, Record.model_validate(fields), {})
 
 
 def trained_model(

@@ -160,6 +160,9 @@ def test_a_diverging_loss_ends_as_a_failed_record_with_its_reason(tiny_task, tmp
     record = anytime_bench.run(_Exploding, tiny_task, overrides=FAST, out=tmp_path, display=QUIET)
     assert record.status == "failed"
     assert "nan in epoch 2" in record.reason
+    # It is a seed of its row, and says which; a method that raised is none.
+    assert record.training is not None
+    assert (record.training.seed, record.training.weights_sha256) == (0, "")
     assert record.path is not None
     assert store.load(record.path) == record
 
@@ -173,6 +176,7 @@ def test_a_method_that_raises_while_training_leaves_a_failed_record(tiny_task, t
     record = anytime_bench.run(_Raising, tiny_task, overrides=FAST, out=tmp_path, display=QUIET)
     assert record.status == "failed"
     assert "this method has a bug" in record.reason
+    assert record.training is None
     assert "test_run.py" in record.reason
 
 
