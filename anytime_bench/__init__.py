@@ -32,6 +32,7 @@ _HOME = {
     "make_task": "tasks.task",
     "register_corruption": "corruptions.catalogue",
     "register_recipe": "training.recipes",
+    "register_score": "scores.catalogue",
     "register_stopping_rule": "scores.stopping_rules",
     "register_task": "tasks.loading",
     "run": "runs.pipeline",

@@ -18,6 +18,7 @@ import typer
 from anytime_bench.cli import analyse, records, run, span, sweep, tune
 from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, command_line, load_plugins
 from anytime_bench.errors import UserError, describe, did_you_mean, message, traceback_wanted
+from anytime_bench.registry import Origin
 from anytime_bench.runs.guard import guarded
 
 app = Verbs(
@@ -36,15 +37,15 @@ run.mount(app)
 
 @app.command(name="list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="methods, tasks or corruptions")] = "methods",
+    what: Annotated[str, typer.Argument(help="methods, tasks, corruptions, scores, or 'stopping rules'")] = "methods",
     plugin: Plugin = None,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Draw the corruptions into this PNG.")] = None,
     task: Annotated[str, typer.Option("--task", "-t", help="Whose images --sheet shows.")] = "digits",
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """List methods, tasks or corruptions with where they come from."""
-    kinds = ("methods", "tasks", "corruptions")
+    """List methods, tasks, corruptions, scores or stopping rules with where they come from."""
+    kinds = ("methods", "tasks", "corruptions", "scores", "stopping rules")
     if what not in kinds:
         raise UserError(f"cannot list '{what}'.{did_you_mean(what, kinds)}")
     load_plugins(plugin)
@@ -56,21 +57,27 @@ def list_names(
         if sheet is not None:
             for path in _contact_sheets(task, data_root, sheet):
                 print(path, file=sys.stderr)
+    elif what in ("scores", "stopping rules"):
+        from anytime_bench.cli.titles import rules_or_scores
+
+        header = ("name", "title", "origin")
+        rows = [(o.name, title, _origin(o)) for o, title in rules_or_scores(what)]
     else:
         from anytime_bench import registry
         from anytime_bench.cli.titles import titled
 
         header = ("name", "title", "origin")
-        rows = [
-            (o.name, title, o.file or f"{o.distribution} {o.version}".strip() or "this process")
-            for o, title in titled(getattr(registry, what))
-        ]
+        rows = [(o.name, title, _origin(o)) for o, title in titled(getattr(registry, what))]
     if as_json:
         print(json.dumps([dict(zip(header, row, strict=True)) for row in rows]))
         return
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header) - 1)]
     for row in (header, *rows):
         print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
+
+
+def _origin(origin: Origin) -> str:
+    return origin.file or f"{origin.distribution} {origin.version}".strip() or "this process"
 
 
 @app.command()

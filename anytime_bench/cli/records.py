@@ -50,9 +50,10 @@ def mount(app: Verbs) -> None:
 
 
 @leaderboard.command("build")
-def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards")) -> None:
+def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"), plugin: Plugin = None) -> None:
     """Write leaderboards/index.html, and per board <task>/<device>.{md,csv,json,html} and figures."""
     require_folder(results)
+    load_plugins(plugin)
     from anytime_bench.leaderboard.build import build
 
     with progress("reading") as bar:
@@ -81,9 +82,12 @@ def board_figures(
 
 
 @leaderboard.command("check")
-def check_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"), as_json: Json = False) -> None:
+def check_boards(
+    results: Results = RESULTS, out: Boards = Path("leaderboards"), plugin: Plugin = None, as_json: Json = False
+) -> None:
     """Rebuild in memory and compare bytes; exit status 3 names the files that differ."""
     require_folder(results)
+    load_plugins(plugin)
     from anytime_bench.leaderboard.build import check
 
     with progress("reading") as bar:
@@ -109,6 +113,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check records: schema, hashes, and every score derived anew from its raw data."""
+    load_plugins(plugin)
     from anytime_bench.records.verify import record_paths, verify_paths
 
     paths = record_paths(records)
@@ -118,7 +123,6 @@ def verify(
             bar(1, path.name[:12])
             results[path] = faults
     if retrain or retime:
-        load_plugins(plugin)
         _redo(results, retrain=retrain, retime=retime, data_root=data_root, device=device)
     bad = sum(bool(faults) for faults in results.values())
     if as_json:
@@ -132,8 +136,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def publish(records: Records, results: Results = RESULTS, as_json: Json = False) -> None:
+def publish(records: Records, results: Results = RESULTS, plugin: Plugin = None, as_json: Json = False) -> None:
     """Verify local records and copy them to results/, then say what to commit."""
+    load_plugins(plugin)
     from anytime_bench.records.publish import publish as copy
     from anytime_bench.records.verify import record_paths
 
@@ -180,8 +185,10 @@ def compare(
 def report(
     records: Records,
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
+    plugin: Plugin = None,
 ) -> None:
     """Write one self-contained HTML page about the records."""
+    load_plugins(plugin)
     from anytime_bench.leaderboard.page import write_report
     from anytime_bench.records.verify import record_paths
 

@@ -25,6 +25,17 @@ def titled(registry: Registry) -> Iterable[tuple[Origin, str]]:
             yield origin, title_in_source(origin.target)
 
 
+def rules_or_scores(what: str) -> Iterable[tuple[Origin, str]]:
+    """Every score's, or stopping rule's, origin and title."""
+    # Both need NumPy, which no other list does.
+    from anytime_bench.scores.catalogue import SCORES
+    from anytime_bench.scores.stopping_rules import RULES
+
+    registry = SCORES if what == "scores" else RULES
+    for origin in registry.origins():
+        yield origin, str(registry.resolve(origin.name)[0].title)
+
+
 def title_in_source(target: str) -> str:
     """The title of ``module:name`` without importing the module."""
     module, _, name = target.partition(":")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anytime_bench.errors import UserError
+from anytime_bench.leaderboard.added import added_by_name, budget_lines, extra_exits, extra_scores
 from anytime_bench.leaderboard.agreement import between_axes, between_horizons
 from anytime_bench.leaderboard.board import (
     Absent,
@@ -88,6 +89,7 @@ def assemble(group: Group) -> Board:
         axes=list(rankings),
         horizons=list(GRID),
         rows=sorted(built, key=lambda row: _sort_key(row, axis)),
+        added=added_by_name([each for row in rows for each in row.records]),
         pairs=pairs(rankings[axis], names) if axis in rankings else [],
         agreement=[
             Agreement(first=each.first, second=each.second, tau=estimate(each.tau), rows=each.rows)
@@ -169,6 +171,7 @@ def _row(
         untimed_reason=row.untimed_reason,
         stopping=stopping_curves(records),
         stops=real_stops(records),
+        budgets=budget_lines(records),
         throughput=throughput(records),
         promises=promises(records) if row.timed else [],
         behaviour=Behaviour(
@@ -180,6 +183,8 @@ def _row(
             improvable=[None if math.isnan(value) else share(value) for value in row.improvable],
         ),
         quality=_quality(records),
+        extra=extra_scores(records),
+        extra_exits=extra_exits(records),
         seconds=seconds(records),
         noise=noise,
         environment=finite(record.environment),

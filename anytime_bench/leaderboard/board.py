@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from anytime_bench.records.record import Estimate, TaskEntry
+from anytime_bench.records.record import Added, Estimate, TaskEntry
 
 FORMAT = 3
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
@@ -85,6 +85,16 @@ class StoppingCurve(Model):
 
     cost: list[float]
     accuracy: list[float]
+
+
+class BudgetLine(Model):
+    """Accuracy of one stopping rule at each budget, per cost axis and percent of the reference's full cost."""
+
+    rule: str
+    title: str
+    accuracy: dict[str, dict[str, Estimate | None]]
+    #: Share of the time of a real stop by this rule that goes into deciding; None where it was not measured.
+    deciding: float | None
 
 
 class RealStop(Model):
@@ -230,10 +240,14 @@ class BoardRow(Model):
     untimed_reason: str
     stopping: dict[str, StoppingCurve]
     stops: list[RealStop]
+    budgets: list[BudgetLine]
     throughput: list[Throughput]
     promises: list[Promise]
     behaviour: Behaviour
     quality: list[Quality]
+    #: Scores that plugins add: of the row, and per exit.
+    extra: dict[str, Estimate]
+    extra_exits: list[dict[str, float]]
     #: Per clock and exit.
     seconds: dict[str, list[Seconds]]
     noise: Noise | None
@@ -312,6 +326,8 @@ class Board(Model):
     horizons: list[float]
     rows: list[BoardRow]
     pairs: list[Pair]
+    #: What the records say of scores and rules that plugins added.
+    added: dict[str, Added]
     agreement: list[Agreement]
     absent: list[Absent] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)

@@ -72,6 +72,12 @@ KINDS: dict[str, Kind] = {
         "means that the clock falls as the count does.",
         _rows,
     ),
+    "budgets": Kind(
+        "Stopping at a budget",
+        "Accuracy when the mean cost per image may be a share of the reference's full cost. Rules are fitted on the "
+        "validation split and simulated on stored answers; the oracle knows which answers are right.",
+        _parts(lambda row: row.budgets),
+    ),
     "stops": Kind(
         "Stopping on the clock",
         "The host looks at each answer and stops at the first confident one; deciding is part of the time.",

@@ -50,6 +50,7 @@ PROTOCOLS: dict[str, Protocol] = {
 NULLS: dict[str, str] = {
     "exits.top5": "there are five classes or fewer",
     "exits.auroc": "all answers are right, or all are wrong",
+    "rules.*.*.*": "the rule cannot spend as little as the budget",
     "stopping.images.confusion": "the trace was stored without it",
     "stopping.images.confusion.auroc_error": "all answers are right, or all are wrong",
     "stopping.images.hindsight_improvability": "no answer of this exit is wrong",

@@ -84,6 +84,16 @@ class ExitEntry(Strict):
     ece: float
     auroc: float | None = None
     augrc: float | None = None
+    #: Scores that plugins add (``scores.catalogue.register_score``), those that are defined.
+    extra: dict[str, float] = Field(default_factory=dict)
+
+
+class Added(Strict):
+    """A score or stopping rule that a plugin added: what a table says of it, and where it comes from."""
+
+    title: str
+    better: str = ""
+    origin: str
 
 
 class Artifact(Strict):
@@ -122,6 +132,13 @@ class Record(Strict):
     timed_scores: dict[str, Any] = Field(default_factory=dict)
     stopping: dict[str, Any] = Field(default_factory=dict)
     robustness: dict[str, Any] = Field(default_factory=dict)
+    #: Scores per image that plugins add: means over test images.
+    extra_scores: dict[str, Estimate] = Field(default_factory=dict)
+    #: Accuracy at a budget: per stopping rule, cost axis and percent of the reference's full cost; None where the rule
+    #: cannot spend so little.
+    rules: dict[str, dict[str, dict[str, Estimate | None]]] = Field(default_factory=dict)
+    #: What came from plugins, by ``score <name>`` or ``rule <name>``.
+    added: dict[str, Added] = Field(default_factory=dict)
     #: Files by role; ``trace`` is the ``.npz`` beside the record, from which all scores are recomputed.
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     supersedes: str | None = None

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.harness.timing_summary import clock_block, summarise
 from anytime_bench.records.record import finite
+from anytime_bench.scores.extra_scores import added, extra_exit_scores, extra_image_scores
 from anytime_bench.scores.robustness import summary_from_arrays
-from anytime_bench.scores.run_scores import exit_scores, score_axes, trace_scores
+from anytime_bench.scores.run_scores import exit_cost, exit_scores, score_axes, trace_scores
+from anytime_bench.scores.stopping_budgets import learned_from, rules_at_budgets
 from anytime_bench.trace.answers import Trace
 from anytime_bench.trace.axes import timed
 
@@ -31,8 +34,10 @@ def derive(
     reference: Mapping[str, Any],
     timing_meta: Mapping[str, Any] | None,
     resamples: int,
+    rules: bool = True,
 ) -> dict[str, Any]:
-    """The record's fields ``exits``, ``scores``, ``stopping``, ``timing``, ``timed_scores`` and ``robustness``.
+    """The record's fields ``exits``, ``scores``, ``stopping``, ``timing``, ``timed_scores``, ``robustness``,
+    ``extra_scores``, ``rules`` (left out where not asked for) and ``added``.
 
     ``reference`` holds the reference model's full cost in ``ticks`` and ``macs``. Raises ``TraceError`` naming the
     array that cannot be scored, ``ValueError`` for timing samples that are missing.
@@ -40,7 +45,11 @@ def derive(
     test, val = Trace.from_arrays(arrays, "test"), Trace.from_arrays(arrays, "val")
     costs: dict[str, Sequence[float]] = {"ticks": list(ticks), "macs": list(macs)}
     horizons = {axis: float(reference[axis]) for axis in costs}
-    counted = zip(exit_scores(test), ticks, macs, macs_prefix, strict=True)
+    relative = np.asarray(macs, dtype=np.float64) / horizons["macs"]
+    scored = [
+        {**row, "extra": more} for row, more in zip(exit_scores(test), extra_exit_scores(test, relative), strict=True)
+    ]
+    counted = zip(scored, ticks, macs, macs_prefix, strict=True)
     result: dict[str, Any] = {
         "exits": [
             {"k": k, "ticks": t, "macs": m, "macs_prefix": p, **scores} for k, (scores, t, m, p) in enumerate(counted)
@@ -50,7 +59,10 @@ def derive(
         "timing": {},
         "timed_scores": {},
         "robustness": {},
+        "extra_scores": extra_image_scores(test, relative, resamples=resamples),
+        "added": added(),
     }
+    budgets = {"macs": relative}
     if timing_meta:
         samples = {name.removeprefix("timing_"): a for name, a in arrays.items() if name.startswith("timing_")}
         timing = summarise(samples, timing_meta)
@@ -58,7 +70,9 @@ def derive(
         # Multiples of the reference's time in the same rounds, so every horizon is 1.
         blocks = {axis: clock_block(timing, axis) for axis in timed()}
         ratios = {axis: [row["value"] for row in b["ratio_to_reference"]] for axis, b in blocks.items() if b}
+        budgets |= {axis: exit_cost(axis, ratio, test.num_exits) for axis, ratio in ratios.items()}
         result["timed_scores"] = score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples)
+    result["rules"] = rules_at_budgets(test, val, budgets, learned_from(arrays)) if rules else {}
     if "noise_correct" in arrays:
         result["robustness"] = _rounded(summary_from_arrays(arrays, horizons), ROBUSTNESS_DECIMALS)
     return {key: finite(value) for key, value in result.items()}

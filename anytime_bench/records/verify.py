@@ -22,11 +22,14 @@ from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
 from anytime_bench.records.protocol import MISSING, PROTOCOLS, lacking, unexplained_nulls, without
 from anytime_bench.records.record import Record, finite
 from anytime_bench.records.scoring import ROBUSTNESS_DECIMALS, derive
+from anytime_bench.scores.catalogue import SCORES
+from anytime_bench.scores.stopping_budgets import ORACLE
+from anytime_bench.scores.stopping_rules import RULES
 from anytime_bench.trace.answers import Trace, TraceError
 
 #: One unit in the last published decimal, and what float64 sums may lose relative to their size.
 ABSOLUTE, RELATIVE = 1.5e-10, 1e-9
-DERIVED = ("exits", "scores", "timing", "timed_scores", "stopping", "robustness")
+DERIVED = ("exits", "scores", "timing", "timed_scores", "stopping", "robustness", "extra_scores", "rules")
 #: Differences that are told per record; a wrong trace changes hundreds of numbers.
 MOST = 5
 
@@ -96,6 +99,8 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
             reference=record.reference,
             timing_meta=record.timing.get("meta"),
             resamples=int(record.evaluation.get("resamples", 2000)),
+            # An older record states none, and they are what takes longest.
+            rules=bool(record.rules),
         )
     except (TraceError, ValueError, KeyError, TypeError) as error:
         return [f"no score can be derived from its trace: {error}"]
@@ -111,6 +116,10 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
             f"{where} is missing, protocol {record.protocol_version} demands it"
             for where in lacking(stored, derived, demand)
         ]
+    absent = missing_plugins(record)
+    problems += absent.values()
+    for path in absent:
+        stored = without(stored, path)
     for field in DERIVED:
         unit = 1.5 * 10**-ROBUSTNESS_DECIMALS if field == "robustness" else ABSOLUTE
         problems += differences(stored.get(field, {}), derived[field], field, unit)
@@ -120,6 +129,24 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
     if len(problems) > MOST:
         problems = [*problems[:MOST], f"and {len(problems) - MOST} more numbers that its raw data do not give"]
     return problems
+
+
+def missing_plugins(record: Record) -> dict[str, str]:
+    """Where a record states what a plugin computes that is not loaded here, and in one line which it is."""
+    scores, rules = SCORES.names(), RULES.names()
+    places = {f"exits.extra.{name}": ("score", name) for entry in record.exits for name in entry.extra}
+    places |= {f"extra_scores.{name}": ("score", name) for name in record.extra_scores}
+    places |= {f"rules.{name}": ("rule", name) for name in record.rules}
+    lines = {}
+    for path, (kind, name) in places.items():
+        if name != ORACLE and name not in (scores if kind == "score" else rules):
+            known = record.added.get(f"{kind} {name}")
+            origin = known.origin if known else "an unknown plugin"
+            lines[path] = (
+                f"{path} comes from {origin}, which is not loaded, so it cannot be derived anew; "
+                "give its file with --plugin"
+            )
+    return lines
 
 
 def differences(stored: Any, derived: Any, where: str, unit: float = ABSOLUTE) -> list[str]:

@@ -26,7 +26,7 @@ from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
 from anytime_bench.runs.guard import guarded
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan
-from anytime_bench.runs.stages import Arrays, prepared_path, timing_stage, untimed_stages
+from anytime_bench.runs.stages import Arrays, learning_stage, prepared_path, timing_stage, untimed_stages
 from anytime_bench.runs.sweep.jobs import Until
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
@@ -131,6 +131,7 @@ def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] |
     arrays = untimed_stages(plan, model, report.weights_sha256, display, keep=until == "prepared")
     if until == "prepared":
         return None
+    arrays |= learning_stage(plan, arrays, display)
     timed, timing_meta = timing_stage(plan, model, display)
     arrays |= timed
     return build_record(plan, report, arrays, timing_meta), arrays

@@ -31,6 +31,7 @@ from anytime_bench.records.record import PROTOCOL_VERSION
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan, build_model, noise_choice
 from anytime_bench.runs.progress import Steps
+from anytime_bench.scores.stopping_budgets import learn_rules
 from anytime_bench.trace.answers import Trace
 from anytime_bench.training.checkpoints import run_key, storage_errors
 from anytime_bench.training.data import DeviceSplit
@@ -122,6 +123,15 @@ def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) 
             progress=lambda count, total: bar.at(count, total=total),
         )  # fmt: skip
     return dict(result.arrays())
+
+
+def learning_stage(plan: Plan, arrays: Arrays, display: Display) -> Arrays:
+    """What the stopping rules that learn make of the validation split's trace, where the run asks for them."""
+    if not plan.resolved.config.evaluation.learned_rules:
+        return {}
+    display.say("learn the stopping rules")
+    cost = np.asarray(plan.costs.macs, dtype=np.float64) / plan.reference_costs.macs_prefix[-1]
+    return learn_rules(Trace.from_arrays(arrays, "val"), cost)
 
 
 def prepared_path(plan: Plan) -> Path:

@@ -19,6 +19,8 @@ Flags = NDArray[np.bool_]
 
 #: Falls of the true class's probability that are counted, as in Jazbec et al. 2023, figure 3.
 DELTAS = (0.01, 0.05, 0.1, 0.2, 0.5)
+#: The one that boards show.
+FALL = 0.1
 
 
 def destructive_overthinking(correct: ArrayLike) -> Flags:
@@ -64,6 +66,15 @@ def largest_fall(true_log_probability: ArrayLike) -> Floats:
     """
     probability = np.exp(np.asarray(true_log_probability, dtype=np.float64))
     return (np.maximum.accumulate(probability, axis=0) - probability).max(axis=0)
+
+
+def falls(true_log_probability: ArrayLike) -> Flags:
+    """Images whose true class loses more than ``FALL`` in probability on the way, ``(N,)``.
+
+    >>> falls(np.log([[0.2, 0.9], [0.6, 0.5], [0.55, 0.7]])).tolist()
+    [False, True]
+    """
+    return largest_fall(true_log_probability) > FALL
 
 
 def flips(predictions: ArrayLike) -> NDArray[np.intp]:

@@ -99,8 +99,10 @@ def train(trace: Trace, seed: int = 0) -> dict[str, NDArray[Any]]:
         finally:
             torch.set_num_threads(threads)
     named = {
-        "weight_ih": gru.weight_ih_l0, "weight_hh": gru.weight_hh_l0, "bias_ih": gru.bias_ih_l0,
-        "bias_hh": gru.bias_hh_l0, "head_weight": head.weight.flatten(), "head_bias": head.bias, "mean": mean,
+        **{name.removesuffix("_l0"): values for name, values in gru.state_dict().items()},
+        "head_weight": head.weight.detach().flatten(),
+        "head_bias": head.bias.detach(),
+        "mean": mean,
         "spread": spread,
-    }  # fmt: skip
-    return {name: values.detach().numpy().astype(np.float32) for name, values in named.items()}
+    }
+    return {name: values.numpy().astype(np.float32) for name, values in named.items()}

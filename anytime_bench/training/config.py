@@ -86,6 +86,8 @@ class EvaluationConfig:
     noise: str = "none"
     noise_images: int = 0
     resamples: int = 2000
+    #: Whether the stopping rules that learn (trace GRU, EENet) are fitted too: some seconds on the CPU.
+    learned_rules: bool = False
 
 
 @dataclass
