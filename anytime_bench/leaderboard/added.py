@@ -65,21 +65,23 @@ def added_by_name(records: Sequence[Record]) -> dict[str, Added]:
 
 
 def budget_lines(records: Sequence[Record]) -> list[BudgetLine]:
-    """One line per stopping rule that every seed has, the oracle last."""
+    """One line per stopping rule and cost axis that every seed has, the oracle last."""
     parts = [_rules(record) for record in records]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     titles = {name: each.title for name, each in added_by_name(records).items()}
     lines = []
     for name in sorted(names, key=lambda name: (name == ORACLE, names.index(name))):
         axes = [axis for axis in AXES if all(axis in part[name] for part in parts)]
-        lines.append(
+        lines += [
             BudgetLine(
                 rule=name,
                 title=titles.get(f"rule {name}") or (RULES.resolve(name)[0].title if name in RULES.names() else name),
-                accuracy={axis: _points([part[name][axis] for part in parts]) for axis in axes},
+                axis=axis,
+                accuracy=_points([part[name][axis] for part in parts]),
                 deciding=_deciding(records) if name == "confidence" else None,
             )
-        )
+            for axis in axes
+        ]
     return lines
 
 

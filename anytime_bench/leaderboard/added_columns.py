@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from anytime_bench.leaderboard.board import Board
-from anytime_bench.leaderboard.column import DIGITS_3, PERCENT, Better, Column, Missing, Value
+from anytime_bench.leaderboard.column import DIGITS_3, PERCENT, TEXT, Better, Column, Each, Missing, Value
 from anytime_bench.records.record import Added
+from anytime_bench.scores.stopping_rules import BUDGETS
 from anytime_bench.trace.axes import AXES
 
 ABSENT = Missing("not in every record of the row, or undefined")
@@ -43,16 +44,21 @@ def added_exit_score(board: Board, item: tuple[str, Added]) -> Column:
                   f"a score of {score.origin}")  # fmt: skip
 
 
-def at_budget(board: Board, item: tuple[str, int]) -> Column:
-    """A stopping rule's accuracy at one budget of one axis."""
-    axis, budget = item
-
+def _at_budget(budget: int) -> Column:
     def read(line: Any) -> Value:
-        points = line.part.accuracy.get(axis)
-        if points is None:
-            return Missing("not in every record of the row")
-        return points[str(budget)] or Missing("the rule cannot spend so little")
+        return line.part.accuracy[str(budget)] or Missing("the rule cannot spend so little")
 
-    title = f"{budget} % of {AXES[axis].title}"
-    return Column(f"at_{budget}_{axis}", title, read, PERCENT, ("budgets",), "high",
+    return Column(f"at_{budget}", f"{budget} %", read, PERCENT, ("budgets",), "high",
                   "accuracy (%) at that share of the reference's full cost")  # fmt: skip
+
+
+ADDED_COLUMNS: tuple[Column | Each, ...] = (
+    Each(added_scores, added_score),
+    Each(added_scores, added_exit_score),
+
+    Column("rule_at_budget", "Rule", lambda line: line.part.title, TEXT, ("budgets",)),
+    Column("budget_axis", "Budget in", lambda line: AXES[line.part.axis].title, TEXT, ("budgets",)),
+    *(_at_budget(budget) for budget in BUDGETS),
+    Column("deciding_at_budget", "Deciding %", lambda line: line.part.deciding or Missing("not measured"), PERCENT,
+           ("budgets",), "low", "share of the time of a real stop, one image at a time, that goes into deciding"),
+)  # fmt: skip

@@ -88,11 +88,12 @@ class StoppingCurve(Model):
 
 
 class BudgetLine(Model):
-    """Accuracy of one stopping rule at each budget, per cost axis and percent of the reference's full cost."""
+    """Accuracy of one stopping rule on one cost axis at each budget, in percent of the reference's full cost."""
 
     rule: str
     title: str
-    accuracy: dict[str, dict[str, Estimate | None]]
+    axis: str
+    accuracy: dict[str, Estimate | None]
     #: Share of the time of a real stop by this rule that goes into deciding; None where it was not measured.
     deciding: float | None
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from anytime_bench.leaderboard.added_columns import added_exit_score, added_score, added_scores, at_budget
+from anytime_bench.leaderboard.added_columns import ADDED_COLUMNS
 from anytime_bench.leaderboard.board import AxisScores, Board, Reach, digits
 from anytime_bench.leaderboard.column import (
     COUNT,
@@ -29,7 +29,6 @@ from anytime_bench.leaderboard.column import (
     Value,
 )
 from anytime_bench.records.record import Estimate
-from anytime_bench.scores.stopping_rules import BUDGETS
 from anytime_bench.trace.axes import AXES, timed
 
 
@@ -314,12 +313,7 @@ COLUMNS: tuple[Column | Each, ...] = (
            "images whose true class loses more than 0.1 of probability from an exit to a later one"),
     Column("flips", "Changes", lambda line: line.row.behaviour.flips, TIMES, BEHAVIOUR, "low",
            "how often the answer changes from one exit to the next"),
-    Each(added_scores, added_score),
-    Each(added_scores, added_exit_score),
-    Column("rule_at_budget", "Rule", lambda line: line.part.title, TEXT, ("budgets",)),
-    Each(lambda board: [(axis, budget) for axis in ("macs", *timed()) for budget in BUDGETS], at_budget),
-    Column("deciding_at_budget", "Deciding %", lambda line: line.part.deciding or Missing("not measured"), PERCENT,
-           ("budgets",), "low", "share of the time of a real stop, one image at a time, that goes into deciding"),
+    *ADDED_COLUMNS,
     Column("batch", "Batch", lambda line: line.part.batch, COUNT, ("stops",)),
     Column("rule", "Rule", lambda line: line.part.rule, TEXT, ("stops",)),
     Column("saved", "Time saved %", lambda line: line.part.saved, PERCENT, ("stops",), "high",
