@@ -110,8 +110,8 @@ class CascadedViT(AnytimeModel):
             return self.head(self.plain(images, k), k)
         run = self._run(images)
         for step in range(k + 1):
-            tokens = run.advance(images if step == 0 else None)
-        return self.head(tokens, k)
+            run.advance(images if step == 0 else None)
+        return run.logits()
 
     def plain(self, images: Tensor, count: int) -> Tensor:
         """Tokens ``(B, T, C)`` after the first ``count`` branches of the plain network."""
@@ -136,15 +136,16 @@ class CascadedViT(AnytimeModel):
         return LazyStream(self, lanes_for(images, self.length + 2, spreads=self.schedule == "parallel"))
 
     def _answers(self, inputs: Iterable[Tensor | None], run: LazyStream) -> Generator[Tensor, Tensor | None, None]:
-        for k, images in enumerate(inputs):
-            keep = yield self.head(run.advance(images), k)
+        for images in inputs:
+            run.advance(images)
+            keep = yield run.logits()
             if keep is not None:
                 run.keep(keep)
 
 
 @dataclass
 class BranchState:
-    """What a branch remembers from step to step, as tokens of its lanes."""
+    """What a branch remembers from step to step, as tokens."""
 
     source: Any = None  # what the residual was computed of
     residual: Any = None
@@ -154,10 +155,11 @@ class BranchState:
 
 
 class LazyStream:
-    """A run of a cascade, step by step; a token that is the same object as before stands for what has not changed.
+    """A run of a cascade, step by step; a token that is the same object as before stands for an unchanged tensor.
 
     What the branches see is made at the next step, when they are asked for, and each starts as soon as its own input
-    is there. The answer adds all residuals at once, so that it waits for no chain of L additions.
+    is there. The answer adds all residuals at once, so that it waits for no chain of L additions. Lane 0 holds the
+    embedding, lane l branch l and the sum behind it, lane L + 1 the answers (:mod:`baselines.cascade.parallel`).
     """
 
     def __init__(self, model: CascadedViT, lanes: Lanes | None = None) -> None:
@@ -169,35 +171,37 @@ class LazyStream:
         self.kept: Tensor | None = None  # indices of the samples still in the run
         self.embedded: Any = None
 
-    def advance(self, images: Tensor | None = None) -> Tensor:
-        """The stream's end ``(B, T, C)`` at the next step; ``images (B, D, H, W)`` where they are new."""
+    def advance(self, images: Tensor | None = None) -> None:
+        """Go to the next step, with ``images (B, D, H, W)`` where they are new."""
         self.step += 1
         self.lanes.begin()
-        pending = [] if self.embedded is None else self._launch(self.embedded)
+        if self.step:
+            self._work(self.embedded)
         if images is not None:
             kept = images if self.kept is None else images[self.kept]
             self.embedded = self.lanes.run(0, partial(embed, self.model.network), self.lanes.give(kept))
-        assert self.embedded is not None, "the first step needs images"
-        for state, residual in pending:
-            state.residual = residual
-        residuals = [state.residual for state in self.states if state.residual is not None]
-        end = self.lanes.run(len(self.states) + 1, _sum, self.embedded, *residuals) if residuals else self.embedded
-        return self.lanes.take(end)
 
-    def _launch(self, tokens: Any) -> list[tuple[BranchState, Any]]:
-        """Start the branches that count now, on the stream of the step before as far as they have not seen it."""
-        pending = []
+    def logits(self) -> Tensor:
+        """This step's answer ``(B, classes)``."""
+        residuals = [state.residual for state in self.states if state.residual is not None]
+        work = partial(_answer, self.model, self.step)
+        return self.lanes.take(self.lanes.run(self.model.length + 1, work, self.embedded, *residuals))
+
+    def _work(self, stream: Any) -> None:
+        """Start the branches that count now, on the stream of the step before, as far as they have not seen it."""
         for number, (branch, state) in enumerate(zip(self.branches, self.states, strict=True), 1):
-            if self.step >= self.model.start(number) and tokens is not state.source:
-                state.source = tokens
-                pending.append((state, self.lanes.run(number, branch, tokens)))
-            if state.residual is not None and number < len(self.states):
-                if state.sum is None or tokens is not state.base or state.residual is not state.added:
-                    state.base, state.added = tokens, state.residual
-                    # In the next branch's lane: this one's is busy with the residual of the step that begins.
-                    state.sum = self.lanes.run(number + 1, torch.add, tokens, state.residual)
-                tokens = state.sum
-        return pending
+            seen, stream = stream, self._past(number, state, stream)  # a lane must not keep the next branch waiting
+            if self.step >= self.model.start(number) and seen is not state.source:
+                state.residual, state.source = self.lanes.run(number, branch, seen), seen
+
+    def _past(self, number: int, state: BranchState, stream: Any) -> Any:
+        """The stream behind a branch at the step before; nobody asks for it behind the last."""
+        if state.residual is None or number == self.model.length:
+            return stream
+        if state.sum is None or stream is not state.base or state.residual is not state.added:
+            state.base, state.added = stream, state.residual
+            state.sum = self.lanes.run(number, torch.add, stream, state.residual)
+        return state.sum
 
     def keep(self, mask: Tensor) -> None:
         """Go on with the samples where ``mask (B,)`` is true, B being the samples still in the run."""
@@ -205,12 +209,10 @@ class LazyStream:
         self.kept = index if self.kept is None else self.kept[index]
         selected: dict[int, Any] = {}  # tokens that were one object stay one object
 
-        def select(tokens: Any) -> Any:
-            if tokens is None:
-                return None
-            if id(tokens) not in selected:
-                selected[id(tokens)] = self.lanes.give(self.lanes.take(tokens)[index])
-            return selected[id(tokens)]
+        def select(token: Any) -> Any:
+            if token is not None and id(token) not in selected:
+                selected[id(token)] = self.lanes.give(self.lanes.take(token)[index])
+            return None if token is None else selected[id(token)]
 
         self.embedded = select(self.embedded)
         for state in self.states:
@@ -218,6 +220,6 @@ class LazyStream:
                 setattr(state, entry.name, select(getattr(state, entry.name)))
 
 
-def _sum(*parts: Tensor) -> Tensor:
-    """All parts in one sum."""
-    return torch.stack(parts).sum(0)
+def _answer(model: CascadedViT, k: int, embedded: Tensor, *residuals: Tensor) -> Tensor:
+    """Logits of exit ``k`` from the embedding and all residuals of its step."""
+    return model.head(torch.stack([embedded, *residuals]).sum(0) if residuals else embedded, k)

@@ -22,6 +22,7 @@ from anytime_bench.tasks.task import TaskCard
 from baselines.cascade import parallel
 from baselines.cascade.parallel import StreamLanes
 from baselines.cascade.td import td_loss
+from baselines.cascade.threads import ThreadLanes
 from baselines.vit.cascade import CascadedViT, LazyStream
 from baselines.vit.methods import CascadedViTMethod, CascadedViTOptions
 
@@ -300,6 +301,19 @@ def test_bad_images_frames_and_exits_are_refused() -> None:
         model.watch(torch.zeros(4, 2, 3, 8, 8))
     with pytest.raises(IndexError, match="exit 5 was asked for"):
         model.answer(torch.zeros(1, 3, 8, 8), 5)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@torch.inference_mode()
+def test_side_by_side_on_threads_the_answers_stay(workers: int) -> None:
+    model = built(depth=3)
+    x, frames = images_for(model), torch.randn(model.num_exits, 2, 3, 8, 8, dtype=torch.float64)
+    with ThreadLanes(workers) as lanes:
+        for inputs, expected in (([x] + [None] * model.length, model(x)), (list(frames), list(model.watch(frames)))):
+            run = LazyStream(model, lanes)
+            for images, answer in zip(inputs, expected, strict=True):
+                run.advance(images)
+                assert gap(run.logits(), answer) <= 1e-12
 
 
 @needs_cuda
