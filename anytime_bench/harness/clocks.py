@@ -13,12 +13,20 @@ The perf_counter of CPython is CLOCK_MONOTONIC on Linux: nanoseconds, never set 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from time import perf_counter_ns
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Make a CUDA ``device`` the current one, whose streams and events are meant where none is named."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
 
 
 def synchroniser(device: torch.device) -> Callable[[], None]:

@@ -17,15 +17,15 @@ from anytime_bench.harness.gpu_state import read_gpu
 
 #: A neighbour using more than this share of all cores makes a timing not comparable.
 FOREIGN_LIMIT = 0.10
-#: So does a measuring process that stood ready without a core for more than this share of its time.
+#: So does a measuring thread that was runnable without a core for more than this share of its time.
 QUEUE_LIMIT = 0.02
 #: And a GPU whose clock moved by more than this share.
 CLOCK_LIMIT = 0.05
 
 
 @dataclass
-class Watch:
-    """Started before a timing block, asked after it. ``report`` is JSON-able; ``reasons`` says what disturbed."""
+class DisturbanceWatch:
+    """Made before a timing block, finished after it. ``report`` is JSON-able; ``finish`` returns what disturbed."""
 
     device: Any
     report: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Watch:
         if stolen / seconds > FOREIGN_LIMIT:
             reasons.append(f"the hypervisor took {stolen / seconds:.0%} of a core away")
         if queue_share is not None and queue_share > QUEUE_LIMIT:
-            reasons.append(f"the measuring thread stood in the queue for a core {queue_share:.0%} of the time")
+            reasons.append(f"the measuring thread was runnable without a core {queue_share:.0%} of the time")
         return reasons + self._gpu_reasons()
 
     def _gpu_reasons(self) -> list[str]:

@@ -1,10 +1,15 @@
-"""What NVML says of the GPU that a torch device stands for; read only, None where there is none or NVML is silent."""
+"""What NVML says of the GPU that a torch device stands for; read only, None where there is none or NVML is silent.
+
+Whose processes compute there is judged by comparison: the process that appears when this one first touches the device
+is this one, whatever number NVML gives it (in a container that of the host, or none at all).
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,6 +50,7 @@ def read_gpu(device: Any) -> GpuState | None:
     device = torch.device(device)
     if device.type != "cuda" or not torch.cuda.is_available():
         return None
+    own = own_processes(device)
     try:
         import pynvml
 
@@ -76,7 +82,7 @@ def read_gpu(device: Any) -> GpuState | None:
         power_limit_watts=None if limit is None else limit / 1000,
         temperature_celsius=ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
         throttle_reasons=tuple(name for bit, name in THROTTLE_BITS.items() if bits & bit),
-        foreign_processes=_foreign(ask("nvmlDeviceGetComputeRunningProcesses") or []),
+        foreign_processes=tuple(sorted(_pids(ask("nvmlDeviceGetComputeRunningProcesses")) - own)),
         mig=None if mig is None else bool(mig[0]),
     )
 
@@ -90,12 +96,55 @@ def _handle(pynvml: Any, device: torch.device) -> Any:
     return pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device() if device.index is None else device.index)
 
 
-def _foreign(processes: list[Any]) -> tuple[int, ...]:
-    """Other processes on the GPU. In a container NVML may give this process a number of the host's: one is ours."""
-    pids = sorted(int(process.pid) for process in processes)
-    if os.getpid() in pids:
-        return tuple(pid for pid in pids if pid != os.getpid())
-    return tuple(pids[1:])
+def _pids(processes: Any) -> frozenset[int]:
+    return frozenset(int(process.pid) for process in processes or ())
+
+
+#: Processes of this run beside this one, by NVML's numbers: those that started it or that it has started.
+FAMILY = "ANYTIME_BENCH_GPU_PROCESSES"
+
+
+def own_processes(device: torch.device) -> frozenset[int]:
+    """NVML's numbers of this process and of those that it works with (``FAMILY``) on ``device``; touches the device."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    family = {int(pid) for pid in os.environ.get(FAMILY, "").split(",") if pid}
+    return frozenset(family) | _own_pids(index)
+
+
+@cache
+def _own_pids(index: int) -> frozenset[int]:
+    touched_before = torch.cuda.is_initialized()
+    before = _compute_pids(index)
+    torch.zeros(1, device=f"cuda:{index}")
+    torch.cuda.synchronize(index)
+    return told_apart(before, _compute_pids(index), os.getpid(), touched_before)
+
+
+def told_apart(before: frozenset[int], after: frozenset[int], pid: int, touched_before: bool) -> frozenset[int]:
+    """Which of the processes on a GPU are this one, which calls itself ``pid``.
+
+    ``before`` and ``after`` are NVML's numbers around the moment when this process first used the device. Where it had
+    used it already (``touched_before``) and its own number is not among them, a single process on the device is taken
+    to be this one; with more of them there is no telling, and none is.
+
+    >>> told_apart(frozenset({7}), frozenset({7, 31}), pid=5, touched_before=False)  # 7 is foreign, 31 is this process
+    frozenset({31})
+    """
+    if pid in after:
+        return frozenset({pid})
+    new = after - before
+    if new or not touched_before:
+        return new if len(new) == 1 else frozenset()
+    return after if len(after) == 1 else frozenset()
+
+
+def _compute_pids(index: int) -> frozenset[int]:
+    with suppress(Exception):  # NVML's absence must not stop a measurement
+        import pynvml
+
+        pynvml.nvmlInit()
+        return _pids(pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(pynvml, torch.device("cuda", index))))
+    return frozenset()
 
 
 def _text(value: Any) -> str:

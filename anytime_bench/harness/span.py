@@ -26,8 +26,9 @@ from torch import Tensor
 
 from anytime_bench.harness.clocks import EventClock
 from anytime_bench.harness.cost import evaluating
-from anytime_bench.harness.disturbance import Watch
-from anytime_bench.harness.engines import Eager, make_engine
+from anytime_bench.harness.disturbance import DisturbanceWatch
+from anytime_bench.harness.eager import Eager
+from anytime_bench.harness.engines import matched_engines
 from anytime_bench.harness.lane_replay import program_of, run_on_lanes
 from anytime_bench.harness.operator_graph import Arrays, OperatorGraph, SpanError, graph_to_arrays
 from anytime_bench.harness.operator_recording import record
@@ -98,7 +99,7 @@ def measure_span(
     with _threads_restored():
         torch.set_num_threads(1)
         session = _Session(model, reference, images, batch_size, np.random.default_rng(seed))
-        watch = Watch(device)
+        watch = DisturbanceWatch(device)
         with evaluating(model), evaluating(reference):
             counts = session.worthwhile(counts)
             rounds = session.run(counts, budget_seconds, progress or (lambda share, what: None))
@@ -230,7 +231,8 @@ class _Session:
 
     def _make_engines(self) -> list[Eager]:
         with evaluating(self.models[0]), evaluating(self.models[1]):
-            return [make_engine("graph", model, self._batch())[0] for model in self.models]
+            matched = matched_engines("graph", self.models[0], self.models[1:], self._batch())
+        return [matched.method, *matched.references]
 
     def _batch(self) -> Tensor:
         index = self._rng.integers(len(self.images), size=self.batch_size)

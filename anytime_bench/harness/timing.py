@@ -26,10 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_bench.harness.clocks import CacheFlush, Clock, EventClock, HostClock
+from anytime_bench.harness.clocks import CacheFlush, Clock, EventClock, HostClock, on_device
 from anytime_bench.harness.cost import evaluating, executions
-from anytime_bench.harness.disturbance import Watch
-from anytime_bench.harness.engines import Eager, Graphs, chosen_engine, make_engine
+from anytime_bench.harness.disturbance import DisturbanceWatch
+from anytime_bench.harness.eager import Eager, EngineError
+from anytime_bench.harness.engines import chosen_engine, make_engine, matched_engines
 from anytime_bench.harness.memory import peak_bytes
 from anytime_bench.harness.rounds import Rounds, Task, run_rounds
 from anytime_bench.harness.timing_summary import summarise
@@ -78,7 +79,7 @@ def time_exits(
     device = torch.device(device)
     name = chosen_engine(engine, device)
     _check(images, batch_sizes, rounds, budget_seconds, precision, cache)
-    with evaluating(model), evaluating(reference), _threads(threads):
+    with on_device(device), evaluating(model), evaluating(reference), _threads(threads):
         model_, reference_ = _in_precision(model, precision), _in_precision(reference, precision)
         images = images.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
         session = _Session(model_, reference_, images, device, name, CacheFlush(device) if cache == "flushed" else None)
@@ -90,9 +91,9 @@ def time_exits(
             share = 1.0 if len(batch_sizes) == 1 else 0.5 if i == 0 else 0.5 / (len(batch_sizes) - 1)
             report = _reporter(progress, i, len(batch_sizes), size)
             patience = 10.0 if i == 0 else 3.0
-            watch = Watch(device)
+            watch = DisturbanceWatch(device)
             result = session.measure(size, rounds, share * budget_seconds, patience, seed + i, report, watch.sample)
-            disturbances[str(size)] = watch.finish(_queue_share(result.samples, size))
+            disturbances[str(size)] = watch.finish(_queue_share(result.samples, size)) + session.unlike.get(size, [])
             watched[str(size)] = watch.report
             stopped[str(size)] = result.stopped_because
             samples |= result.samples | session.answers(size)
@@ -106,7 +107,7 @@ def time_exits(
         "engine": session.engine_name,
         "engine_requested": engine,
         "precision": precision,
-        "tf32": bool(device.type == "cuda" and torch.backends.cudnn.allow_tf32),
+        "tf32": device.type == "cuda" and tf32_convolutions(),
         "cache": cache,
         "threads": torch.get_num_threads() if threads is None else threads,
         "seed": seed,
@@ -146,6 +147,8 @@ class _Session:
     ) -> None:
         self.model, self.reference, self.images, self.flush = model, reference, images, flush
         self.engine_name, self.notes = engine, []  # type: str, list[str]
+        #: Per batch size, why method and reference were not run as rows of this engine are.
+        self.unlike: dict[int, list[str]] = {}
         self.host = HostClock(device)
         self.events = EventClock(device) if device.type == "cuda" else None
         self._next = 0
@@ -162,14 +165,13 @@ class _Session:
         progress: Callable[[float], None],
         on_round: Callable[[], None],
     ) -> Rounds:
-        batch = self._batch(size)[1]
-        engine, notes = make_engine(self.engine_name, self.model, batch)
-        reference, more = make_engine(engine.name, self.reference, batch)
-        if reference.name != engine.name:
-            # A ratio between two engines would compare the engines.
-            engine = Eager(self.model, batch)
-        self.notes += notes + more
+        batch, prefixes = self._batch(size)[1], range(self.model.num_exits if size == 1 else 0)
+        matched = matched_engines(self.engine_name, self.model, [self.reference], batch, prefixes)
+        engine, (reference,) = matched.method, matched.references
+        self.notes += matched.notes
+        self.unlike[size] = matched.reasons
         self.engine_name = engine.name
+        others = self._executions(engine.name, batch) if size == 1 else {}
         self._given[size] = []
         tasks = []
         clocks: dict[str, Clock] = {"latency": self.host}
@@ -185,11 +187,21 @@ class _Session:
                 continue
             for k in range(self.model.num_exits):
                 tasks.append(Task(partial(run, "prefix", partial(engine.prefix, k)), slot=k))
-            for name, stream in executions(self.model).items():
-                other = (Graphs if engine.name == "graph" else Eager)(self.model, batch, stream)
+            for name, other in others.items():
                 further = partial(self._task, other, size, clock, clock_name)
                 tasks.append(Task(partial(further, f"execution_{name}", other.run_through)))
         return run_rounds(tasks, size, rounds, budget, patience, seed, progress, on_round)
+
+    def _executions(self, engine: str, batch: Tensor) -> dict[str, Eager]:
+        """Engines of the further executions that the model offers; one that this engine cannot run is not timed."""
+        engines = {}
+        for name, stream in executions(self.model).items():
+            try:
+                # A compiled model is a copy, and an execution is bound to the model itself.
+                engines[name] = make_engine("eager" if engine == "compile" else engine, self.model, batch, stream)
+            except EngineError as error:
+                self.notes.append(f"execution {name} is not timed: {error}")
+        return engines
 
     def _batch(self, size: int) -> tuple[NDArray[np.int64], Tensor]:
         """The next ``size`` images, so that no inference sees what the one before it saw."""
@@ -236,7 +248,7 @@ class _Session:
         parts = [torch.stack(list(self.model.stream(self.images[used[i : i + 256]]))) for i in range(0, len(used), 256)]
         logits = torch.cat(parts, dim=1).float().cpu()  # (E, images used, C)
         # Batched kernels round differently: an answer within this of the best one is the same answer.
-        slack = (2e-2 if self.images.dtype == torch.bfloat16 else 1e-4) * logits.abs().amax(2).clamp(min=1e-6)
+        slack = rounding_slack(self.images) * logits.abs().amax(2).clamp(min=1e-6)
         same = total = 0
         for given in self._given.values():
             for index, predictions in given:
@@ -261,7 +273,27 @@ def _queue_share(samples: Samples, size: int) -> float | None:
 
 
 def _in_precision(model: AnytimeModel, precision: str) -> AnytimeModel:
-    return model if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)
+    """The model itself, or a bfloat16 copy in which modules with running statistics stay float32, as in training."""
+    if precision == "fp32":
+        return model
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if not any(buffer.is_floating_point() for buffer in module.buffers(recurse=False)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.bfloat16)
+    return model
+
+
+def tf32_convolutions() -> bool:
+    """Whether a GPU's float32 convolutions are computed in TF32, torch's default."""
+    return bool(torch.backends.cudnn.allow_tf32)
+
+
+def rounding_slack(images: Tensor) -> float:
+    """How far, relative to the largest logit, two ways of computing one answer may be apart by rounding alone."""
+    if images.dtype == torch.bfloat16:
+        return 2e-2
+    return 2e-3 if images.is_cuda and tf32_convolutions() else 1e-4
 
 
 def _check(

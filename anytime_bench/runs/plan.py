@@ -199,6 +199,8 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"device '{name}' was asked for, but there are {torch.cuda.device_count()} CUDA devices.")
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device '{name}' is not supported. Expected auto, cpu, cuda or cuda:0.")
+    if device.index is not None:
+        torch.cuda.set_device(device)  # streams, events and graphs that name no device mean this one
     return device
 
 

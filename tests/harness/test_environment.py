@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from anytime_bench.harness import disturbance, environment
-from anytime_bench.harness.disturbance import Watch
+from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.environment import capture, findings, slug
-from anytime_bench.harness.gpu_state import read_gpu
+from anytime_bench.harness.gpu_state import read_gpu, told_apart
 from anytime_bench.harness.self_test import self_test
 
 
@@ -93,6 +93,22 @@ def test_there_is_no_gpu_state_on_a_cpu():
     assert read_gpu("cpu") is None
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "pid", "touched", "own"),
+    [
+        ({7}, {7, 31}, 31, False, {31}),  # NVML knows this process by its own number
+        ({7}, {7, 31}, 5, False, {31}),  # in a container it has another one: the one that came is this one
+        ({7}, {7}, 5, False, set()),  # a lone stranger is no reason to take it for this process
+        (set(), set(), 5, False, set()),  # NVML shows no processes at all
+        (set(), {31, 32}, 5, False, set()),  # two came at once: there is no telling
+        ({31}, {31}, 5, True, {31}),  # asked late, when this process was there already, and nobody else
+        ({7, 31}, {7, 31}, 5, True, set()),
+    ],
+)
+def test_this_process_is_told_apart_from_strangers_on_the_gpu(before, after, pid, touched, own):
+    assert told_apart(frozenset(before), frozenset(after), pid, touched) == own
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """Two cores whose counters the test moves: seconds busy, stolen, and of our own process."""
@@ -102,7 +118,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(psutil, "cpu_times", lambda: times._replace(user=counters.busy, steal=counters.steal))
     monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
     monkeypatch.setattr(disturbance, "perf_counter", lambda: counters.clock)
-    monkeypatch.setattr(Watch, "_own_seconds", lambda self: counters.own)
+    monkeypatch.setattr(DisturbanceWatch, "_own_seconds", lambda self: counters.own)
     return counters
 
 
@@ -113,12 +129,12 @@ def machine(monkeypatch):
         (11.0, 10.0, 0.0, 0.0, None),
         (20.0, 10.0, 0.0, 0.0, "other processes kept 1.00 of 2 cores busy"),
         (10.0, 10.0, 5.0, 0.0, "hypervisor took 50%"),
-        (10.0, 10.0, 0.0, 0.3, "queue for a core 30% of the time"),
+        (10.0, 10.0, 0.0, 0.3, "runnable without a core 30% of the time"),
         (10.0, 10.0, 0.0, None, None),
     ],
 )
 def test_a_neighbour_is_noticed_and_named(machine, busy, own, steal, queue, expected):
-    watch = Watch("cpu")
+    watch = DisturbanceWatch("cpu")
     machine.busy += busy
     machine.own += own
     machine.steal += steal

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from anytime_bench.harness import clocks
-from anytime_bench.harness.engines import Compiled, directly_called
+from anytime_bench.harness import timing as timing_module
+from anytime_bench.harness.eager import Compiled, EngineError, directly_called
 from anytime_bench.harness.rounds import Task, run_rounds
 from anytime_bench.harness.self_test import PlainResNet
-from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing import _in_precision, time_exits
 from anytime_bench.methods.contract import AnytimeModel
+from baselines.cascade.model import CascadedResNet
 
 IMAGES = torch.randn(37, 1, 4, 4, generator=torch.Generator().manual_seed(3))
 
@@ -170,6 +172,41 @@ def test_bf16_and_flushed_cache_are_named():
     assert seen[-1][0] == 1.0
 
 
+def test_bf16_rounds_weights_and_spares_running_statistics():
+    model = CascadedResNet(width=4, blocks=(1, 1))
+    copied = _in_precision(model, "bf16")
+    kinds = {name: value.dtype for name, value in copied.state_dict().items()}
+    assert kinds["stem.conv.weight"] == kinds["heads.0.weight"] == torch.bfloat16
+    assert {kinds[name] for name in kinds if "norm" in name} == {torch.float32}
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        answers, exact = torch.stack(list(copied.eval().stream(images.bfloat16()))), model.eval()(images)
+    assert answers.dtype == torch.bfloat16
+    torch.testing.assert_close(answers.float(), exact, rtol=0.1, atol=0.1 * float(exact.abs().max()))
+
+
+def test_an_execution_that_this_engine_cannot_run_is_left_out_and_named(fake_time, monkeypatch):
+    class Offers(Worker):
+        def executions(self):
+            return {"sound": self.stream, "broken": self.stream}
+
+    made = timing_module.make_engine
+    calls = []
+
+    def refuse(name, model, images, stream=None, prefixes=()):
+        calls.append(name)
+        if len(calls) == 2:
+            raise EngineError("no")
+        return made(name, model, images, stream, prefixes)
+
+    monkeypatch.setattr(timing_module, "make_engine", refuse)
+    summary = measure(Offers(fake_time), Worker(fake_time)).summary()
+    assert list(summary["executions"]) == ["sound"]
+    assert summary["notes"] == ["execution broken is not timed: no"]
+    assert len(calls) == 2, "one engine per execution, whatever the number of clocks"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -230,7 +267,7 @@ def test_queue_wait_is_seen_and_left_out_of_ratios_only(monkeypatch, fake_time):
     summary = measure(Preempted(fake_time), Worker(fake_time)).summary()
     np.testing.assert_allclose(times(summary), [6e-3, 13e-3, 22e-3], rtol=1e-6)
     assert [row["value"] for row in summary["ratio_to_reference"]] == pytest.approx([1 / 7, 3 / 7, 1])
-    assert any("queue for a core" in reason for reason in summary["reasons"])
+    assert any("without a core" in reason for reason in summary["reasons"])
 
 
 def test_only_modules_called_by_the_stream_itself_are_compiled():

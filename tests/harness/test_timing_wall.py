@@ -8,7 +8,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from anytime_bench.harness.clocks import HostClock
-from anytime_bench.harness.engines import Eager
+from anytime_bench.harness.eager import Eager
 from anytime_bench.harness.self_test import PlainResNet
 from anytime_bench.harness.timing import time_exits
 from anytime_bench.methods.contract import AnytimeModel

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from anytime_bench.errors import UserError
 from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd
 from anytime_bench.runs.sweep.process import BUSY
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a job may run: a GPU, or ``threads`` CPU threads where ``gpu`` is empty."""
+    """Where a job may run: a GPU, named as in ``CUDA_VISIBLE_DEVICES``, or ``threads`` CPU threads."""
 
     gpu: str = ""
     threads: int = 0
@@ -61,9 +62,36 @@ def slots_for(jobs: int, gpus: list[str]) -> list[Slot]:
     ``OMP_NUM_THREADS`` bounds the threads of one job, as it would without a sweep.
     """
     if gpus:
-        return [Slot(gpu=gpu) for gpu in gpus for _ in range(max(jobs // len(gpus), 1))]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return [Slot(gpu=visible_device(gpu, visible)) for gpu in gpus for _ in range(max(jobs // len(gpus), 1))]
     count = jobs or 1
     return [Slot(threads=min(max(all_cores() // count, 1), usable_cores()))] * count
+
+
+def visible_device(name: str, visible: str | None) -> str:
+    """What ``CUDA_VISIBLE_DEVICES`` must be for a process that may use GPU ``name`` alone.
+
+    ``name`` is an index or a UUID, ``visible`` the variable as it is (None: not set). As for torch, index i is the i-th
+    of the GPUs that are visible now. Raises UserError for a GPU that is not among them.
+
+    >>> visible_device("1", None), visible_device("1", "4,5"), visible_device("GPU-ab", "GPU-abc,GPU-def")
+    ('1', '5', 'GPU-abc')
+    """
+    name = name.strip()
+    if visible is None:
+        return name
+    names = [each.strip() for each in visible.split(",") if each.strip()]
+    if name.isdigit():
+        if int(name) < len(names):
+            return names[int(name)]
+    else:
+        matches = [each for each in names if each == name or each.startswith(name)]
+        if len(matches) == 1:
+            return matches[0]
+        if all(each.isdigit() for each in names):
+            return name  # the variable counts, the user names: no way to compare them here
+    range_ = f"GPUs are numbered 0 to {len(names) - 1} here" if names else "no GPU is visible"
+    raise UserError(f"GPU '{name}' is not a visible one: CUDA_VISIBLE_DEVICES is '{visible}', so {range_}.")
 
 
 @dataclass

@@ -240,6 +240,7 @@ def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [slot.threads for slot in slots_for(3, [])] == [2, 2, 2]
     assert [slot.threads for slot in slots_for(0, [])] == [8]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [slot.gpu for slot in slots_for(0, ["0", "2"])] == ["0", "2"]
     assert slots_for(0, ["2"])[0].environment({})["CUDA_VISIBLE_DEVICES"] == "2"
     assert slots_for(4, [])[0].environment({"A": "b"}) == {
@@ -247,6 +248,32 @@ def test_threads_are_divided_and_gpus_are_one_each(monkeypatch):
     }  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert slots_for(3, [])[0].threads == 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "names", "expected"),
+    [
+        ("4,5", ["0", "1"], ["4", "5"]),  # as torch counts: among those that are visible
+        ("GPU-aa11,GPU-bb22", ["1"], ["GPU-bb22"]),
+        ("GPU-aa11,GPU-bb22", ["GPU-bb22"], ["GPU-bb22"]),
+        ("GPU-aa11,GPU-bb22", ["GPU-aa"], ["GPU-aa11"]),
+        ("MIG-cc33", ["0"], ["MIG-cc33"]),
+        ("4,5", ["GPU-aa11"], ["GPU-aa11"]),
+        (None, ["GPU-aa11"], ["GPU-aa11"]),
+    ],
+)
+def test_gpus_are_chosen_among_the_visible_ones_by_index_and_by_uuid(monkeypatch, visible, names, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [slot.gpu for slot in slots_for(0, names)] == expected
+
+
+@pytest.mark.parametrize(("visible", "name"), [("4,5", "2"), ("", "0"), ("GPU-aa11,GPU-aa22", "GPU-aa")])
+def test_a_gpu_that_is_not_visible_is_refused(monkeypatch, visible, name):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=f"GPU '{name}' is not a visible one"):
+        slots_for(0, [name])
 
 
 def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
