@@ -10,13 +10,14 @@ import pytest
 from docs.walk import reason_to_leave_out, steps, walk
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("index", "concepts", "plugins", "records", "scale")
+#: The other pages are walked by CI in a base install; this one is the promise that docs alone suffice.
+PAGES = ("plugins",)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_and_command_of_a_page_runs_as_printed(page: str) -> None:
-    assert walk(ROOT / "docs" / f"{page}.md") or page == "scale"
+    assert walk(ROOT / "docs" / f"{page}.md")
 
 
 def test_the_walker_reads_files_python_and_commands() -> None:
