@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from anytime_bench.corruptions.catalogue import named
 from anytime_bench.errors import UserError, describe, message
@@ -44,11 +45,11 @@ class ResolvedMethod:
     origin: Origin
     method: Method
     config: RunConfig
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, JsonValue] = field(default_factory=dict)
     weights_source: ResolvedMethod | None = None
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, JsonValue]:
         """Every option that decides what this row is: its own, and those that only its weights source has."""
         inherited = self.weights_source.options if self.weights_source is not None else {}
         return finite({**inherited, **dataclasses.asdict(self.config.options)})
@@ -144,7 +145,7 @@ def configure(name: str, target: type[Method], config: RunConfig) -> Method:
         raise UserError(f"method '{name}': {message(error)}") from error
 
 
-def for_source(overrides: Mapping[str, Any], source: type[Method]) -> dict[str, Any]:
+def for_source(overrides: Mapping[str, JsonValue], source: type[Method]) -> dict[str, JsonValue]:
     """The overrides that concern a weights source too: training and data, and the options it has as well."""
     return {key: value for key, value in overrides.items() if option_name(key) in (None, *_options_of(source))}
 

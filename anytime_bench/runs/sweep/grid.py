@@ -22,14 +22,30 @@ from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import OmegaConf
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from anytime_bench.errors import UserError, did_you_mean, message
 from anytime_bench.runs.sweep.jobs import Existing, Outcome
 
-#: What ``slurm`` in a plan file may hold; everything else goes into ``extra`` as sbatch options.
-SLURM_KEYS = ("partition", "cpus_per_task", "gpus_per_node", "mem_gb", "minutes", "parallel", "exclusive", "extra")
 #: More runs than this are a slip of the keyboard.
 MAX_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """Resources per run. ``parallel`` jobs of one array run at a time, ``exclusive`` takes whole nodes for timings.
+
+    ``extra`` holds any other option of sbatch.
+    """
+
+    partition: str | None = None
+    cpus_per_task: int = 1
+    gpus_per_node: int | None = None
+    mem_gb: float | None = None
+    minutes: int = 240
+    parallel: int = 256
+    exclusive: bool = False
+    extra: dict[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,7 +67,14 @@ class Grid:
     gpus: list[str] = field(default_factory=list)
     time_limit: float = 0.0
     memory_limit: float = 0.0
-    slurm: dict[str, Any] = field(default_factory=dict)
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)
+
+    def to_json(self) -> str:
+        return _GRID.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Grid:
+        return _GRID.validate_json(text)
 
     def cells(self) -> list[tuple[str, str, int]]:
         """Method, task and seed of every run asked for, each once, in order."""
@@ -168,8 +191,8 @@ def make_grid(given: Mapping[str, Any]) -> Grid:
     for key in ("out", "device", "data_root", "recipe", "existing"):
         if not isinstance(values.get(key, ""), str):
             raise UserError(f"sweep: '{key}' must be text, got {values[key]!r}.")
-    if not isinstance(values.get("slurm", {}), dict):
-        raise UserError(f"plan: 'slurm' must be a mapping with keys such as {', '.join(SLURM_KEYS[:3])}.")
+    if "slurm" in values:
+        values["slurm"] = _slurm_options(values["slurm"])
     grid = Grid(**values)
     if not grid.methods:
         raise UserError(
@@ -182,9 +205,6 @@ def make_grid(given: Mapping[str, Any]) -> Grid:
         raise UserError(f"this sweep has {runs:,} runs; it takes at most {MAX_RUNS:,}.")
     if grid.existing not in get_args(Existing):
         raise UserError(f"--existing {grid.existing}: expected {', '.join(get_args(Existing))}.")
-    for key in grid.slurm:
-        if key not in SLURM_KEYS:
-            raise UserError(f"plan: slurm has an unknown key '{key}'.{did_you_mean(str(key), SLURM_KEYS)}")
     return grid
 
 
@@ -196,3 +216,22 @@ def _number(key: str, value: Any, kind: type) -> Any:
     if number < 0:
         raise UserError(f"sweep: {key}={value!r}, expected a number of 0 or more.")
     return number
+
+
+def _slurm_options(value: object) -> SlurmOptions:
+    known = [each.name for each in dataclasses.fields(SlurmOptions)]
+    if not isinstance(value, dict):
+        raise UserError(f"plan: 'slurm' must be a mapping with keys such as {', '.join(known[:3])}.")
+    for key in value:
+        if key not in known:
+            raise UserError(f"plan: slurm has an unknown key '{key}'.{did_you_mean(str(key), known)}")
+    try:
+        return _SLURM.validate_python(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise UserError(f"plan: slurm: {place}={fault['input']!r}: {fault['msg']}.") from error
+
+
+_SLURM = TypeAdapter(SlurmOptions)
+_GRID = TypeAdapter(Grid)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 #: What becomes of runs that exist, how far a job goes, and what the plan says of a run.
 Existing = Literal["skip", "rerun", "error"]
@@ -27,15 +27,15 @@ class RunIdentity:
 
     method: str
     origin: str
-    options: dict[str, Any]
+    options: dict[str, JsonValue]
     recipe_sha256: str
-    evaluation: dict[str, Any]
+    evaluation: dict[str, JsonValue]
     task: str
     seed: int
     device: str
     protocol: str
     reference: str
-    reference_options: dict[str, Any]
+    reference_options: dict[str, JsonValue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Job:
     method: str
     task: str
     seed: int
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, JsonValue] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     out: str = "runs"
     device: str = "auto"
@@ -102,6 +102,10 @@ class Event:
     @classmethod
     def from_json(cls, text: str | bytes) -> Event:
         return _EVENT.validate_json(text)
+
+
+#: What hears of a job's events.
+Report = Callable[[Event], None]
 
 
 @dataclass

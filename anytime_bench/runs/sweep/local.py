@@ -8,7 +8,6 @@ what is left. Two sweeps on one folder share the work through lock files. torch 
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 import time
@@ -55,7 +54,7 @@ def plan_in_subprocess(grid: Grid, launcher: Iterable[str] = ()) -> SweepPlan:
     """
     planner = subprocess.run(
         [*launcher, sys.executable, "-m", "anytime_bench.runs.sweep.planning"],
-        input=json.dumps(dataclasses.asdict(grid)), capture_output=True, text=True,
+        input=grid.to_json(), capture_output=True, text=True,
     )  # fmt: skip
     sys.stderr.write(planner.stderr)
     if planner.returncode == 2:

@@ -10,14 +10,13 @@ Planning imports plugins and torch, so a sweep runs this module in a process of 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from anytime_bench.errors import UserError, message
 from anytime_bench.harness.environment import capture
@@ -155,7 +154,7 @@ class _Planner:
         return resolved.folder(Path(self.grid.out), self.device_name, task, seed)
 
     def _add(
-        self, cell: Cell, method: str, until: Until, overrides: dict[str, Any], *, needs: tuple[str, ...],
+        self, cell: Cell, method: str, until: Until, overrides: dict[str, JsonValue], *, needs: tuple[str, ...],
         locks: tuple[str, ...], exclusive: bool = False, resume: bool = True, done_file: str = "",
     ) -> Job:  # fmt: skip
         """Add one job for ``cell``."""
@@ -196,7 +195,7 @@ class _Planner:
 
 def identity(resolved: ResolvedMethod, reference: ResolvedMethod, task: Task, seed: int, device: str) -> RunIdentity:
     """What a record must show to count as this run."""
-    evaluation: dict[str, Any] = finite(dataclasses.asdict(resolved.config.evaluation))
+    evaluation: dict[str, JsonValue] = finite(dataclasses.asdict(resolved.config.evaluation))
     return RunIdentity(
         method=resolved.name,
         origin=resolved.origin.identity,
@@ -231,7 +230,7 @@ def _training_lock(folder: Path) -> str:
 def main(plan: Callable[[Grid], SweepPlan] = plan_sweep) -> int:
     """A grid as JSON on standard input, its plan as the last line of standard output; status 2 for bad input."""
     try:
-        made = plan(Grid(**json.load(sys.stdin)))
+        made = plan(Grid.from_json(sys.stdin.read()))
     except UserError as error:
         print(message(error))
         return 2

@@ -17,23 +17,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from anytime_bench.errors import UserError, message
-from anytime_bench.runs.guard import guarded
 from anytime_bench.runs.sweep.existing import finished_record
-from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd
-
-if TYPE_CHECKING:  # torch is imported once the locks are held
-    from anytime_bench.training.loop import TrainingStep
+from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd, Report
 
 #: Exit status of a job whose work another process is doing (EX_TEMPFAIL).
 BUSY = 75
 #: At most one report of training progress in so many seconds.
 REPORT_EVERY = 0.25
-Report = Callable[[Event], None]
 
 
 def lock_folder(out: str | Path) -> Path:
@@ -107,42 +101,10 @@ def run_job(job: Job, report: Report = lambda event: None) -> JobEnd:
         report(Event("waiting"))
         with machine(job.exclusive):
             report(Event("started"))
-            return _work(job, report)
+            # torch is imported once the locks are held: a job that is busy ends without it.
+            from anytime_bench.runs.sweep.work import carry_out
 
-
-def _work(job: Job, report: Report) -> JobEnd:
-    import torch
-    from rich.console import Console
-
-    from anytime_bench.methods.plugins import load_plugin
-    from anytime_bench.records import store
-    from anytime_bench.runs.display import Display
-    from anytime_bench.runs.pipeline import execute
-    from anytime_bench.runs.plan import make_plan
-    from anytime_bench.tasks.loading import load_task
-
-    def on_step(step: TrainingStep) -> None:
-        report(Event("training", step.epoch, step.epochs, step.fraction))
-
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    for plugin in job.plugins:
-        with guarded():
-            load_plugin(plugin)
-    with guarded():
-        plan = make_plan(
-            job.method, load_task(job.task, job.data_root), seed=job.seed, overrides=job.overrides, device=job.device,
-            out=job.out, resume=job.resume, recipe=job.recipe, data_root=job.data_root, command=job.command,
-        )  # fmt: skip
-    # The log on standard output.
-    display = Display(Console(width=100, highlight=False), on_training_step=on_step)
-    display.plan(plan)
-    path = execute(plan, display, until=job.until)
-    if path is None:
-        return JobEnd("ok")
-    record = store.load(path)
-    display.result(record, path, "")
-    return JobEnd(record.status, record.reason, str(path))
+            return carry_out(job, report)
 
 
 def end_with_parent() -> None:

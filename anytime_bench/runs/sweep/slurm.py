@@ -4,9 +4,8 @@ Jobs that need others' weights wait for them by Slurm's own dependencies; times 
 one job at a time. A job that is pre-empted or reaches its time limit is put back into the queue and goes on from its
 last checkpoint. There is no scheduler here: Slurm decides what runs where.
 
-Resources per run come from the plan file's ``slurm`` section: ``partition``, ``cpus_per_task``, ``gpus_per_node``,
-``mem_gb``, ``minutes``, ``parallel`` (jobs of one array at a time), ``exclusive`` (whole nodes for timings) and
-``extra`` (any other sbatch option). Raises ``UserError`` where Slurm or submitit is missing.
+Resources per run come from the plan file's ``slurm`` section, see ``grid.SlurmOptions``. Raises ``UserError`` where
+Slurm or submitit is missing.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
 from rich.console import Console
 
 from anytime_bench.errors import UserError, message
 from anytime_bench.files import write_atomically
 from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary
 from anytime_bench.runs.sweep.existing import finished_record
-from anytime_bench.runs.sweep.grid import Grid
+from anytime_bench.runs.sweep.grid import Grid, SlurmOptions
 from anytime_bench.runs.sweep.jobs import Job, JobEnd, Outcome, SweepPlan, digest
 from anytime_bench.runs.sweep.local import plan_in_subprocess
 from anytime_bench.runs.sweep.process import run_job
 
 #: Seconds between two looks at the queue, and between two tries of a job whose work another job does.
 LOOK_AGAIN = 2.0
-MINUTES = 240
 
 
 class ClusterRun:
@@ -68,9 +67,14 @@ def sweep_on_slurm(
     """Plan, submit one array per level of the plan, and (with ``wait``) watch the queue until all jobs have ended."""
     console = console or Console(stderr=True, highlight=False)
     check_cluster()
-    on_node = ["srun", "--quiet", *srun_options(grid.slurm)] if grid.slurm.get("gpus_per_node") else []
+    on_node = ["srun", "--quiet", *srun_options(grid.slurm)] if grid.slurm.gpus_per_node else []
     plan = plan_in_subprocess(grid, on_node)
-    show_plan(plan, console, int(grid.slurm.get("parallel", 1)), "as Slurm arrays, timings one by one at the end")
+    show_plan(
+        plan,
+        console,
+        min(grid.slurm.parallel, max(len(plan.jobs), 1)),
+        "as Slurm arrays, timings one by one at the end",
+    )
     if dry_run or not plan.jobs:
         return plan.outcomes({})
     folder = Path(grid.out).absolute() / "logs" / "slurm" / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
@@ -130,7 +134,7 @@ def submit(plan: SweepPlan, grid: Grid, folder: Path) -> dict[str, str]:
 
 def placed(job: Job, grid: Grid) -> Job:
     """The job with absolute paths and its share of threads, for a node that starts elsewhere."""
-    threads = 0 if grid.slurm.get("gpus_per_node") else int(grid.slurm.get("cpus_per_task", 1))
+    threads = 0 if grid.slurm.gpus_per_node else grid.slurm.cpus_per_task
     plugins = tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in job.plugins)
     data_root = str(Path(job.data_root).absolute()) if job.data_root else None
     # A recipe is a file or the name of an installed one, as on the command line of ``run``.
@@ -140,31 +144,35 @@ def placed(job: Job, grid: Grid) -> Job:
     )
 
 
-def parameters(slurm: Mapping[str, Any], group: Sequence[Job], after: str) -> dict[str, Any]:
+def parameters(slurm: SlurmOptions, group: Sequence[Job], after: str) -> dict[str, JsonValue]:
     """submitit's parameters for one array."""
     timed = group[0].exclusive
-    extra = {"requeue": True, **dict(slurm.get("extra") or {})}
+    extra: dict[str, JsonValue] = {"requeue": True, **slurm.extra}
     if after:
         # Whatever became of them: a job whose weights are missing trains them itself.
         extra["dependency"] = f"afterany:{after}"
-    chosen = {
+    chosen: dict[str, JsonValue] = {
         "name": "anytime-bench",
-        "timeout_min": int(slurm.get("minutes", MINUTES)),
-        "cpus_per_task": int(slurm.get("cpus_per_task", 1)),
-        "gpus_per_node": slurm.get("gpus_per_node"),
-        "mem_gb": slurm.get("mem_gb"),
-        "slurm_partition": slurm.get("partition"),
-        "slurm_array_parallelism": 1 if timed else int(slurm.get("parallel", 256)),
-        "slurm_exclusive": True if timed and slurm.get("exclusive") else None,
+        "timeout_min": slurm.minutes,
+        "cpus_per_task": slurm.cpus_per_task,
+        "gpus_per_node": slurm.gpus_per_node,
+        "mem_gb": slurm.mem_gb,
+        "slurm_partition": slurm.partition,
+        "slurm_array_parallelism": 1 if timed else slurm.parallel,
+        "slurm_exclusive": True if timed and slurm.exclusive else None,
         "slurm_additional_parameters": extra,
     }
     return {key: value for key, value in chosen.items() if value is not None}
 
 
-def srun_options(slurm: Mapping[str, Any]) -> list[str]:
+def srun_options(slurm: SlurmOptions) -> list[str]:
     """Options of the job that plans: on a node like those of the runs, since its device is part of what is planned."""
-    named = {"partition": "partition", "cpus_per_task": "cpus-per-task", "gpus_per_node": "gpus-per-node"}
-    return [f"--{option}={slurm[key]}" for key, option in named.items() if slurm.get(key)]
+    options = {
+        "partition": slurm.partition,
+        "cpus-per-task": slurm.cpus_per_task,
+        "gpus-per-node": slurm.gpus_per_node,
+    }
+    return [f"--{option}={value}" for option, value in options.items() if value]
 
 
 def end_path(folder: Path, job: Job) -> Path:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from anytime_bench.records import store
 from anytime_bench.runs.sweep.display import Overview
-from anytime_bench.runs.sweep.grid import Grid
+from anytime_bench.runs.sweep.grid import Grid, SlurmOptions
 from anytime_bench.runs.sweep.jobs import Job
 from anytime_bench.runs.sweep.local import plan_in_subprocess
 from anytime_bench.runs.sweep.planning import plan_sweep
@@ -114,7 +114,7 @@ def test_a_pre_empted_job_requeues_itself(slurm, tmp_path):
         methods=["slow"], tasks=["specks"], overrides=quick, plugins=[plugin], out=str(tmp_path / "runs"),
         recipe=str(recipe), device="cpu",
     )  # fmt: skip
-    plan = plan_in_subprocess(grid, ["srun", "--quiet", *srun_options({"partition": "main", "cpus_per_task": 1})])
+    plan = plan_in_subprocess(grid, ["srun", "--quiet", *srun_options(SlurmOptions("main"))])
     folder = tmp_path / "logs"
     arrays = sorted(set(submit(plan, grid, folder).values()))
     deadline = time.monotonic() + 100
@@ -139,14 +139,7 @@ def test_arrays_wait_for_each_other_and_times_are_taken_one_by_one():
     train = Job(name="a", until="prepared", **run)
     time_it = Job(name="b", until="record", exclusive=True, needs=("a",), **run)
     assert [[job.name for job in group] for group in levels({"a": train, "b": time_it})] == [["a"], ["b"]]
-    slurm = {
-        "partition": "gpu",
-        "gpus_per_node": 1,
-        "minutes": 90,
-        "parallel": 8,
-        "exclusive": True,
-        "extra": {"qos": "x"},
-    }
+    slurm = SlurmOptions("gpu", gpus_per_node=1, minutes=90, parallel=8, exclusive=True, extra={"qos": "x"})
     first, last = parameters(slurm, [train], ""), parameters(slurm, [time_it], "17")
     assert first["slurm_additional_parameters"] == {"requeue": True, "qos": "x"}
     assert (first["slurm_array_parallelism"], first["timeout_min"], first["gpus_per_node"]) == (8, 90, 1)
