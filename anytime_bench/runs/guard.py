@@ -11,6 +11,20 @@ import os
 from collections.abc import Iterator
 from typing import NoReturn
 
+#: Set once this process has been asked to end, by a cluster that takes its node away: ``SystemExit`` is then meant.
+_asked_to_end = False
+
+
+def expect_exit() -> None:
+    """From now on a ``SystemExit`` in this process is no fault of a plugin."""
+    global _asked_to_end
+    _asked_to_end = True
+
+
+def is_meant(error: BaseException) -> bool:
+    """Whether ``error`` ends the process on purpose: the user's interrupt, or an expected exit."""
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and _asked_to_end)
+
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:

@@ -24,7 +24,7 @@ from anytime_bench.records.record import MethodEntry, Record, TaskEntry, Trainin
 from anytime_bench.records.scoring import derive
 from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
-from anytime_bench.runs.guard import guarded
+from anytime_bench.runs.guard import guarded, is_meant
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan
 from anytime_bench.runs.stages import Arrays, learning_stage, prepared_path, timing_stage, untimed_stages
 from anytime_bench.runs.sweep.jobs import Until
@@ -95,7 +95,7 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
     try:
         with guarded():
             result = _work(plan, display, until)
-    except (UserError, KeyboardInterrupt):
+    except UserError:
         raise
     except training.Diverged as error:
         # No weights, but a seed of its row: boards count it as guesses.
@@ -106,7 +106,7 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
         return without_result(plan, "failed", message(error))
     except BaseException as error:
         # Whatever a method does, a call of sys.exit included, is a failed run of that method.
-        if distributed.rank() > 0:
+        if is_meant(error) or distributed.rank() > 0:
             raise
         display.trace(error)
         return without_result(plan, "failed", describe(error))

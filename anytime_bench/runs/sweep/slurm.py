@@ -25,6 +25,7 @@ from rich.console import Console
 
 from anytime_bench.errors import UserError, message
 from anytime_bench.files import write_atomically
+from anytime_bench.runs.guard import expect_exit
 from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary
 from anytime_bench.runs.sweep.existing import finished_record
 from anytime_bench.runs.sweep.grid import Grid, SlurmOptions
@@ -55,9 +56,10 @@ class ClusterRun:
         return end.status
 
     def checkpoint(self) -> Any:
-        """The same job again, going on from its last finished epoch."""
+        """The same job again, going on from its last finished epoch. submitit ends the process afterwards."""
         import submitit
 
+        expect_exit()
         return submitit.helpers.DelayedSubmission(ClusterRun(dataclasses.replace(self.job, resume=True), self.end_file))
 
 

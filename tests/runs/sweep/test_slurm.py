@@ -131,6 +131,9 @@ def test_a_pre_empted_job_requeues_itself(slurm, tmp_path):
     assert any("Requeued job" in log.read_text() for log in folder.glob("*.out")) or any(
         "Requeued job" in log.read_text() for log in folder.glob("*.err")
     )
+    # The end is written before the process has left.
+    while queued(arrays) and time.monotonic() < deadline + 60:
+        time.sleep(0.2)
     assert queued(arrays) == set()
 
 
