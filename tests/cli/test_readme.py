@@ -26,10 +26,7 @@ def board_table(board: dict) -> list[str]:
         "|:--|--:|--:|--:|--:|",
     ]
     for row in sorted(rows, key=lambda row: -row["axes"]["ticks"]["auc_1"]["value"]):
-        areas = [
-            f"{100 * row['axes'][axis]['auc_1']['value']:.1f}" if axis != "latency" or row["timed"] else "–"
-            for axis in AXES
-        ]
+        areas = [percent(row["axes"][axis]["auc_1"]) if axis != "latency" or row["timed"] else "–" for axis in AXES]
         lines.append(f"| {row['method']} | {percent(row['final'])} | {' | '.join(areas)} |")
     return lines
 
