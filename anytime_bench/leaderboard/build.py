@@ -21,6 +21,7 @@ from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
 from anytime_bench.leaderboard.index import index_page
 from anytime_bench.leaderboard.page import board_page
+from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.entries import Group, groups, read_entries
 from anytime_bench.records.stamp import read_stamp
@@ -65,7 +66,9 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
     """All files of a board, relative to the leaderboards' folder."""
     stem, board = placed.stem, placed.board
     yield _named(stem, "json"), to_json(board).encode()
-    yield _named(stem, "csv"), to_csv(board).encode()
+    for name, end in FILES.items():
+        if name != "pairs" or board.pairs:
+            yield _named(stem, end), to_csv(board, name).encode()
     yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
     for name in figure_names(board):
         for form, drawn in board_figure(board, name):

@@ -1,4 +1,4 @@
-"""The figures of a board: accuracy over each cost axis, and whether MACs saved are time saved. A new one is one entry.
+"""The figures of a board: accuracy over each cost axis, areas over horizons, and whether MACs saved are time saved.
 
 Curves are named at their right ends, in the order in which they end, so that no legend takes the width of the picture.
 Rows are the best of the board, as many as can be told apart; those without a rank on the ranking axis only fill up.
@@ -6,12 +6,13 @@ Rows are the best of the board, as many as can be told apart; those without a ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from anytime_bench.leaderboard.board import Board, BoardRow
 from anytime_bench.records.figures import (
@@ -25,6 +26,7 @@ from anytime_bench.records.figures import (
     mark_of,
     new_figure,
 )
+from anytime_bench.trace.axes import AXES
 
 #: More curves than this cannot be told apart in one picture.
 MOST = 12
@@ -49,7 +51,7 @@ PAPER = {"one": Size(3.35, 2.5, 6.5), "two": Size(6.9, 3.4, 8)}
 def figure_names(board: Board) -> list[str]:
     """The figures that a board has data for, the one of the ranking axis first."""
     promised = any(promise.arrives is not None for row in board.rows for promise in row.promises)
-    return [*board.shown_axes, *(["promise"] if promised else [])]
+    return [*board.shown_axes, *(["horizons"] if board.rows else []), *(["promise"] if promised else [])]
 
 
 def board_figure(
@@ -60,7 +62,7 @@ def board_figure(
     with figure_style(**fonts, **{"axes.titlesize": size.font + 1}):
         figure = new_figure(size.width, size.height)
         panel = figure.subplots()
-        data = _promise(panel, board, size) if name == "promise" else _curves(panel, board, name, size)
+        data = DRAWN[name](panel, board, size) if name in DRAWN else _curves(panel, board, name, size)
         panel.set_title(f"{board.task.title} on {board.device}, protocol {board.protocol_version}", loc="left")
         for form in forms:
             yield form, figure_bytes(figure, form, [name, asdict(size), data])
@@ -113,6 +115,34 @@ def _promise(panel: Axes, board: Board, size: Size) -> Any:
     sns.despine(ax=panel)
     name_ends(panel, [(x[-1], y[-1], name) for name, x, y in drawn], size.height)
     return drawn
+
+
+def _horizons(panel: Axes, board: Board, size: Size) -> Any:
+    axis = board.ranking.axis
+    rows = shown_rows(board, axis)
+    drawn = []
+    for index, (row, name) in enumerate(zip(rows, short_names(rows), strict=True)):
+        areas = row.axes[axis].curve
+        value, low, high = ([getattr(area, end) for area in areas] for end in ("value", "low", "high"))
+        mark = mark_of(index)
+        panel.fill_between(board.horizons, low, high, color=mark["color"], alpha=0.15, lw=0)
+        panel.plot(board.horizons, value, lw=1.4, ms=3.5, **mark)
+        drawn.append((name, value, low, high))
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.axvline(1, color="0.8", lw=0.8, zorder=0)
+    panel.set_xlabel(f"H: {AXES[axis].title} (multiples of the reference's full answer)")
+    panel.set_ylabel("mean accuracy up to H")
+    panel.set_xlim(board.horizons[0], board.horizons[-1])
+    panel.set_ylim(0, 1.02)
+    panel.grid(axis="y", color="0.92", lw=0.8)
+    sns.despine(ax=panel)
+    name_ends(panel, [(board.horizons[-1], value[-1], name) for name, value, _, _ in drawn], size.height)
+    return [board.horizons, drawn]
+
+
+#: Figures that are not curves over an axis, by name.
+DRAWN: dict[str, Callable[[Axes, Board, Size], Any]] = {"horizons": _horizons, "promise": _promise}
 
 
 def shown_rows(board: Board, axis: str) -> list[BoardRow]:

@@ -27,6 +27,11 @@
     const push = (line) => lines.push({ series: `${line.index}/${line.seed}`, ...line });
     data.rows.forEach((row, index) => {
       if (!state.rows.has(index)) return;
+      if (state.curve === "horizons") {
+        const axis = row.axes[state.axis];
+        if (axis) push({ index, label: row.label, seed: `mean of ${row.seeds.length}`, points: data.horizons.map((cost, h) => ({ cost, exit: `H = ${cost}`, ...axis.curve[h] })) });
+        return;
+      }
       if (state.curve !== "anytime") {
         const found = row.stopping[state.curve];
         if (!found) return;
@@ -48,9 +53,12 @@
     return lines;
   }
 
+  // What is drawn over any axis; stopping rules are simulated over MACs only.
+  const byAxis = (curve) => curve === "anytime" || curve === "horizons";
+
   function read() {
     return {
-      curve: $("curve").value, axis: $("curve").value === "anytime" ? chosen("axis") : "macs", scale: chosen("scale"),
+      curve: $("curve").value, axis: byAxis($("curve").value) ? chosen("axis") : "macs", scale: chosen("scale"),
       seed: $("seed").value, bands: $("bands").checked,
       rows: new Set([...document.querySelectorAll('input[name="row"]:checked')].map((box) => Number(box.value))),
     };
@@ -86,7 +94,7 @@
         const last = { ...line.points[line.points.length - 1], cost: limit };
         values.push(row(guess), ...line.points.map((p) => row(p, { exit: p.exit, ...texts(line, p, state.axis) })), row(last));
       } else {
-        values.push(...line.points.map((p, k) => row(p, { exit: `threshold ${k}`, ...texts(line, p, state.axis) })));
+        values.push(...line.points.map((p, k) => row(p, { exit: p.exit ?? `threshold ${k}`, ...texts(line, p, state.axis) })));
       }
     }
     return values;
@@ -100,7 +108,8 @@
     const at = [1, 2].filter((h) => h <= range.limit).map((cost) => ({ cost }));
     view.datasets = { curves: long(lines, state, range), horizons: at, cursor: [] };
     view.height = height;
-    const title = `${AXES[state.axis].title} (${narrow ? "x reference" : "multiples of the reference's full answer"})`;
+    const horizons = state.curve === "horizons" ? "H: " : "";
+    const title = `${horizons}${AXES[state.axis].title} (${narrow ? "x reference" : "multiples of the reference's full answer"})`;
     view.layer.forEach((layer) => {
       const e = layer.encoding;
       if (e.x) { e.x.scale = scale; e.x.title = title; }
@@ -110,13 +119,13 @@
       if (e.shape) e.shape.scale = { domain: series, range: lines.map((line) => SHAPES[line.index % SHAPES.length]) };
       if (state.curve !== "anytime" && layer.mark.interpolate) layer.mark.interpolate = "linear";
     });
-    if (state.curve !== "anytime") view.layer[3].mark.size = 9; // A hundred thresholds: dots, not beads.
+    if (!byAxis(state.curve)) view.layer[3].mark.size = 9; // A hundred thresholds: dots, not beads.
     view.layer[4].mark.stroke = css("--text");
     view.layer[0].mark.stroke = css("--soft");
     // Many bands together are mud: they fade with the number of curves and come out under the pointer.
     const opacity = view.layer[1].encoding.opacity;
     opacity.condition.value = lines.length > 3 ? 0.5 / lines.length : 0.18;
-    if (!state.bands || state.curve !== "anytime") view.layer[1].mark.opacity = 0, delete view.layer[1].encoding.opacity;
+    if (!state.bands || !byAxis(state.curve)) view.layer[1].mark.opacity = 0, delete view.layer[1].encoding.opacity;
     const ink = { labelColor: css("--text"), titleColor: css("--text"), gridColor: css("--grid"), domainColor: css("--line"), tickColor: css("--line") };
     view.config = {
       background: "transparent", view: { stroke: null }, font: "system-ui, 'DejaVu Sans', sans-serif",
@@ -153,7 +162,7 @@
       $("chart").dataset.axis = state.axis;
       $("chart").dataset.series = `${lines.length}`;
       $("chart").dataset.drawn = `${Number($("chart").dataset.drawn || 0) + 1}`;
-      document.querySelectorAll('input[name="axis"]').forEach((box) => { box.disabled = state.curve !== "anytime"; });
+      document.querySelectorAll('input[name="axis"]').forEach((box) => { box.disabled = !byAxis(state.curve); });
       say(lines, state);
     });
     return queue;
@@ -164,7 +173,7 @@
     if (!lines.length) { $("readout").textContent = "No method is chosen, or none was measured on this axis."; return; }
     if (!point) { $("readout").textContent = "Point at an exit, or focus the chart and use the arrow keys: left and right for exits, up and down for methods."; return; }
     const t = texts(line, point, state.axis);
-    const place = point.exit === null ? `threshold ${cursor.point}` : `exit ${point.exit}`;
+    const place = point.exit === null ? `threshold ${cursor.point}` : typeof point.exit === "number" ? `exit ${point.exit}` : point.exit;
     $("readout").textContent = `${line.label}, seed ${line.seed}, ${place}: accuracy ${t.accuracyText} (95 % interval ${t.interval}) at ${t.costText}${AXES[state.axis].full ? `, ${t.absolute}` : ""}.`;
   }
 
@@ -251,10 +260,13 @@
     const row = data.rows[index], body = $("record-body");
     $("record-name").textContent = row.label;
     body.replaceChildren(document.querySelector(`#${row.anchor} .record`).cloneNode(true));
-    history.replaceState(null, "", `#${row.anchor}`);
     dialog.showModal();
     dialog.scrollTop = 0;
-    requestAnimationFrame(() => drawMinis(row, index, body.querySelector(".minis")));
+    // The record is on the screen first; its address and its charts come after that frame.
+    requestAnimationFrame(() => setTimeout(() => {
+      history.replaceState(null, "", `#${row.anchor}`);
+      drawMinis(row, index, body.querySelector(".minis"));
+    }));
   }
   function drawMinis(row, index, place) {
     place.replaceChildren();

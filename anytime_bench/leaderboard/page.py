@@ -24,7 +24,8 @@ from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
 from anytime_bench.leaderboard.figures import board_figure, figure_names
-from anytime_bench.leaderboard.tables import KINDS, exit_tables, meanings, moving_tables, table
+from anytime_bench.leaderboard.pairs import verdicts
+from anytime_bench.leaderboard.tables import FILES, KINDS, exit_tables, meanings, moving_tables, table
 from anytime_bench.leaderboard.text import legend, reference_sentence
 from anytime_bench.records.entries import Entry, groups
 from anytime_bench.records.stamp import stamp
@@ -113,9 +114,10 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         axes=[(axis, AXES[axis].title) for axis in board.axes],
         seeds=sorted({seed for row in board.rows for seed in row.seeds}),
         shown_first=SHOWN_FIRST,
-        tables={name: table(board, name) for name in KINDS if name != "csv"},
+        tables={name: table(board, name) for name in KINDS if name not in FILES},
         exits=lambda place: exit_tables(board, place),
         moving=moving_tables(board),
+        verdicts=verdicts(board),
         promise=_picture(board, "promise"),
         unranked=[row for row in board.rows if row.place is None],
         stamp=stamp([title, lead, board.model_dump(mode="json")], *LIBRARIES),
@@ -133,7 +135,9 @@ def _page_data(board: Board) -> dict[str, Any]:
         {
             "anchor": row.anchor,
             **row.model_dump(mode="json", include={"label", "seeds", "n", "accuracy", "accuracy_by_seed", "stopping"}),
-            "axes": {axis: scores.model_dump(include={"cost", "cost_by_seed"}) for axis, scores in row.axes.items()},
+            "axes": {
+                axis: scores.model_dump(include={"cost", "cost_by_seed", "curve"}) for axis, scores in row.axes.items()
+            },
         }
         for row in board.rows
     ]
@@ -145,7 +149,7 @@ def _page_data(board: Board) -> dict[str, Any]:
         }
         for axis in board.axes
     }
-    return {"chance": board.chance, "axis": board.ranking.axis, "axes": axes, "rows": rows}
+    return {"chance": board.chance, "horizons": board.horizons, "axis": board.ranking.axis, "axes": axes, "rows": rows}
 
 
 def _picture(board: Board, name: str) -> str:

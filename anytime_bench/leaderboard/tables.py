@@ -92,6 +92,8 @@ KINDS: dict[str, Kind] = {
     ),
     "csv": Kind("All columns", "", _rows),
 }
+#: Tables that are files only, by the end of the file's name.
+FILES = {"csv": "csv", "exits": "exits.csv", "pairs": "pairs.csv"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,16 @@ def exit_tables(board: Board, place: int) -> list[Table]:
     lines = [Line(row, place, k=k) for k in range(len(row.accuracy))]
     titles = {"exits": f"Exits of {row.label}", "quality": f"Confidence and times of {row.label}"}
     return [make_table(name, title, "", columns(board, name), lines) for name, title in titles.items()]
+
+
+def file_table(board: Board, name: str) -> Table:
+    """One table of ``FILES``, every column of its lines: rows, exits of all rows, or pairs."""
+    if name != "exits":
+        return table(board, name)
+    lines = [Line(row, place, k=k) for place, row in enumerate(board.rows) for k in range(len(row.accuracy))]
+    chosen = {column.name: column for part in ("exits", "quality") for column in columns(board, part)}
+    label = next(column for column in columns(board, "csv") if column.name == "label")
+    return make_table(name, "", "", [label, *chosen.values()], lines)
 
 
 def moving_tables(board: Board) -> list[Table]:

@@ -10,7 +10,7 @@ import json
 from html import escape
 
 from anytime_bench.leaderboard.board import Board
-from anytime_bench.leaderboard.tables import Table, meanings, table
+from anytime_bench.leaderboard.tables import FILES, Table, file_table, meanings, table
 from anytime_bench.records.record import finite
 from anytime_bench.trace.axes import AXES
 
@@ -26,9 +26,9 @@ def to_json(board: Board) -> str:
     return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_csv(board: Board) -> str:
-    """One flat line per row; an empty cell is a value that was not measured or a share that was never reached."""
-    text: str = table(board, "csv").frame.to_csv(index=False, lineterminator="\n")
+def to_csv(board: Board, name: str = "csv") -> str:
+    """One flat line per row, or per exit or pair (``tables.FILES``); an empty cell is a value that does not exist."""
+    text: str = file_table(board, name).frame.to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -74,7 +74,8 @@ def to_markdown(board: Board, stem: str, others: list[str]) -> str:
     if others:
         links = ", ".join(f"[{other}]({other}.md)" for other in others)
         lines += ["", f"Other groups on this device, never mixed with this one: {links}"]
-    files = ", ".join(f"[{stem}.{form}]({stem}.{form})" for form in ("csv", "json"))
+    ends = [end for name, end in FILES.items() if name != "pairs" or board.pairs]
+    files = ", ".join(f"[{stem}.{end}]({stem}.{end})" for end in (*ends, "json"))
     lines += ["", f"Interactive, with every row's record: [{stem}.html]({stem}.html). Data: {files}."]
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from support.browser import DRAWN, chromium, needs_browser, opened
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.build import boards
 from anytime_bench.leaderboard.page import board_page, record_page
+from anytime_bench.leaderboard.pairs import verdicts
 from anytime_bench.records import store
 from anytime_bench.records.stamp import read_stamp
 from anytime_bench.trace.noise import NoiseRun, pack
@@ -278,14 +280,71 @@ def test_a_report_refuses_records_that_are_never_compared(tmp_path: Path) -> Non
         record_page(paths)
 
 
+@pytest.fixture(scope="module")
+def fifty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 50 ranked rows with twelve exits, noise and every pair: ten times those of a board of five."""
+    root = tmp_path_factory.mktemp("fifty")
+    generated.fill(root / "results", methods=5, seeds=5, exits=12, images=60, extra=noise_arrays(60))
+    (placed,) = boards(root / "results")
+    board = placed.board
+    copies = [("", board.rows), *((f"_{copy}", board.rows) for copy in range(1, 10))]
+    rows = [
+        row.model_copy(update={
+            "label": f"{row.label}{end}",
+            "records": [each.model_copy(update={"record": f"{number:02d}{place}{each.record[3:]}"})
+                        for each in row.records],
+        })
+        for number, (end, members) in enumerate(copies) for place, row in enumerate(members)
+    ]  # fmt: skip
+    pair = board.pairs[0]
+    pairs = [pair.model_copy(update={"a": a.label, "b": b.label}) for a, b in itertools.combinations(rows, 2)]
+    page = root / "board.html"
+    page.write_text(board_page(board.model_copy(update={"rows": rows, "pairs": pairs})), encoding="utf-8")
+    return page
+
+
 @needs_browser
-def test_fifty_rows_stay_under_three_megabytes(browser: Browser, tmp_path: Path) -> None:
-    generated.fill(tmp_path / "results", methods=50, seeds=1, exits=12, images=60, extra=noise_arrays(60))
-    (placed,) = boards(tmp_path / "results")
-    page = tmp_path / "board.html"
-    page.write_text(board_page(placed.board), encoding="utf-8")
-    assert page.stat().st_size < 3_000_000
-    with opened(browser, page) as tab:
+def test_fifty_rows_stay_under_three_megabytes(browser: Browser, fifty: Path) -> None:
+    assert fifty.stat().st_size < 3_000_000
+    with opened(browser, fifty) as tab:
         tab.wait_for_function(f"{DRAWN} >= 1")
         after(tab, "document.getElementById('all').click()")
         assert len(paths_drawn(tab)) == 50
+        assert tab.locator("table.square td.better").count() == 1225
+        assert tab.locator("table.square td.worse").count() == 1225
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_click_on_fifty_rows_is_answered_within_a_tenth_of_a_second(browser: Browser, fifty: Path) -> None:
+    """Sorting, opening a record, choosing an axis: from the click to the frame that shows the answer, best of five."""
+    clicks = {
+        "sort": (f"{RANKING} th:nth-child(4) button", "true"),
+        "record": (f"{RANKING} tbody tr:nth-child(7) a", "document.getElementById('record').open"),
+        "axis": ("input[name=axis][value=macs]", "document.getElementById('chart').dataset.axis === 'macs'"),
+    }
+    for name, (selector, done) in clicks.items():
+        times = []
+        for _ in range(5):
+            with opened(browser, fifty) as tab:
+                tab.wait_for_function(f"{DRAWN} >= 1")
+                times.append(
+                    tab.evaluate(f"""() => new Promise((resolve) => {{
+                    const start = performance.now();
+                    document.querySelector("{selector}").click();
+                    const look = () => {done} ? resolve(performance.now() - start) : requestAnimationFrame(look);
+                    requestAnimationFrame(look);
+                }})""")
+                )
+        assert min(times) < 100, f"{name}: {times}"
+
+
+def test_the_square_of_verdicts_is_antisymmetric(tmp_path: Path) -> None:
+    generated.fill(tmp_path / "results", methods=4, seeds=5, images=200)
+    (placed,) = boards(tmp_path / "results")
+    signs = [[verdict and verdict.kind for verdict in line.verdicts] for line in verdicts(placed.board)]
+    opposite = {"better": "worse", "worse": "better", "equivalent": "equivalent", "undecided": "undecided", None: None}
+    assert len(signs) == 4
+    for i, line in enumerate(signs):
+        assert line[i] is None
+        assert line == [opposite[signs[j][i]] for j in range(4)]
