@@ -27,21 +27,21 @@ Errors: ``SpanError`` naming an array that is missing or out of shape.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from anytime_bench.harness.operator_graph import OperatorGraph, SpanError, graph_from_arrays
-from anytime_bench.harness.schedule import critical_path, edge_times, span, work
+from anytime_bench.harness.schedule import critical_path, edge_times, lane_times, span, work
 from anytime_bench.harness.timing_summary import resampled_rounds
 
 Floats = NDArray[np.float64]
 Samples = Mapping[str, NDArray[Any]]
 
 #: Numbers of lanes for which every record states its times; None is as many as there is work for.
-LANES: tuple[int | None, ...] = (1, 2, 4, 8, 16, None)
+LANES: tuple[int | None, ...] = (1, 2, 3, 4, 6, 8, 12, 16, None)
 #: What an edge between two lanes may cost, in microseconds.
 EDGE_COSTS = (0, 5, 20)
 RESAMPLES = 200
@@ -60,16 +60,15 @@ class Estimate(_Model):
 
 
 class LaneTimes(_Model):
-    """When each exit is ready on at most ``lanes`` lanes (None: unlimited), an edge between lanes costing ``edge_us``.
+    """When each exit is ready on at most ``lanes`` lanes, an edge between lanes costing ``edge_us``.
 
-    ``one_lane``: every operator on one lane. ``moldable``: an operator may also take as many lanes as threads were
-    measured. In multiples of the reference's run-through on one thread, per exit.
+    An operator may take as many lanes as threads were measured, so that a network without branches gains too. In
+    multiples of the reference's run-through on one thread, per exit.
     """
 
-    lanes: int | None
+    lanes: int | Literal["inf"]
     edge_us: int
-    one_lane: tuple[float, ...]
-    moldable: tuple[float, ...]
+    ready: tuple[float, ...]
 
 
 class ThreadTimes(_Model):
@@ -83,7 +82,7 @@ class ThreadTimes(_Model):
 class RealLanes(_Model):
     """The operators alone, without the model's Python: on one lane, and by the schedule on two threads.
 
-    ``gain``: the first over the second. ``modelled``: the same by T_1 and T_2 of the last exit.
+    ``gain``: the first over the second. ``modelled``: T_1 over T_2 of the last exit, an operator on one lane.
     """
 
     alone: Estimate
@@ -148,7 +147,7 @@ def summarise_span(samples: Samples, meta: SpanMeta) -> SpanBlock:
         span=_estimates(longest),
         work=_estimates(total),
         lanes=lanes,
-        real_lanes=_real_lanes(samples, lanes, meta.seed, float(rounds.reference[0])),
+        real_lanes=_real_lanes(graph, samples, meta.seed, float(rounds.reference[0])),
         threads=_thread_rows(graph, rounds, samples["threads"].tolist()),
         model_error=_estimates(error[:, None])[0],
         dispatch_share=_dispatch_share(graph, alone[0], samples["inside"][0]),
@@ -196,13 +195,12 @@ class _Rounds:
 
 def _lane_rows(graph: OperatorGraph, costs: Floats, reference: float) -> tuple[LaneTimes, ...]:
     edges = [edge * 1e-6 for edge in EDGE_COSTS]
-    one_lane, moldable = (edge_times(graph, form, LANES, edges) / reference for form in (costs[:1], costs))
+    ready = edge_times(graph, costs, LANES, edges) / reference
     return tuple(
         LaneTimes(
-            lanes=lanes,
+            lanes="inf" if lanes is None else lanes,
             edge_us=edge,
-            one_lane=tuple(one_lane[place, row].tolist()),
-            moldable=tuple(moldable[place, row].tolist()),
+            ready=tuple(ready[place, row].tolist()),
         )
         for place, edge in enumerate(EDGE_COSTS)
         for row, lanes in enumerate(LANES)
@@ -220,16 +218,16 @@ def _thread_rows(graph: OperatorGraph, rounds: _Rounds, threads: list[int]) -> t
     )
 
 
-def _real_lanes(samples: Samples, rows: tuple[LaneTimes, ...], seed: int, reference: float) -> RealLanes | None:
+def _real_lanes(graph: OperatorGraph, samples: Samples, seed: int, reference: float) -> RealLanes | None:
     if "lanes" not in samples:
         return None
     measured = samples["lanes"].astype(np.float64)
     count = measured.shape[1]
     index = np.vstack([np.arange(count), resampled_rounds(count, seed, RESAMPLES)])
     alone, together = np.median(measured[:, index], axis=2)
-    last = {row.lanes: row.one_lane[-1] for row in rows if not row.edge_us}
+    one, two = lane_times(graph, operator_seconds(samples)[0], (1, 2))[:, -1].tolist()
     alone_, together_, gain = _estimates(np.stack([alone / reference, together / reference, alone / together], axis=1))
-    return RealLanes(alone=alone_, together=together_, gain=gain, modelled=last[1] / last[2] if last[2] else 1.0)
+    return RealLanes(alone=alone_, together=together_, gain=gain, modelled=one / two if two else 1.0)
 
 
 def _dispatch_share(graph: OperatorGraph, costs: Floats, inside: NDArray[Any]) -> float:

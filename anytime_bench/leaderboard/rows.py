@@ -182,11 +182,15 @@ def _costs(records: Sequence[Record], axis: str) -> AxisCosts | None:
     if AXES[axis].measured:
         timing = Timing.of([process for record in records for process in timing_processes(record, axis)])
         return AxisCosts(*timing.costs, np.stack([settle(seed) for seed in by_seed]), timing)
-    alone = [
-        [getattr(entry, f"{axis}_prefix", getattr(entry, axis)) / record.reference[axis] for entry in record.exits]
-        for record in records
-    ]
+    alone = [_alone(record, axis, run_through) for record, run_through in zip(records, by_seed, strict=True)]
     return AxisCosts(settle(np.mean(by_seed, axis=0)), settle(np.mean(alone, axis=0)), np.stack(by_seed))
+
+
+def _alone(record: Record, axis: str, run_through: Floats) -> Sequence[float] | Floats:
+    """Costs of each exit asked for alone, where the record counts them on this axis."""
+    if not hasattr(record.exits[0], f"{axis}_prefix"):
+        return run_through
+    return [getattr(entry, f"{axis}_prefix") / record.reference[axis] for entry in record.exits]
 
 
 def _behaviour(

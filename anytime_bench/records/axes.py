@@ -1,8 +1,8 @@
 """What each exit of a record costs, per axis, in multiples of the reference model's full answer.
 
 The axes themselves are the table ``trace/axes.py``, which lies below because stored traces and scores need it too.
-Counted costs come from ``record.exits``; timed ones are the medians of the per-round ratios in ``record.timing``. In
-these units the horizon of AUC@1 is 1 and that of AUC@2 is 2 on every axis.
+Counted costs come from ``record.exits``; timed ones are the medians of the per-round ratios in ``record.timing``,
+parallel ones lie in ``record.span``. In these units the horizon of AUC@1 is 1 and that of AUC@2 is 2 on every axis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class ExitCosts:
 
 def exit_costs(record: Record, axis: str) -> ExitCosts | None:
     """Costs of all exits on ``axis``, or None where the record has no such measurement."""
-    full = record.reference.get(axis)
+    full = record.reference.get(AXES[axis].horizon or axis)
+    if AXES[axis].place == "span":
+        return _of_span(record, axis, full)
     if AXES[axis].place == "exits":
         absolute = tuple(float(getattr(entry, axis)) for entry in record.exits)
         return ExitCosts(tuple(value / full for value in absolute), absolute) if full and absolute else None
@@ -46,6 +48,9 @@ def timing_processes(record: Record, axis: str) -> list[ProcessCosts]:
 
     A clock's block may list its ``processes``, each with ratios of its own; a block without them is one process.
     """
+    if AXES[axis].place == "span":
+        values, errors = _ratios([each.model_dump() for each in record.span.span] if record.span else [])
+        return [ProcessCosts(values, values, errors, errors)] if len(values) == len(record.exits) > 0 else []
     block = clock(record, axis)
     processes = []
     for process in block.get("processes") or [block]:
@@ -56,6 +61,16 @@ def timing_processes(record: Record, axis: str) -> list[ProcessCosts]:
             prefix = prefix if len(prefix[0]) == len(record.exits) else run_through
             processes.append(ProcessCosts(run_through[0], prefix[0], run_through[1], prefix[1]))
     return processes
+
+
+def _of_span(record: Record, axis: str, full: float | None) -> ExitCosts | None:
+    if record.span is None or not full or len(record.span.span) != len(record.exits):
+        return None
+    if axis == "span_macs":
+        absolute = tuple(float(macs) for macs in record.span.span_macs)
+        return ExitCosts(tuple(macs / full for macs in absolute), absolute)
+    relative = tuple(exit_.value for exit_ in record.span.span)
+    return ExitCosts(relative, tuple(ratio * full for ratio in relative))
 
 
 def _ratios(entries: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

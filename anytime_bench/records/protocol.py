@@ -60,6 +60,8 @@ NULLS: dict[str, str] = {
     "stopping.stopping.risk_control.threshold": "no threshold is safe, so every image runs to the last exit",
     "stopping.stopping.oracle.gap": "the rule cannot spend as little as the oracle",
     "robustness.rows.kept": "no clean answer is right",
+    "span": "nothing was timed",
+    "span.real_lanes": "there is one core, or the device is no CPU",
     "timing.device_time": "the device has no clock of its own",
 }
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from anytime_bench.files import canonical_json
+from anytime_bench.harness.span_summary import SpanBlock
 
 SCHEMA_VERSION = 1
 #: Changes whenever a score or a measurement would come out differently for the same weights.
@@ -139,6 +140,8 @@ class Record(Strict):
     rules: dict[str, dict[str, dict[str, Estimate | None]]] = Field(default_factory=dict)
     #: What came from plugins, by ``score <name>`` or ``rule <name>``.
     added: dict[str, Added] = Field(default_factory=dict)
+    #: Parallel time: work, span, and when exits are ready on P lanes.
+    span: SpanBlock | None = None
     #: Files by role; ``trace`` is the ``.npz`` beside the record, from which all scores are recomputed.
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     supersedes: str | None = None

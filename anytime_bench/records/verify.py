@@ -29,7 +29,7 @@ from anytime_bench.trace.answers import Trace, TraceError
 
 #: One unit in the last published decimal, and what float64 sums may lose relative to their size.
 ABSOLUTE, RELATIVE = 1.5e-10, 1e-9
-DERIVED = ("exits", "scores", "timing", "timed_scores", "stopping", "robustness", "extra_scores", "rules")
+DERIVED = ("exits", "scores", "timing", "span", "timed_scores", "stopping", "robustness", "extra_scores", "rules")
 #: Differences that are told per record; a wrong trace changes hundreds of numbers.
 MOST = 5
 
@@ -98,6 +98,7 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
             macs_prefix=[entry.macs_prefix for entry in record.exits],
             reference=record.reference,
             timing_meta=record.timing.get("meta"),
+            span_meta=record.span.meta if record.span else None,
             resamples=int(record.evaluation.get("resamples", 2000)),
             # An older record states none, and they are what takes longest.
             rules=bool(record.rules),
@@ -108,9 +109,11 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
     for path in protocol.not_derived:
         stored = without(stored, path)
     derived = finite(derived)
-    problems = [*_sizes(record, arrays), *_reference_times(record, derived["timing"])]
+    problems = [*_sizes(record, arrays), *_reference_times(record, derived)]
     if not record.timing and any(name.startswith("timing_") for name in arrays):
         problems.append("its trace holds timing samples, but the record tells no times")
+    if not record.span and any(name.startswith("span_") for name in arrays):
+        problems.append("its trace holds operators, but the record tells no parallel time")
     for demand in protocol.demands:
         problems += [
             f"{where} is missing, protocol {record.protocol_version} demands it"
@@ -213,8 +216,12 @@ def _sizes(record: Record, arrays: Mapping[str, Any]) -> Iterator[str]:
             yield f"its {split} trace holds {trace.num_classes} classes, the task has {record.task.classes}"
 
 
-def _reference_times(record: Record, timing: Mapping[str, Any]) -> Iterator[str]:
+def _reference_times(record: Record, derived: Mapping[str, Any]) -> Iterator[str]:
     """The reference's times must be those of the same rounds."""
+    timing, span = derived["timing"], derived["span"] or {}
+    yield from differences(
+        record.reference.get("span"), span.get("reference_seconds", {}).get("value"), "reference.span"
+    )
     blocks = {"latency": timing, "device_time": timing.get("device_time") or {}}
     for axis, block in blocks.items():
         full = (block.get("reference_full") or {}).get("p50")

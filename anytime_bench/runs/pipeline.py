@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anytime_bench.errors import UserError, describe, message
+from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import snake_case
 from anytime_bench.records import store
@@ -26,7 +27,14 @@ from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
 from anytime_bench.runs.guard import guarded, is_meant
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan
-from anytime_bench.runs.stages import Arrays, learning_stage, prepared_path, timing_stage, untimed_stages
+from anytime_bench.runs.stages import (
+    Arrays,
+    learning_stage,
+    prepared_path,
+    span_stage,
+    timing_stage,
+    untimed_stages,
+)
 from anytime_bench.runs.sweep.jobs import Until
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
@@ -133,8 +141,9 @@ def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] |
         return None
     arrays |= learning_stage(plan, arrays, display)
     timed, timing_meta = timing_stage(plan, model, display)
-    arrays |= timed
-    return build_record(plan, report, arrays, timing_meta), arrays
+    operators, span_meta = span_stage(plan, model, display)
+    arrays |= timed | operators
+    return build_record(plan, report, arrays, timing_meta, span_meta), arrays
 
 
 def without_result(plan: Plan, status: str, reason: str, training: TrainingEntry | None = None) -> Path:
@@ -181,19 +190,24 @@ def trained_model(
 
 
 def build_record(
-    plan: Plan, report: checkpoints.TrainingReport, arrays: Arrays, timing_meta: dict[str, Any] | None
+    plan: Plan,
+    report: checkpoints.TrainingReport,
+    arrays: Arrays,
+    timing_meta: dict[str, Any] | None,
+    span_meta: SpanMeta | None,
 ) -> Record:
     """Score what was measured and put the record together, unsealed."""
     evaluation = plan.resolved.config.evaluation
     reference = reference_entry(plan)
     derived = derive(
         arrays, ticks=plan.costs.ticks, macs=plan.costs.macs, macs_prefix=plan.costs.macs_prefix,
-        reference=reference, timing_meta=timing_meta, resamples=evaluation.resamples,
+        reference=reference, timing_meta=timing_meta, span_meta=span_meta, resamples=evaluation.resamples,
     )  # fmt: skip
     full = derived["timing"].get("reference_full")
     device = derived["timing"].get("device_time")
     reference["latency"] = full["p50"] if full else None
     reference["device_time"] = device["reference_full"]["p50"] if device else None
+    reference["span"] = derived["span"]["reference_seconds"]["value"] if derived["span"] else None
     fields = common_fields(plan, "ok")
     fields.update(derived)
     fields.update(

@@ -113,7 +113,8 @@ def noise_on_record(
     derived = derive(
         arrays, ticks=[e.ticks for e in record.exits], macs=[e.macs for e in record.exits],
         macs_prefix=[e.macs_prefix for e in record.exits], reference=record.reference,
-        timing_meta=record.timing.get("meta"), resamples=record.evaluation["resamples"],
+        timing_meta=record.timing.get("meta"), span_meta=record.span.meta if record.span else None,
+        resamples=record.evaluation["resamples"],
     )  # fmt: skip
     fields = {
         **record.model_dump(mode="json"), **derived, "supersedes": record.record_id, "command": command,

@@ -25,6 +25,8 @@ from anytime_bench.harness.early_stop import confident, stop_early
 from anytime_bench.harness.noise import evaluate_noise
 from anytime_bench.harness.policies import ExitCosts as NoiseCosts
 from anytime_bench.harness.predict import predict
+from anytime_bench.harness.span import measure_span
+from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing import time_exits
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records.record import PROTOCOL_VERSION
@@ -39,6 +41,10 @@ from anytime_bench.training.data import DeviceSplit
 #: Images and threshold of the early-stop measurement: what a policy's decisions cost, not which threshold is best.
 EARLY_STOP_IMAGES = 256
 CONFIDENCE = 0.9
+
+#: Images from which the passes of the span measurement draw, and its time as a share of the timing's.
+SPAN_IMAGES = 256
+SPAN_SHARE = 0.25
 
 Arrays = dict[str, NDArray[Any]]
 #: The entry of a prepared file that names the weights.
@@ -84,6 +90,21 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
         )  # fmt: skip
     meta = {**timing.meta, "early_stop": early_stop(model, split, settings.timing_batches, display)}
     return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, meta
+
+
+def span_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, SpanMeta | None]:
+    """The model's operators and their times beside an untrained reference's; left out where nothing is timed."""
+    settings = plan.resolved.config.evaluation
+    if settings.timing_rounds == 0:
+        return {}, None
+    reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
+    images = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).sample(SPAN_IMAGES).normalised()
+    with display.bar("span", 1.0) as bar:
+        measurement = measure_span(
+            model, reference, images, budget_seconds=SPAN_SHARE * settings.timing_budget, seed=plan.seed,
+            progress=bar.at,
+        )  # fmt: skip
+    return {f"span_{name}": array for name, array in measurement.samples.items()}, measurement.meta
 
 
 def early_stop(model: AnytimeModel, split: DeviceSplit, batch_sizes: Sequence[int], display: Display) -> list[Any]:

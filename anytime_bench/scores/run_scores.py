@@ -112,7 +112,7 @@ def exit_cost(axis: str, cost: ArrayLike, exits: int) -> Floats:
     name = f"cost[{axis}]"
     if values.shape != (exits,):
         raise TraceError(f"{name}: expected one number for each of {exits} exits, got shape {values.shape}")
-    return check_cost(settle(values) if AXES[axis].measured and np.isfinite(values).all() else values, name)
+    return check_cost(settle(values) if AXES[axis].settled and np.isfinite(values).all() else values, name)
 
 
 class _Images:

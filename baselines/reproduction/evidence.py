@@ -91,7 +91,7 @@ class Row:
         known = [cost.relative for cost in found if cost is not None]
         if len(known) < len(found):
             return None
-        return np.stack([settle(cost) if AXES[axis].measured else np.asarray(cost) for cost in known])
+        return np.stack([settle(cost) if AXES[axis].settled else np.asarray(cost) for cost in known])
 
     def exit(self, k: int) -> Floats:
         """Correctness of exit k, ``(S, N)``."""

@@ -201,12 +201,10 @@ def test_numbers_of_known_samples() -> None:
     assert [(row.threads, row.latency.value, row.work.value) for row in block.threads] == [
         (1, 12.5 / 20, 13 / 20), (2, 8 / 20, 8 / 20),
     ]  # fmt: skip
-    last = {(row.edge_us, row.lanes): (row.one_lane[-1] * 20, row.moldable[-1] * 20) for row in block.lanes}
-    assert last.keys() == {(edge, lanes) for edge in EDGE_COSTS for lanes in LANES}
-    assert last[0, 1] == pytest.approx((13, 13))
-    # Two lanes: side by side 1 + 6 + 2, or both branches on both lanes 1 + 2 + 3 + 2. Four: both at once, 1 + 3 + 2.
-    assert last[0, 2] == pytest.approx((9, 8))
-    assert last[0, 4] == last[0, None] == pytest.approx((9, 6))
+    last = {(row.edge_us, row.lanes): row.ready[-1] * 20 for row in block.lanes}
+    assert last.keys() == {(edge, lanes or "inf") for edge in EDGE_COSTS for lanes in LANES}
+    # One lane: 1 + 4 + 6 + 2. Two: both branches on both lanes, 1 + 2 + 3 + 2. Four: both at once, 1 + 3 + 2.
+    assert [last[0, lanes] for lanes in (1, 2, 4, "inf")] == pytest.approx([13, 8, 6, 6])
 
 
 def test_real_lanes_stand_beside_the_model_of_them() -> None:

@@ -47,7 +47,7 @@ def test_a_plugin_file_is_trained_measured_and_scored_like_any_method(plugin_run
     assert all(0 <= entry["accuracy"]["low"] <= entry["accuracy"]["value"] <= 1 for entry in record["exits"])
     # 8x8 digits: a 3x3 convolution of 1 -> 16 channels and a linear layer of 1,024 -> 10.
     assert record["exits"][0]["macs"] == 64 * 16 * 9 + 16 * 64 * 10
-    assert set(record["scores"]) == {"ticks", "macs"}
+    assert set(record["scores"]) == {"ticks", "macs", "span_macs"}
     assert "latency" in record["timed_scores"]
     assert record["method"]["origin"]["sha256"], "a plugin's record names the file's hash"
     path = folder / record["path"]
@@ -89,17 +89,18 @@ def test_every_score_is_recomputed_from_the_npz_alone(plugin_run):
         macs_prefix=[e.macs_prefix for e in record.exits],
         reference=record.reference,
         timing_meta=record.timing["meta"],
+        span_meta=record.span.meta,
         resamples=record.evaluation["resamples"],
     )
     stored = record.model_dump(mode="json")
-    for field in ("exits", "scores", "stopping", "timing", "timed_scores"):
+    for field in ("exits", "scores", "stopping", "timing", "span", "timed_scores"):
         assert json.loads(json.dumps(again[field])) == stored[field], field
 
 
 def test_no_stored_score_is_null_without_a_stated_reason(plugin_run):
     folder, shown, _ = plugin_run
     record = store.load(folder / shown["path"]).model_dump(mode="json")
-    blocks = ("exits", "scores", "stopping", "timing", "timed_scores", "robustness")
+    blocks = ("exits", "scores", "stopping", "timing", "span", "timed_scores", "robustness")
     assert [where for block in blocks for where in unexplained_nulls(record[block], block)] == []
 
 

@@ -15,6 +15,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.harness.operator_graph import Operator, OperatorGraph, graph_to_arrays
+from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.records import store
 from anytime_bench.records.record import MethodEntry, Record, TaskEntry, TrainingEntry
 from anytime_bench.records.scoring import derive
@@ -69,12 +71,21 @@ def make_record(
     macs = [1_000_000 * (k + 1) + 40_000 * k * k for k in range(exits)]
     reference: dict[str, Any] = {"method": "plain", "ticks": 5.0, "macs": 5_000_000}
     meta, arrays = make_timing(exits, speed, f"{method} {options} {seed}", comparable=timed, gpu=gpu)
+    arrays |= make_span(exits, speed, f"{method} {options} {seed}")
     arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
     derived = derive(
-        arrays, ticks=ticks, macs=macs, macs_prefix=macs, reference=reference, timing_meta=meta, resamples=RESAMPLES
+        arrays,
+        ticks=ticks,
+        macs=macs,
+        macs_prefix=macs,
+        reference=reference,
+        timing_meta=meta,
+        span_meta=SpanMeta(device="generated", seed=0, reasons=()),
+        resamples=RESAMPLES,
     )
     full, device_block = derived["timing"]["reference_full"], derived["timing"]["device_time"]
     reference["latency"] = full["p50"]
+    reference["span"] = derived["span"]["reference_seconds"]["value"]
     reference["device_time"] = device_block["reference_full"]["p50"] if device_block else None
     fields: dict[str, Any] = {
         "created": created,
@@ -150,6 +161,34 @@ def _early_stop(size: int, seconds: NDArray[np.float64]) -> dict[str, Any]:
         "latency": dict.fromkeys(("p50", "p90", "p99", "mean", "low", "high"), time), "policy_share": 0.1,
         "throughput": size / time,
     }  # fmt: skip
+
+
+def make_span(exits: int, speed: float, run: str) -> dict[str, Any]:
+    """Raw samples of operators: per exit one on the chain, a head, and a side branch that a second lane takes."""
+    rng = np.random.default_rng([crc32(run.encode()), exits, 3])
+    operators, answers = [], []
+    for k in range(exits):
+        chain = len(operators) - 3
+        operators.append(Operator("conv2d", 700_000, (chain,) if k else ()))
+        operators.append(Operator("conv2d", 300_000 + 80_000 * k, (chain,) if k else ()))
+        operators.append(Operator("linear", 0, (len(operators) - 2, len(operators) - 1)))
+        answers.append((len(operators) - 1,))
+    graph = OperatorGraph(tuple(operators), tuple(answers))
+    costs = np.tile([5e-4, 2e-4, 1e-4], exits) / speed
+    noise = rng.normal(1, 0.005, (2, 9, len(graph)))
+    samples = {
+        **graph_to_arrays(graph),
+        "calls": np.ones(len(graph), dtype=np.int16),
+        "threads": np.array([1, 2], dtype=np.int16),
+        "batch_size": np.array(1, dtype=np.int32),
+        "seconds": ((np.array([1.0, 0.7])[:, None, None] * costs + 1e-5) * noise).astype(np.float32),
+        "inside": (np.array([0.8, 0.5])[:, None] * costs).astype(np.float32),
+        "latency": (costs.sum() * np.array([1.02, 0.7])[:, None] * rng.normal(1, 0.01, (2, 9))).astype(np.float32),
+        "reference": (0.004 * np.array([1.0, 1.1])[:, None] * rng.normal(1, 0.005, 9)).astype(np.float32),
+        "reference_calls": np.array(40, dtype=np.int32),
+        "lanes": (costs.sum() * np.array([0.9, 0.75])[:, None] * rng.normal(1, 0.01, (2, 7))).astype(np.float32),
+    }
+    return {f"span_{name}": values for name, values in samples.items()}
 
 
 def save(root: Path, *args: Any, **options: Any) -> Path:
