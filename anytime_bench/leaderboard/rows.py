@@ -186,11 +186,11 @@ def _costs(records: Sequence[Record], axis: str) -> AxisCosts | None:
     return AxisCosts(settle(np.mean(by_seed, axis=0)), settle(np.mean(alone, axis=0)), np.stack(by_seed))
 
 
-def _alone(record: Record, axis: str, run_through: Floats) -> Sequence[float] | Floats:
+def _alone(record: Record, axis: str, run_through: Floats) -> Floats:
     """Costs of each exit asked for alone, where the record counts them on this axis."""
     if not hasattr(record.exits[0], f"{axis}_prefix"):
         return run_through
-    return [getattr(entry, f"{axis}_prefix") / record.reference[axis] for entry in record.exits]
+    return np.array([getattr(entry, f"{axis}_prefix") / record.reference[axis] for entry in record.exits])
 
 
 def _behaviour(
