@@ -19,7 +19,7 @@ def mount(app: Verbs) -> None:
 
 
 def sweep(
-    given: Annotated[
+    arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[PLAN.yaml] [KEY=VALUE]...", help="A plan file, and overrides.")
     ] = None,
     methods: Annotated[str | None, typer.Option("--methods", "-m", help="Names separated by commas.")] = None,
@@ -49,7 +49,7 @@ def sweep(
 
     values: dict[str, Any] = {}
     overrides = []
-    for text in given or []:
+    for text in arguments or []:
         if "=" in text:
             overrides.append(text)
         elif values:

@@ -28,7 +28,7 @@ def check_named(
         from anytime_bench.tasks.loading import load_task
 
         card = load_task(task, data_root).card
-    built = {name: named_method(name, task, overrides) for name in names}
+    built = {name: named_method(name, task, overrides, card.shape if card is not None else None) for name in names}
     results = []
     with progress("checks", len(CHECKS) * len(built)) as bar:
         for name, subject in built.items():
@@ -37,8 +37,13 @@ def check_named(
     return results
 
 
-def named_method(name: str, task: str | None = None, overrides: Sequence[str] = ()) -> Method:
-    """The method ``name`` with the options of ``task``'s recipe, if any, and ``key=value`` overrides, as in a run."""
-    recipe = recipe_for(task) if task is not None else {}
+def named_method(
+    name: str, task: str | None = None, overrides: Sequence[str] = (), shape: Sequence[int] | None = None
+) -> Method:
+    """The method ``name`` with the options of ``task``'s recipe, if any, and ``key=value`` overrides, as in a run.
+
+    ``shape (D, H, W)`` is that of the task's images, which decides between the default recipes.
+    """
+    recipe = recipe_for(task, shape=shape) if task is not None else {}
     given = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
     return resolve(name, recipe, given).method

@@ -65,6 +65,8 @@ class TrainingEntry(Strict):
     recipe_name: str = ""
     recipe: dict[str, Any]
     recipe_sha256: str
+    #: The recipe of the method whose trained weights this training began with, where there is one.
+    source_recipe: dict[str, Any] | None = None
     weights_sha256: str
     seconds: float
     final_loss: float | None = None

@@ -174,7 +174,7 @@ def _parts(kinds: Sequence[str], room: int) -> Iterator[list[str]]:
 def _noise_cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
-    kept = row.get("kept")
-    kept = kept.get("final_accuracy", kept) if isinstance(kept, dict) else kept
-    value = kept.get("value") if isinstance(kept, dict) else kept
+    share = row.get("kept")
+    share = share.get("final_accuracy", share) if isinstance(share, dict) else share
+    value = share.get("value") if isinstance(share, dict) else share
     return f"{100 * row['final_accuracy']['value']:.1f}\n" + ("" if value is None else f"{100 * value:.0f} %")

@@ -251,10 +251,12 @@ def common_fields(plan: Plan, status: str, reason: str = "") -> dict[str, Any]:
 
 def training_entry(plan: Plan, report: checkpoints.TrainingReport) -> TrainingEntry:
     """How the weights came about: for weights taken over, by their source's recipe."""
-    config = plan.resolved.trained_by.config
+    trained = plan.resolved.trained_by
+    config, source = trained.config, trained.weights_source
     return TrainingEntry(
         seed=plan.seed, epochs=report.epochs, recipe_name=config.recipe_name,
         recipe=finite(config.recipe()), recipe_sha256=config.recipe_sha256(),
+        source_recipe=finite(source.trained_by.config.recipe()) if source is not None else None,
         weights_sha256=report.weights_sha256, seconds=report.seconds,
         final_loss=report.losses[-1] if report.losses else None, final_losses=report.losses[-5:],
     )  # fmt: skip

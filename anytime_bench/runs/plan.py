@@ -235,7 +235,11 @@ def make_plan(
         torch.set_num_threads(resolved.config.evaluation.threads)
     environment = capture(place)
     skip = resolved.method.skip(task.card)
-    reference_costs = count_exits(reference, task, seed, place)
+    try:
+        reference_costs = count_exits(reference, task, seed, place)
+    except UserError as error:
+        hint = "It is the reference: reference.KEY=VALUE sets its options, reference=NAME takes another."
+        raise UserError(f"{error} {hint}") from error
     plan = Plan(
         resolved=resolved,
         reference=reference,

@@ -40,42 +40,39 @@ def plan_of(
             f"record '{path}' was made on other data: its task has SHA-256 {record.task.sha256[:16]}..., "
             f"the one read now {task.card.sha256[:16]}...."
         )
-    recipe = recipe_of(record, record.training)
+    overrides = overrides_of(record)
     return make_plan(
-        record.method.name, task, seed=record.training.seed, overrides=overrides_of(record, record.training, recipe),
-        device=device, out=out or path.parents[3], resume=True, recipe=recipe, data_root=data_root,
-        command=record.command,
+        record.method.name, task, seed=record.training.seed, overrides=overrides, device=device,
+        out=out or path.parents[3], resume=True, recipe=recipe_of(record, record.training, overrides),
+        data_root=data_root, command=record.command,
     )  # fmt: skip
 
 
-def recipe_of(record: Record, training: TrainingEntry) -> dict[str, Any]:
-    """The recipe the record was made with: the installed one of its name, else what the record itself holds of it.
+def overrides_of(record: Record) -> dict[str, Any]:
+    """Options and evaluation of the record, as overrides."""
+    sections = {"options": record.method.options, "evaluation": record.evaluation}
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
-    An installed recipe also knows the exceptions of the method whose weights this one starts from. The reference is the
-    record's in either case.
+
+def recipe_of(record: Record, training: TrainingEntry, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that ``record`` was made with, from what it holds: no recipe file is needed any more.
+
+    A method that starts from another's weights has that method's recipe as an exception. Records that do not hold it,
+    or the reference's options, take them from the installed recipe of the same name.
     """
-    installed = training.recipe_name in installed_recipes()
-    recipe = recipe_for(record.task.name, training.recipe_name) if installed else {**training.recipe}
-    options = record.reference.get("options")
-    if options is None and isinstance(recipe.get("reference"), Mapping):
-        options = recipe["reference"].get("options")
-    reference = {"method": record.reference["method"], "options": options or {}}
-    return {**recipe, "name": training.recipe_name, "reference": reference}
-
-
-def overrides_of(record: Record, training: TrainingEntry, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the record's configuration its recipe does not give: the overrides that it was run with.
-
-    The recipe in a record is that of the method that was trained, which is another one where weights were taken over.
-    """
-    values: dict[str, Any] = {f"options.{key}": value for key, value in record.method.options.items()}
-    values |= {f"evaluation.{key}": value for key, value in record.evaluation.items()}
-    by_recipe = resolve(record.method.name, recipe, values).trained_by.config.recipe()
-    for section, entries in training.recipe.items():
-        for key, value in entries.items():
-            if by_recipe.get(section, {}).get(key) != value:
-                values[f"{section}.{key}"] = value
-    return values
+    recipe: dict[str, Any] = {**training.recipe, "name": training.recipe_name}
+    installed: dict[str, Any] = {}
+    if training.recipe_name in installed_recipes():
+        installed = recipe_for(record.task.name, training.recipe_name)
+    name, options = record.reference["method"], record.reference.get("options")
+    if options is None:
+        options = resolve(name, installed).options
+    recipe["reference"] = {"method": name, "options": options}
+    source = resolve(record.method.name, recipe, overrides).trained_by.weights_source
+    if source is not None:
+        by_name = resolve(source.name, installed, source.overrides).trained_by.config.recipe()
+        recipe["methods"] = {source.name: training.source_recipe or by_name}
+    return recipe
 
 
 def weights_of(plan: Plan, record: Record) -> AnytimeModel:

@@ -170,9 +170,9 @@ def read_plan_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def make_grid(given: Mapping[str, Any]) -> Grid:
+def make_grid(plain: Mapping[str, Any]) -> Grid:
     """A checked grid from plain values, those of a plan file and of the command line merged."""
-    values = dict(given)
+    values = dict(plain)
     for key in ("methods", "tasks", "gpus"):
         if isinstance(values.get(key), str):
             values[key] = split_names(values[key])
