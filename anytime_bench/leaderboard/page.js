@@ -47,7 +47,7 @@
       if (state.seed === "mean") add(row.seeds.length === 1 ? `${row.seeds[0]}` : `mean of ${row.seeds.length}`, axis.cost, row.accuracy);
       row.seeds.forEach((seed, s) => {
         if (state.seed === "each" || state.seed === `${seed}`)
-          add(`${seed}`, axis.cost_by_seed[s], row.accuracy_by_seed[s].map((p) => wilson(p, row.n)));
+          add(`${seed}`, (axis.cost_by_seed || [])[s] || axis.cost, row.accuracy_by_seed[s].map((p) => wilson(p, row.n)));
       });
     });
     return lines;

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from anytime_bench.errors import UserError
 from anytime_bench.files import write_atomically
 from anytime_bench.leaderboard.assembly import assemble
-from anytime_bench.leaderboard.board import Board
+from anytime_bench.leaderboard.board import AxisScores, Board
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
 from anytime_bench.leaderboard.figures import board_figure, figure_names
 from anytime_bench.leaderboard.pairs import verdicts
@@ -135,9 +135,7 @@ def _page_data(board: Board) -> dict[str, Any]:
         {
             "anchor": row.anchor,
             **row.model_dump(mode="json", include={"label", "seeds", "n", "accuracy", "accuracy_by_seed", "stopping"}),
-            "axes": {
-                axis: scores.model_dump(include={"cost", "cost_by_seed", "curve"}) for axis, scores in row.axes.items()
-            },
+            "axes": {axis: _axis_data(scores) for axis, scores in row.axes.items()},
         }
         for row in board.rows
     ]
@@ -150,6 +148,12 @@ def _page_data(board: Board) -> dict[str, Any]:
         for axis in board.axes
     }
     return {"chance": board.chance, "horizons": board.horizons, "axis": board.ranking.axis, "axes": axes, "rows": rows}
+
+
+def _axis_data(scores: AxisScores) -> dict[str, Any]:
+    """Costs by seed only where seeds differ: counted costs never do."""
+    differ = any(seed != scores.cost for seed in scores.cost_by_seed)
+    return scores.model_dump(include={"cost", "curve", *(["cost_by_seed"] if differ else [])})
 
 
 def _picture(board: Board, name: str) -> str:
