@@ -42,10 +42,10 @@ class RANetAnytime(Method):
         "dense layers, halvings, fusions); sub-networks run side by side as far as they depend on one another, and "
         "classifiers are not counted.",
         deviations=(
-            "Written from the paper alone; layers are those of MSDNet (1x1 bottleneck, 3x3 convolution, batch norm and "
-            "ReLU after each).",
-            "The paper does not say by how much a stride-2 layer narrows, nor which share a fusion block takes from "
-            "the coarser sub-network: options reduction and fusion, 0.5 and 0.25.",
+            "Written from the paper's description, of which we did not have every detail; layers are those of MSDNet "
+            "(1x1 bottleneck, 3x3 convolution, batch norm and ReLU after each).",
+            "Our own readings: by how much a stride-2 layer narrows and which share a fusion block takes from the "
+            "coarser sub-network (options reduction and fusion, 0.5 and 0.25), and the growth per sub-network.",
             "A fusion block's halving is one stride-2 layer whose bottleneck stands for the transition layer.",
             "Halvings are spread evenly over the fusion blocks, and classifiers stand after the blocks that a "
             "sub-network adds to the number of the one before.",
