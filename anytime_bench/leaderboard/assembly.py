@@ -18,6 +18,7 @@ from anytime_bench.leaderboard.board import (
     Board,
     BoardRow,
     Noise,
+    Parallel,
     Quality,
     Ranking,
     RecordFacts,
@@ -26,6 +27,7 @@ from anytime_bench.leaderboard.board import (
     digits_or_none,
     share,
 )
+from anytime_bench.leaderboard.lanes import parallel_rows
 from anytime_bench.leaderboard.moments import BoardMoments
 from anytime_bench.leaderboard.noise import board_noise
 from anytime_bench.leaderboard.ranking import AxisRanking
@@ -67,6 +69,7 @@ def assemble(group: Group) -> Board:
         1 / record.task.classes,
     )
     names = labels(rows)
+    parallel = parallel_rows(moments, names)
     built = []
     for number, (row, noise) in enumerate(zip(rows, noises, strict=True)):
         axes = {
@@ -74,7 +77,7 @@ def assemble(group: Group) -> Board:
             for name, ranking in rankings.items()
             if number in ranking.scores
         }
-        built.append(_row(row, names[number], moments.accuracies(number), axes, axis, noise))
+        built.append(_row(row, names[number], moments.accuracies(number), axes, axis, noise, parallel[number]))
     return Board(
         task=record.task,
         device=group.device,
@@ -137,6 +140,7 @@ def _row(
     axes: dict[str, AxisScores],
     axis: str,
     noise: Noise | None,
+    parallel: Parallel | None,
 ) -> BoardRow:
     record, records = row.record, row.records
     accuracy = [estimate(exit_, 0.0, 1.0) for exit_ in accuracies]
@@ -187,6 +191,7 @@ def _row(
         extra_exits=extra_exits(records),
         seconds=seconds(records),
         noise=noise,
+        parallel=parallel,
         environment=finite(record.environment),
         records=[_facts(entry) for entry in row.entries],
     )

@@ -193,6 +193,37 @@ class Noise(Model):
     moving: list[MovingNoise]
 
 
+class LaneScore(Model):
+    """AUC@1 on at most ``lanes`` lanes (``inf``: unlimited), an edge between lanes costing ``edge_us``."""
+
+    lanes: str
+    edge_us: int
+    auc_1: Estimate
+
+
+class BreakEven(Model):
+    """From how many lanes on a row is never behind ``rival``, which is ahead on one lane; or ``never``."""
+
+    rival: str
+    edge_us: int
+    lanes: str
+
+
+class Parallel(Model):
+    """Parallel time of a row, means over its records; see ``leaderboard.lanes``."""
+
+    #: T_1 over T_inf of the last exit.
+    parallelism: float
+    #: T_1 over the measured run-through, less 1, and the share of T_1 that goes into issuing operators.
+    model_error: float
+    dispatch: float
+    #: How many times as fast two real lanes are as one, and what T_1 / T_2 says; None where that was not measured.
+    two_lanes: float | None
+    two_lanes_modelled: float | None
+    lanes: list[LaneScore]
+    break_even: list[BreakEven]
+
+
 class RecordFacts(Model):
     """Where a seed's numbers come from."""
 
@@ -252,6 +283,7 @@ class BoardRow(Model):
     #: Per clock and exit.
     seconds: dict[str, list[Seconds]]
     noise: Noise | None
+    parallel: Parallel | None
     environment: dict[str, Any]
     records: list[RecordFacts]
 

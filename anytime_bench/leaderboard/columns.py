@@ -22,6 +22,7 @@ from anytime_bench.leaderboard.column import (
     Each,
     Missing,
 )
+from anytime_bench.leaderboard.lane_columns import LANE_COLUMNS
 from anytime_bench.trace.axes import AXES, timed
 
 
@@ -35,7 +36,7 @@ def columns(board: Board, table: str) -> list[Column]:
 
 ALL = (
     "ranking", "horizons", "reached", "added", "pairs", "costs", "budgets", "behaviour", "stops", "noise", "moving",
-    "csv",
+    "csv", "lanes", "break_even",
 )  # fmt: skip
 BEHAVIOUR = ("behaviour", "csv")
 
@@ -116,6 +117,7 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("parameters", "Parameters", lambda line: line.row.parameters, COUNT, ("costs", "csv"), "low"),
     Column("training_seconds", "Training s", lambda line: line.row.training_seconds, COUNT, ("costs", "csv"), "low",
            "mean over seeds, on the machine that trained"),
+    *LANE_COLUMNS,
     Column("overthinking", "Overthinking %", lambda line: line.row.behaviour.overthinking, PERCENT, BEHAVIOUR, "low",
            "images that an earlier exit gets right and the last one wrong"),
     Column("wasted", "Wasted MACs %", lambda line: line.row.behaviour.wasted, PERCENT, BEHAVIOUR, "low",

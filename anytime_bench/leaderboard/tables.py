@@ -51,6 +51,14 @@ def _pairs(board: Board) -> list[Line]:
     return [Line(board.rows[places[pair.a]], places[pair.a], pair) for pair in board.pairs]
 
 
+def _rivals(row: BoardRow) -> list[dict[str, str]]:
+    """Per rival the break-even lanes by the cost of an edge."""
+    rivals: dict[str, dict[str, str]] = {}
+    for each in row.parallel.break_even if row.parallel else []:
+        rivals.setdefault(each.rival, {"rival": each.rival})[str(each.edge_us)] = each.lanes
+    return list(rivals.values())
+
+
 KINDS: dict[str, Kind] = {
     "ranking": Kind("Ranking", "", _rows),
     "horizons": Kind("Other horizons", "Areas up to other multiples of H.", _rows),
@@ -82,6 +90,18 @@ KINDS: dict[str, Kind] = {
         "Stopping on the clock",
         "The host looks at each answer and stops at the first confident one; deciding is part of the time.",
         _parts(lambda row: row.stops),
+    ),
+    "lanes": Kind(
+        "Lanes",
+        "AUC@1 (%) if P lanes of this machine's operators ran each model at best, against the reference's full time on "
+        "one lane. An operator may take several lanes; an edge between lanes costs nothing here.",
+        lambda board: [line for line in _rows(board) if line.row.parallel],
+    ),
+    "break_even": Kind(
+        "Break-even lanes",
+        "Where the rival is ahead on one lane: from how many lanes on a row is never behind it again, if an edge "
+        "between lanes costs 0, 5 or 20 us.",
+        _parts(_rivals),
     ),
     "behaviour": Kind("After the first right answer", "What going on does to single images.", _rows),
     "noise": Kind(

@@ -16,7 +16,19 @@ from anytime_bench.trace.axes import AXES
 
 BUILD = "anytime-bench leaderboard build"
 #: The tables of a board's Markdown file, after the ranking.
-SHOWN = ("added", "horizons", "reached", "agreement", "costs", "budgets", "stops", "behaviour", "noise")
+SHOWN = (
+    "added",
+    "horizons",
+    "reached",
+    "agreement",
+    "costs",
+    "lanes",
+    "break_even",
+    "budgets",
+    "stops",
+    "behaviour",
+    "noise",
+)
 #: Characters that could begin markup in running text.
 MARKUP = "\\`*[]|~#"
 
