@@ -56,7 +56,8 @@ def _rivals(row: BoardRow) -> list[dict[str, str]]:
     rivals: dict[str, dict[str, str]] = {}
     for each in row.parallel.break_even if row.parallel else []:
         rivals.setdefault(each.rival, {"rival": each.rival})[str(each.edge_us)] = each.lanes
-    return list(rivals.values())
+    # Rivals that stay ahead on any number of lanes are in the JSON file.
+    return [each for each in rivals.values() if any(lanes != "never" for key, lanes in each.items() if key != "rival")]
 
 
 KINDS: dict[str, Kind] = {
