@@ -143,11 +143,7 @@ def test_only_the_seeds_of_the_protocol_count(tmp_path: Path) -> None:
 
 def diverged(method: str, seed: int, **changes: str) -> Record:
     record, _ = generated.make_record(method, seed=seed, created=changes.pop("created", "2025-12-31T00:00:00Z"))
-    measured = ("scores", "timing", "timed_scores", "stopping", "robustness", "artifacts", "reference")
-    empty: dict = {name: {} for name in measured}
-    return record.model_copy(
-        update={**empty, "exits": [], "status": "failed", "reason": "the loss became nan", **changes}
-    )
+    return generated.failed(record, reason="the loss became nan", **changes)
 
 
 def test_a_diverged_seed_counts_as_guesses_and_is_never_replaced(tmp_path: Path) -> None:
@@ -183,17 +179,7 @@ def test_nothing_supersedes_a_diverged_seed(tmp_path: Path) -> None:
 def test_failed_and_skipped_runs_are_told(tmp_path: Path) -> None:
     generated.save(tmp_path, "plain")
     record, _ = generated.make_record("doomed")
-    empty = {
-        "exits": [],
-        "scores": {},
-        "timing": None,
-        "timed_scores": {},
-        "stopping": None,
-        "robustness": None,
-        "artifacts": {},
-    }
-    empty["training"] = None
-    failed = record.model_copy(update={**empty, "status": "failed", "reason": "the loss is NaN | in epoch 2"})
+    failed = generated.failed(record, reason="the loss is NaN | in epoch 2", training=None)
     store.save(tmp_path, failed, {})
     board = board_of(tmp_path)
     assert [(run.method, run.reason) for run in board.absent] == [("doomed", "the loss is NaN | in epoch 2")]

@@ -19,7 +19,7 @@ from anytime_bench.harness.operator_graph import Operator, OperatorGraph, graph_
 from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing_block import EarlyStopTiming, Spread, TimingMeta
 from anytime_bench.records import store
-from anytime_bench.records.record import MethodEntry, Record, Reference, TaskEntry, TrainingEntry
+from anytime_bench.records.record import Derived, MethodEntry, Record, Reference, TaskEntry, TrainingEntry
 from anytime_bench.records.scoring import derive
 from anytime_bench.trace.answers import Trace
 from anytime_bench.trace.axes import timed
@@ -112,6 +112,12 @@ def make_record(
     }  # fmt: skip
     fields.update(change or {})
     return Record.model_validate(fields), arrays
+
+
+def failed(record: Record, **changes: Any) -> Record:
+    """The same run without results, as one that failed; ``changes`` replaces fields."""
+    empty = {name: field.get_default(call_default_factory=True) for name, field in Derived.model_fields.items()}
+    return record.model_copy(update={**empty, "artifacts": {}, "status": "failed", **changes})
 
 
 def make_timing(
