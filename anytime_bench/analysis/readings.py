@@ -179,8 +179,7 @@ def read_typicality(
 
 def reference_method(record: Record) -> str:
     """The method whose last answers define typicality: the record's reference."""
-    assert record.reference is not None  # as every record with results has one
-    return record.reference.method
+    return str(record.reference["method"])
 
 
 def reference_command(answers: Answers) -> str:

@@ -31,11 +31,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from anytime_bench.harness.operator_graph import OperatorGraph, SpanError, graph_from_arrays
 from anytime_bench.harness.schedule import critical_path, edge_times, lane_times, span, work
 from anytime_bench.harness.timing_summary import resampled_rounds
-from anytime_bench.scores.results import Estimate, Strict
 
 Floats = NDArray[np.float64]
 Samples = Mapping[str, NDArray[Any]]
@@ -47,7 +47,19 @@ EDGE_COSTS = (0, 5, 20)
 RESAMPLES = 200
 
 
-class LaneTimes(Strict):
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(_Model):
+    """A value with its 95 % interval over rounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+class LaneTimes(_Model):
     """When each exit is ready on at most ``lanes`` lanes, an edge between lanes costing ``edge_us``.
 
     An operator may take as many lanes as threads were measured, so that a network without branches gains too. In
@@ -59,7 +71,7 @@ class LaneTimes(Strict):
     ready: tuple[float, ...]
 
 
-class ThreadTimes(Strict):
+class ThreadTimes(_Model):
     """The whole run-through on this many intra-op threads: as measured, and as the sum of its operators' times."""
 
     threads: int
@@ -67,7 +79,7 @@ class ThreadTimes(Strict):
     work: Estimate
 
 
-class RealLanes(Strict):
+class RealLanes(_Model):
     """The operators alone, without the model's Python: on one lane, and by the schedule on two threads.
 
     ``gain``: the first over the second. ``modelled``: T_1 over T_2 of the last exit, an operator on one lane.
@@ -79,7 +91,7 @@ class RealLanes(Strict):
     modelled: float
 
 
-class SpanMeta(Strict):
+class SpanMeta(_Model):
     """How the samples were taken, and what makes them not comparable."""
 
     device: str
@@ -87,7 +99,7 @@ class SpanMeta(Strict):
     reasons: tuple[str, ...]
 
 
-class SpanBlock(Strict):
+class SpanBlock(_Model):
     """Parallel time of one record. Times are multiples of ``reference_seconds``, per exit where they are tuples.
 
     ``model_error``: T_1 of the last exit over the measured run-through, less 1. ``dispatch_share``: the part of T_1
