@@ -60,7 +60,8 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
                 parts[path] = _write_part(path, data)
         for path in contents:
             with _named_error(path):
-                os.replace(parts.pop(path), path)
+                os.replace(parts[path], path)
+                del parts[path]
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

@@ -36,6 +36,10 @@ def test_what_a_killed_writer_left_is_gone_after_the_next_write_and_what_a_livin
 def test_several_files_appear_together_or_not_at_all(tmp_path):
     old = {tmp_path / name: name.encode() for name in ("a", "b")}
     write_all(old)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_atomically(tmp_path / "folder", b"new")
+    (tmp_path / "folder").rmdir()
     blocked = tmp_path / "a" / "c"  # below a file
     with pytest.raises(OSError, match="c"):
         write_all({tmp_path / "a": b"new", tmp_path / "b": b"new", blocked: b"new"})

@@ -151,7 +151,7 @@ def _contact_sheets(task: str, data_root: Path | None, path: Path) -> list[Path]
 def main() -> NoReturn:
     """Entry point of the console script."""
     try:
-        with guarded():
+        with guarded(own_output=True):
             status = app(standalone_mode=False)
     except KeyboardInterrupt:
         status = INTERRUPTED

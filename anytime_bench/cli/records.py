@@ -27,6 +27,7 @@ from anytime_bench.cli.options import (
     load_plugins,
     require_folder,
 )
+from anytime_bench.errors import UserError
 from anytime_bench.runs.progress import progress
 
 RESULTS = Path("results")
@@ -200,12 +201,17 @@ def _redo(results: dict[Path, list[str]], *, retrain: bool, retime: bool, data_r
     from anytime_bench.records import store
     from anytime_bench.runs import reproduce
     from anytime_bench.runs.display import Display
+    from anytime_bench.runs.guard import guarded
 
     display = Display()
+    again = [reproduce.retrain] * retrain + [reproduce.retime] * retime
     for path, faults in results.items():
         if faults or store.load(path).status != "ok":
             continue
-        if retrain:
-            faults += reproduce.retrain(path, data_root=data_root, device=device, display=display)
-        if retime:
-            faults += reproduce.retime(path, data_root=data_root, device=device, display=display)
+        for work in again:
+            try:
+                with guarded():
+                    faults += work(path, data_root=data_root, device=device, display=display)
+            except UserError as error:
+                # Data or method of one record may be missing; the others are judged all the same.
+                faults.append(f"record '{path}': it cannot be judged here: {error}")

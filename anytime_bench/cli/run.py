@@ -76,11 +76,13 @@ def noise(
     """Examine an existing record's trained weights under noise; writes a new record that supersedes it."""
     load_plugins(plugin)
     from anytime_bench.runs.display import Display
+    from anytime_bench.runs.guard import guarded
     from anytime_bench.runs.rerun import noise_on_record
 
-    made = noise_on_record(
-        record, kinds, data_root=data_root, device=device, command=command_line(), display=Display()
-    )  # fmt: skip
+    with guarded():
+        made = noise_on_record(
+            record, kinds, data_root=data_root, device=device, command=command_line(), display=Display()
+        )
     if as_json:
         print(json.dumps({"path": str(made.path), **made.model_dump(mode="json")}))
 
@@ -96,8 +98,10 @@ def check(
 ) -> None:
     """Check a method against the plugin contract: pass, fail and why, per check."""
     from anytime_bench.conformance.report import check_named
+    from anytime_bench.runs.guard import guarded
 
-    results = check_named(method, task, data_root, overrides or [])
+    with guarded():
+        results = check_named(method, task, data_root, overrides or [])
     if as_json:
         print(json.dumps([{"method": name, **vars(result)} for name, result in results]))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -27,10 +28,11 @@ def is_meant(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def guarded(own_output: bool = False) -> Iterator[None]:
     """Inside, ``os._exit`` raises ``SystemExit`` as ``sys.exit`` does; a forked child ends where the block ends.
 
-    The working directory is afterwards what it was before.
+    The working directory is afterwards what it was before. Unless the block prints ``own_output``, what is printed goes
+    to standard error: standard output is for results, which scripts read.
     """
     owner, leave, folder = os.getpid(), os._exit, _working_directory()
 
@@ -42,7 +44,8 @@ def guarded() -> Iterator[None]:
 
     os._exit = raise_instead
     try:
-        yield
+        with contextlib.nullcontext() if own_output else contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         os._exit = leave
         if os.getpid() != owner:

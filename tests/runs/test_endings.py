@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -116,6 +117,41 @@ def test_a_name_must_be_text(tiny_task, tmp_path):
     method = type("Numbered", (_Hostile,), {"name": 5})
     with pytest.raises(anytime_bench.UserError, match="name"):
         anytime_bench.run(method, tiny_task, overrides=FAST, out=tmp_path, display=QUIET)
+
+
+def test_what_a_method_prints_is_not_taken_for_the_result(tiny_task, tmp_path, capsys):
+    method = type("Prints", (_Hostile,), {"act": staticmethod(lambda: print("chatter"))})
+    with anytime_bench.registry.methods.temporary():
+        anytime_bench.run(method, tiny_task, overrides=FAST, out=tmp_path, display=QUIET)
+    out, err = capsys.readouterr()
+    assert (out, "chatter" in err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "checkpoint.safetensors", "checkpoint.seconds", "log.jsonl", "weights.seconds"]
+)
+@pytest.mark.parametrize("what", ["folder", "bytes"])
+def test_odd_files_in_a_runs_folder_are_one_line_or_no_matter(tiny_task, tmp_path, name, what):
+    with anytime_bench.registry.methods.temporary():
+        run = functools.partial(
+            anytime_bench.run, type("Plain", (_Hostile,), {}), tiny_task, overrides=FAST, out=tmp_path, display=QUIET
+        )
+        first = run()
+        (folder,) = {path.parent for path in tmp_path.rglob("log.jsonl")}
+        for path in folder.iterdir():
+            path.unlink()
+        if what == "folder":
+            (folder / name / "inside").mkdir(parents=True)
+        else:
+            (folder / name).write_bytes(bytes(range(256)) * 3)
+        try:
+            second = run(resume=True)
+        except anytime_bench.UserError as error:
+            assert str(folder) in str(error)  # noqa: PT017
+            assert len(str(error).splitlines()) == 1  # noqa: PT017
+        else:
+            assert second.training.weights_sha256 == first.training.weights_sha256
+    assert not list(tmp_path.rglob("*.part"))
 
 
 PLUGIN = """

@@ -100,7 +100,7 @@ def test_one_runs_fault_is_its_own(grid, console, tmp_path, monkeypatch):
         **{f"{name}@0": "failed" for name in names[:5]}, "plain@0": "ok", "not_here@0": "skipped"
     }  # fmt: skip
     assert "the planted fault" in reasons["faulty"]
-    assert "ended with status 7" in reasons["exits"]
+    assert "SystemExit: 7" in reasons["exits"]
     assert "stopped after 45 seconds" in reasons["hangs"]
     assert "allocate memory" in reasons["hogs"]
     assert "SIGKILL" in reasons["kills"]
