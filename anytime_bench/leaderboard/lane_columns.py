@@ -27,7 +27,7 @@ def _number(name: str, title: str, form: Form, meaning: str) -> Column:
         value = getattr(line.row.parallel, name) if line.row.parallel else None
         return Missing("not measured") if value is None else value
 
-    return Column(name, title, read, form, ("lanes", "csv"), "", meaning)
+    return Column(name, title, read, form, ("lane_checks", "csv"), "", meaning)
 
 
 def _edge(edge: int) -> Column:

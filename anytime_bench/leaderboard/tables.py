@@ -51,6 +51,20 @@ def _pairs(board: Board) -> list[Line]:
     return [Line(board.rows[places[pair.a]], places[pair.a], pair) for pair in board.pairs]
 
 
+#: Rivals of which break-even lanes are shown: the first ones of the board. The JSON file holds all pairs.
+RIVALS = 5
+
+
+def _break_even(board: Board) -> list[Line]:
+    shown = {row.label for row in board.rows[:RIVALS]}
+    return [
+        Line(row, place, part)
+        for place, row in enumerate(board.rows)
+        for part in _rivals(row)
+        if part["rival"] in shown
+    ]
+
+
 def _rivals(row: BoardRow) -> list[dict[str, str]]:
     """Per rival the break-even lanes by the cost of an edge."""
     rivals: dict[str, dict[str, str]] = {}
@@ -98,11 +112,16 @@ KINDS: dict[str, Kind] = {
         "one lane. An operator may take several lanes; an edge between lanes costs nothing here.",
         lambda board: [line for line in _rows(board) if line.row.parallel],
     ),
+    "lane_checks": Kind(
+        "How far lanes can be trusted",
+        "What the schedule says beside what was measured on this machine.",
+        lambda board: [line for line in _rows(board) if line.row.parallel],
+    ),
     "break_even": Kind(
         "Break-even lanes",
         "Where the rival is ahead on one lane: from how many lanes on a row is never behind it again, if an edge "
-        "between lanes costs 0, 5 or 20 us.",
-        _parts(_rivals),
+        f"between lanes costs 0, 5 or 20 us. Of the {RIVALS} first rows of the board as rivals.",
+        _break_even,
     ),
     "behaviour": Kind("After the first right answer", "What going on does to single images.", _rows),
     "noise": Kind(

@@ -23,6 +23,7 @@ SHOWN = (
     "agreement",
     "costs",
     "lanes",
+    "lane_checks",
     "break_even",
     "budgets",
     "stops",
