@@ -15,6 +15,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 collect_ignore_glob = ["benchmarks/*", "support/*"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _methods_stay_in_their_module():
+    """A method that one test file registers is unknown in the next, as in two runs."""
+    from anytime_bench.registry import methods
+
+    with methods.temporary():
+        yield
+
+
 @pytest.fixture(scope="session")
 def plugin_file() -> Path:
     return Path(__file__).parent / "support" / "plugin_two_exits.py"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import generated_records as generated
+from support.writers import write_some
 from typer.testing import CliRunner
 
 from anytime_bench.cli.records import leaderboard as leaderboard_app
@@ -312,14 +313,9 @@ def test_folders_without_records_are_an_error(tmp_path: Path) -> None:
     assert verify_record(tmp_path / "nothing.json")[0] is None
 
 
-def _write_some(root: str, worker: int) -> None:
-    for seed in range(6):
-        generated.save(Path(root), f"method_{worker if seed % 2 else 'shared'}", seed=seed, images=60, exits=2)
-
-
 def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write_some, args=(str(tmp_path), worker)) for worker in range(2)]
+    workers = [context.Process(target=write_some, args=(str(tmp_path), worker)) for worker in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
