@@ -179,7 +179,8 @@ def read_typicality(
 
 def reference_method(record: Record) -> str:
     """The method whose last answers define typicality: the record's reference."""
-    return str(record.reference["method"])
+    assert record.reference is not None  # as every record with results has one
+    return record.reference.method
 
 
 def reference_command(answers: Answers) -> str:

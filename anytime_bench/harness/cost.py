@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from anytime_bench.methods.contract import AnytimeModel
@@ -40,61 +39,14 @@ class ExitCosts:
     """Cost of every exit 0..E-1 for one image.
 
     ``macs`` is cumulative run-through, ``macs_prefix`` the cost of ``answer(images, k)``. ``parameters`` counts the
-    whole model, ``parameters_used`` those that have taken part by exit k. ``macs_by_execution`` holds the cumulative
-    MACs of each further execution the model offers.
+    whole model. ``macs_by_execution`` holds the cumulative MACs of each further execution the model offers.
     """
 
     ticks: tuple[float, ...]
     macs: tuple[int, ...]
     macs_prefix: tuple[int, ...]
     parameters: int
-    parameters_used: tuple[int, ...]
     macs_by_execution: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def macs_dense(self) -> tuple[int, ...] | None:
-        """Run-through MACs with nothing reused between exits, where the model offers that execution."""
-        return self.macs_by_execution.get("dense")
-
-    @property
-    def macs_reused(self) -> tuple[int, ...] | None:
-        """MACs that reuse saves by exit k: dense less run-through."""
-        dense = self.macs_dense
-        return None if dense is None else tuple(d - m for d, m in zip(dense, self.macs, strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-able values; absent numbers are None."""
-        return {
-            "ticks": list(self.ticks),
-            "macs": list(self.macs),
-            "macs_prefix": list(self.macs_prefix),
-            "macs_dense": None if self.macs_dense is None else list(self.macs_dense),
-            "macs_reused": None if self.macs_reused is None else list(self.macs_reused),
-            "macs_by_execution": {name: list(values) for name, values in self.macs_by_execution.items()},
-            "parameters": self.parameters,
-            "parameters_used": list(self.parameters_used),
-        }
-
-
-class _ParametersSeen(TorchFunctionMode):
-    """Notes every parameter that a torch function is called with."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
-        self.seen: set[int] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        for value in (*args, *kwargs.values()):
-            for item in value if isinstance(value, tuple | list) else (value,):
-                if id(item) in self.sizes:
-                    self.seen.add(id(item))
-        return func(*args, **kwargs)
-
-    @property
-    def count(self) -> int:
-        return sum(self.sizes[key] for key in self.seen)
 
 
 @contextmanager
@@ -127,9 +79,7 @@ def count_costs(model: AnytimeModel, shape: tuple[int, int, int], device: torch.
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     with evaluating(model):
-        seen = _ParametersSeen(model)
-        with seen:
-            macs, used = _cumulative(model, model.stream, images, "stream", lambda: seen.count)
+        macs = _cumulative(model, model.stream, images, "stream")
         _require_increase("MACs", macs, "work for exit k+1 must start only when exit k+1 is asked for")
         prefix = tuple(_macs_of(partial(_answer, model, images, k)) for k in range(model.num_exits))
         for k, (alone, through) in enumerate(zip(prefix, macs, strict=True)):
@@ -138,8 +88,8 @@ def count_costs(model: AnytimeModel, shape: tuple[int, int, int], device: torch.
                     f"answer(images, {k}) takes {alone} MACs, more than the {through} that stream needs to reach exit "
                     f"{k}: answer must be the cheapest way to one exit"
                 )
-        others = {name: _cumulative(model, run, images, name)[0] for name, run in executions(model).items()}
-    return ExitCosts(ticks, macs, prefix, sum(p.numel() for p in model.parameters()), used, others)
+        others = {name: _cumulative(model, run, images, name) for name, run in executions(model).items()}
+    return ExitCosts(ticks, macs, prefix, sum(p.numel() for p in model.parameters()), others)
 
 
 def _checked_ticks(model: AnytimeModel) -> tuple[float, ...]:
@@ -158,12 +108,9 @@ def _require_increase(what: str, values: tuple[float, ...] | tuple[int, ...], wh
             raise CostError(f"{what} do not increase: exit {k} costs {before} and exit {k + 1} costs {after}; {why}")
 
 
-def _cumulative(
-    model: AnytimeModel, run: Stream, images: Tensor, name: str, also: Callable[[], int] = lambda: 0
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """MACs, and whatever ``also`` counts, at each of the model's exits."""
+def _cumulative(model: AnytimeModel, run: Stream, images: Tensor, name: str) -> tuple[int, ...]:
+    """MACs at each of the model's exits."""
     macs: list[int] = []
-    extra: list[int] = []
     classes = None
     with FlopCounterMode(display=False) as counter:
         for k, logits in enumerate(run(images)):
@@ -171,10 +118,9 @@ def _cumulative(
                 raise CostError(f"{name} yielded more than num_exits = {model.num_exits} answers")
             classes = _checked_classes(logits, classes, f"{name} gave exit {k}")
             macs.append(counter.get_total_flops() // 2)
-            extra.append(also())
     if len(macs) < model.num_exits:
         raise CostError(f"{name} yielded {len(macs)} answers, but num_exits is {model.num_exits}")
-    return tuple(macs), tuple(extra)
+    return tuple(macs)
 
 
 def _checked_classes(logits: Tensor, classes: int | None, source: str) -> int:

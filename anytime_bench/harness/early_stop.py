@@ -1,4 +1,4 @@
-"""Real early stop: the host looks at each answer as it comes and stops asking when a policy is content.
+"""Real early stop: the host looks at each answer as it comes and stops asking once the policy accepts one.
 
 A policy is ``policy(logits (B, C), k) -> (B,)`` booleans, True where exit k's answer is good enough. The last exit is
 always good enough. Its decision needs the answer on the host, so on a GPU every decision costs a synchronisation: that
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from torch import Tensor
 
 from anytime_bench.harness.clocks import HostClock
 from anytime_bench.harness.cost import evaluating
-from anytime_bench.harness.timing_summary import median_interval
+from anytime_bench.harness.timing_block import EarlyStopTiming, Stop
+from anytime_bench.harness.timing_summary import spread
 from anytime_bench.methods.contract import AnytimeModel
 
 Policy = Callable[[Tensor, int], Tensor]
@@ -55,32 +56,21 @@ class EarlyStop:
     policy_seconds: NDArray[np.float64]
     kept: NDArray[np.int64]
     batch_size: int
-    stop: Literal["real", "simulated"]
+    stop: Stop
 
-    def summary(self) -> dict[str, Any]:
-        """JSON-able: accuracy, mean exit, latency per group, the decisions' share of it, images per second."""
-        median = median_interval(self.seconds[:, None], seed=0)[0]
-        p50, p90, p99 = np.percentile(self.seconds, (50, 90, 99))
-        return {
-            "stop": self.stop,
-            "batch_size": self.batch_size,
-            "images": len(self.exits),
-            "accuracy": float((self.predictions == self.labels).mean()),
-            "mean_exit": float(self.exits.mean()),
-            "exit_share": (np.bincount(self.exits, minlength=len(self.kept)) / len(self.exits)).tolist(),
-            "images_per_exit": self.kept.tolist(),
-            "latency": {
-                "p50": float(p50),
-                "p90": float(p90),
-                "p99": float(p99),
-                "mean": float(self.seconds.mean()),
-                "low": min(median["low"], float(p50)),
-                "high": max(median["high"], float(p50)),
-            },
-            "policy_seconds_mean": float(self.policy_seconds.mean()),
-            "policy_share": float(self.policy_seconds.sum() / self.seconds.sum()),
-            "throughput": float(len(self.exits) / self.seconds.sum()),
-        }
+    def summary(self, policy: str, final_accuracy: float | None = None) -> EarlyStopTiming:
+        """The numbers of a record; ``policy`` names the rule, ``final_accuracy`` is the last exit's on these images."""
+        return EarlyStopTiming(
+            policy=policy,
+            stop=self.stop,
+            batch_size=self.batch_size,
+            images=len(self.exits),
+            accuracy=float((self.predictions == self.labels).mean()),
+            final_accuracy=final_accuracy,
+            mean_exit=float(self.exits.mean()),
+            latency=spread(self.seconds[:, None, None], seed=0)[0],
+            policy_share=float(self.policy_seconds.sum() / self.seconds.sum()),
+        )
 
 
 def stop_early(
@@ -143,8 +133,8 @@ def _stop_group(model: AnytimeModel, images: Tensor, policy: Policy, clock: Host
     for k in range(model.num_exits):
         clock.mark()  # the answer is there
         kept[k] = len(open_)
-        content = torch.ones(len(open_), dtype=torch.bool) if k == last else _decision(policy, logits, k)
-        leaving = content & undecided[open_]
+        accept = torch.ones(len(open_), dtype=torch.bool) if k == last else _decision(policy, logits, k)
+        leaving = accept & undecided[open_]
         exits[open_[leaving]] = k
         predictions[open_[leaving]] = logits.argmax(1).cpu()[leaving]
         undecided[open_[leaving]] = False
@@ -188,10 +178,10 @@ def _stop_one(model: AnytimeModel, images: Tensor, policy: Policy, clock: HostCl
 
 
 def _decision(policy: Policy, logits: Tensor, k: int) -> Tensor:
-    content = policy(logits, k)
-    if content.shape != (len(logits),) or content.dtype != torch.bool:
+    accept = policy(logits, k)
+    if accept.shape != (len(logits),) or accept.dtype != torch.bool:
         raise ValueError(
-            f"the policy gave {content.dtype} of shape {tuple(content.shape)}, expected one boolean for each of "
+            f"the policy gave {accept.dtype} of shape {tuple(accept.shape)}, expected one boolean for each of "
             f"{len(logits)} answers"
         )
-    return content.cpu()
+    return accept.cpu()

@@ -7,7 +7,7 @@ frames ``(F, B, D, H, W)``, logits ``(E, B, C)``. All scores are recomputed from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -25,7 +25,6 @@ from anytime_bench.errors import UserError
 from anytime_bench.harness import policies as policy_plans
 from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, ExitCosts, Schedule
 from anytime_bench.methods.contract import AnytimeModel
-from anytime_bench.scores.robustness import summary_from_arrays
 from anytime_bench.tasks.task import TaskCard
 from anytime_bench.trace.noise import NoiseRun, pack
 
@@ -41,15 +40,10 @@ class NoiseResult:
 
     runs: Sequence[NoiseRun]
     num_classes: int
-    reference: Mapping[str, float] | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the ``.npz`` keeps; see ``anytime_bench.scores.robustness``."""
+        """What the ``.npz`` keeps; see ``anytime_bench.trace.noise``."""
         return pack(self.runs, self.num_classes)
-
-    def summary(self) -> dict[str, Any]:
-        """JSON-able scores, a pure function of ``arrays()`` and the reference's full costs."""
-        return summary_from_arrays(self.arrays(), self.reference)
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,6 @@ def evaluate_noise(
     num_frames: int | None = None,
     costs: ExitCosts | None = None,
     official: OfficialFiles | None = None,
-    reference: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NoiseResult:
     """Evaluate ``model`` clean and under every kind, in every mode, with every policy it can follow.
@@ -96,9 +89,9 @@ def evaluate_noise(
     and each burst ``(start, stop)`` of ``bursts`` (default: a third, from tick 2 on). ``policies`` defaults
     to all that suit the model; naming one that does not raises ``UserError``. ``num_frames`` defaults to the model's
     depth in ticks and should be the largest depth on the board. ``costs`` defaults to the model's ticks and counted
-    MACs; ``reference`` is the full cost of the task's reference model per axis, which AUC@1 needs. ``progress``
-    receives (images done, images in all), counted over kinds. ``official`` adds the kinds of the CIFAR-10-C files,
-    named ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split from the first on.
+    MACs. ``progress`` receives (images done, images in all), counted over kinds. ``official`` adds the kinds of the
+    CIFAR-10-C files, named ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split
+    from the first on.
     """
     model.eval()
     frames = num_frames or ceil(max(model.ticks))
@@ -138,7 +131,7 @@ def evaluate_noise(
             if progress is not None:
                 progress(done, total)
         runs += [_finished(run, np.concatenate(part, axis=1)) for run, part in zip(group, parts, strict=True)]
-    return NoiseResult(runs, task.num_classes, reference)
+    return NoiseResult(runs, task.num_classes)
 
 
 class _Frames:

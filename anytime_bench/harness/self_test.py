@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from anytime_bench.harness.timing import time_exits
-from anytime_bench.harness.timing_summary import clock_block, median_interval, ratios_of
+from anytime_bench.harness.timing_summary import median_interval, ratios_of
 from anytime_bench.methods.contract import AnytimeModel
-from anytime_bench.trace.axes import timed
+from anytime_bench.scores.results import Estimate
 
 #: Widest relative interval of the A/A ratio on a quiet machine.
 WIDTH_ALLOWED = {"cpu": 0.05, "cuda": 0.01}
@@ -76,12 +76,12 @@ def self_test(
                 threads=threads, progress=part,
             )
         )  # fmt: skip
-    summary, reasons = halves[0].summary(), list(dict.fromkeys(r for half in halves for r in half.summary()["reasons"]))
+    summary = halves[0].summary()
+    reasons = list(dict.fromkeys(reason for half in halves for reason in half.summary().headline.reasons))
     allowed = WIDTH_ALLOWED.get(device.type, WIDTH_ALLOWED["cpu"])
     clocks = {
         clock: _judge(_interval([half.samples for half in halves], clock, seed), allowed)
-        for clock in timed()
-        if clock_block(summary, clock)
+        for clock in summary.headline.clocks
     }
     passed = all(entry["contains_one"] and entry["narrow"] for entry in clocks.values())
     faults = [
@@ -94,13 +94,13 @@ def self_test(
         "verdict": "equal models measure as equal" if passed else "; ".join(faults + reasons),
         "width_allowed": allowed,
         "clocks": clocks,
-        "engine": summary["engine"],
-        "threads": summary["threads"],
-        "rounds": [half.summary()["rounds"] for half in halves],
-        "stopped_because": summary["stopped_because"],
+        "engine": summary.meta.engine,
+        "threads": summary.meta.threads,
+        "rounds": [half.summary().headline.rounds for half in halves],
+        "stopped_because": summary.headline.stopped_because,
         "comparable": not reasons,
         "reasons": reasons,
-        "queue_share": summary.get("queue_share"),
+        "queue_share": summary.latency.queue_share,
     }
 
 
@@ -108,7 +108,7 @@ def _half(progress: Callable[[float, str], None], turn: int, share: float, what:
     progress((turn + share) / 2, what)
 
 
-def _interval(samples: Sequence[Mapping[str, Any]], clock: str, seed: int) -> dict[str, float]:
+def _interval(samples: Sequence[Mapping[str, Any]], clock: str, seed: int) -> Estimate:
     """Median and interval of the rounds' geometric mean ratios, over as many rounds as both halves have."""
     # Both sides by the same call: the reference's answer is a prefix, and a stream costs microseconds less.
     first, second = (ratios_of(each, 1, clock, "prefix")[:, 0] for each in samples)
@@ -116,13 +116,11 @@ def _interval(samples: Sequence[Mapping[str, Any]], clock: str, seed: int) -> di
     return median_interval(np.sqrt(first[:rounds] * second[:rounds])[:, None], seed)[0]
 
 
-def _judge(ratio: dict[str, float], allowed: float) -> dict[str, Any]:
-    width = (ratio["high"] - ratio["low"]) / ratio["value"]
+def _judge(ratio: Estimate, allowed: float) -> dict[str, Any]:
+    width = (ratio.high - ratio.low) / ratio.value
     return {
-        "value": ratio["value"],
-        "low": ratio["low"],
-        "high": ratio["high"],
+        **ratio.model_dump(),
         "width": width,
-        "contains_one": ratio["low"] <= 1 <= ratio["high"],
+        "contains_one": ratio.low <= 1 <= ratio.high,
         "narrow": width < allowed,
     }

@@ -31,11 +31,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from anytime_bench.harness.operator_graph import OperatorGraph, SpanError, graph_from_arrays
 from anytime_bench.harness.schedule import critical_path, edge_times, lane_times, span, work
 from anytime_bench.harness.timing_summary import resampled_rounds
+from anytime_bench.scores.results import Estimate, Strict
 
 Floats = NDArray[np.float64]
 Samples = Mapping[str, NDArray[Any]]
@@ -47,19 +47,7 @@ EDGE_COSTS = (0, 5, 20)
 RESAMPLES = 200
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Estimate(_Model):
-    """A value with its 95 % interval over rounds."""
-
-    value: float
-    low: float
-    high: float
-
-
-class LaneTimes(_Model):
+class LaneTimes(Strict):
     """When each exit is ready on at most ``lanes`` lanes, an edge between lanes costing ``edge_us``.
 
     An operator may take as many lanes as threads were measured, so that a network without branches gains too. In
@@ -71,7 +59,7 @@ class LaneTimes(_Model):
     ready: tuple[float, ...]
 
 
-class ThreadTimes(_Model):
+class ThreadTimes(Strict):
     """The whole run-through on this many intra-op threads: as measured, and as the sum of its operators' times."""
 
     threads: int
@@ -79,7 +67,7 @@ class ThreadTimes(_Model):
     work: Estimate
 
 
-class RealLanes(_Model):
+class RealLanes(Strict):
     """The operators alone, without the model's Python: on one lane, and by the schedule on two threads.
 
     ``gain``: the first over the second. ``modelled``: T_1 over T_2 of the last exit, an operator on one lane.
@@ -91,7 +79,7 @@ class RealLanes(_Model):
     modelled: float
 
 
-class SpanMeta(_Model):
+class SpanMeta(Strict):
     """How the samples were taken, and what makes them not comparable."""
 
     device: str
@@ -99,7 +87,7 @@ class SpanMeta(_Model):
     reasons: tuple[str, ...]
 
 
-class SpanBlock(_Model):
+class SpanBlock(Strict):
     """Parallel time of one record. Times are multiples of ``reference_seconds``, per exit where they are tuples.
 
     ``model_error``: T_1 of the last exit over the measured run-through, less 1. ``dispatch_share``: the part of T_1

@@ -31,9 +31,9 @@ from anytime_bench.harness.cost import evaluating, executions
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.eager import Eager, EngineError
 from anytime_bench.harness.engines import chosen_engine, make_engine, matched_engines
-from anytime_bench.harness.memory import peak_bytes
 from anytime_bench.harness.rounds import Rounds, Task, run_rounds
-from anytime_bench.harness.timing_summary import summarise
+from anytime_bench.harness.timing_block import Timing, TimingMeta
+from anytime_bench.harness.timing_summary import queue_share, summarise
 from anytime_bench.methods.contract import AnytimeModel
 
 Progress = Callable[[float, str], None]
@@ -41,14 +41,14 @@ Samples = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Raw ``samples`` (float32 seconds, see ``summary``) and ``meta``, what was asked and what was noticed."""
+class TimedSamples:
+    """Raw ``samples`` (float32 seconds, see ``timing_summary``) and ``meta``, what was asked and what was noticed."""
 
     samples: Samples
-    meta: dict[str, Any]
+    meta: TimingMeta
 
-    def summary(self) -> dict[str, Any]:
-        """The timing block of a record, JSON-able, derived from the samples alone."""
+    def summary(self) -> Timing:
+        """The timing block of a record, derived from samples and meta alone."""
         return summarise(self.samples, self.meta)
 
 
@@ -67,7 +67,7 @@ def time_exits(
     precision: str = "fp32",
     cache: str = "warm",
     progress: Progress | None = None,
-) -> Timing:
+) -> TimedSamples:
     """Time every exit of ``model`` against the full answer of ``reference``, both on ``device`` already.
 
     At least ``rounds`` rounds are run; ``budget_seconds`` bounds what noise may add: half for the first batch size,
@@ -93,44 +93,41 @@ def time_exits(
             patience = 10.0 if i == 0 else 3.0
             watch = DisturbanceWatch(device)
             result = session.measure(size, rounds, share * budget_seconds, patience, seed + i, report, watch.sample)
-            disturbances[str(size)] = watch.finish(_queue_share(result.samples, size)) + session.unlike.get(size, [])
+            disturbances[str(size)] = watch.finish(queue_share(result.samples, size)) + session.unlike.get(size, [])
             watched[str(size)] = watch.report
             stopped[str(size)] = result.stopped_because
             samples |= result.samples | session.answers(size)
         agreement = session.agreement()
-        peak, how = peak_bytes(partial(_drain, model_, images[:1]), device)
     if agreement < 1:
         for reasons in disturbances.values():
             reasons.append(f"only {agreement:.2%} of the answers given while timing agree with an untimed pass")
-    meta = {
-        "device": str(device),
-        "engine": session.engine_name,
-        "engine_requested": engine,
-        "precision": precision,
-        "tf32": device.type == "cuda" and tf32_convolutions(),
-        "cache": cache,
-        "threads": torch.get_num_threads() if threads is None else threads,
-        "seed": seed,
-        "num_exits": model.num_exits,
-        "batch_sizes": [int(size) for size in batch_sizes],
-        "clocks": {
+    meta = TimingMeta(
+        device=str(device),
+        engine=session.engine_name,
+        engine_requested=engine,
+        precision=precision,
+        tf32=device.type == "cuda" and tf32_convolutions(),
+        cache=cache,
+        threads=torch.get_num_threads() if threads is None else threads,
+        seed=seed,
+        num_exits=model.num_exits,
+        batch_sizes=[int(size) for size in batch_sizes],
+        clocks={
             "latency": "perf_counter" + (", device synchronised" if device.type == "cuda" else ""),
             "device_time": "CUDA events" + (" in one graph" if session.engine_name == "graph" else " on the stream"),
         },
-        "stop": {
+        stop={
             "latency": {"run_through": "real", "prefix": "real"},
             "device_time": {"run_through": "simulated", "prefix": "real"},
         },
-        "queue_wait_known": session.host.sees_queue,
-        "stopped_because": stopped,
-        "answers_agree": agreement,
-        "memory_peak_bytes": peak,
-        "memory_peak_source": how,
-        "disturbances": disturbances,
-        "watch": watched,
-        "notes": session.notes,
-    }
-    return Timing(samples, meta)
+        queue_wait_known=session.host.sees_queue,
+        stopped_because=stopped,
+        answers_agree=agreement,
+        disturbances=disturbances,
+        watch=watched,
+        notes=session.notes,
+    )
+    return TimedSamples(samples, meta)
 
 
 class _Session:
@@ -257,19 +254,6 @@ class _Session:
                 same += int((chosen >= logits[:, at].amax(2) - slack[:, at]).sum())
                 total += predictions.numel()
         return same / total
-
-
-def _drain(model: AnytimeModel, images: Tensor) -> None:
-    for _ in model.stream(images):
-        pass
-
-
-def _queue_share(samples: Samples, size: int) -> float | None:
-    waits = [name for name in samples if name.startswith(f"batch{size}_queue_")]
-    if not waits:
-        return None
-    total = sum(float(samples[name.replace("_queue_", "_latency_")].sum()) for name in waits)
-    return sum(float(samples[name].sum()) for name in waits) / total
 
 
 def _in_precision(model: AnytimeModel, precision: str) -> AnytimeModel:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from anytime_bench.leaderboard.board import BudgetLine, digits, share
-from anytime_bench.records.record import Added, Estimate, Record
+from anytime_bench.records.record import Added, Record
+from anytime_bench.scores.results import Estimate
 from anytime_bench.scores.stopping_budgets import ORACLE
 from anytime_bench.scores.stopping_rules import BUDGETS, RULES
 from anytime_bench.scores.variance import Spread, half_width
@@ -37,11 +38,12 @@ def over_seeds(seeds: Sequence[Estimate]) -> Estimate:
 def extra_scores(records: Sequence[Record]) -> dict[str, Estimate]:
     """Added scores of a row: per image, and per exit that of the last exit (whose seeds alone give an interval)."""
     result = {}
-    for name in sorted(set.intersection(*(set(record.extra_scores) for record in records))):
-        result[name] = over_seeds([record.extra_scores[name] for record in records])
-    for name in sorted(set.intersection(*(set(record.exits[-1].extra) for record in records))):
-        values = [record.exits[-1].extra[name] for record in records]
-        result[name] = over_seeds([Estimate(value=value, low=value, high=value) for value in values])
+    for name in _added_scores(records):
+        if all(name in record.images for record in records):
+            result[name] = over_seeds([record.images[name] for record in records])
+        if all(name in record.exits[-1].scores for record in records):
+            values = [record.exits[-1].scores[name] for record in records]
+            result[name] = over_seeds([Estimate(value=value, low=value, high=value) for value in values])
     return {
         name: Estimate(value=digits(each.value), low=digits(each.low), high=digits(each.high))
         for name, each in result.items()
@@ -52,11 +54,16 @@ def extra_exits(records: Sequence[Record]) -> list[dict[str, float]]:
     """Added scores per exit, means over the seeds, where every seed has one."""
     return [
         {
-            name: digits(float(np.mean([entry.extra[name] for entry in exits])))
-            for name in sorted(set.intersection(*(set(entry.extra) for entry in exits)))
+            name: digits(float(np.mean([entry.scores[name] for entry in exits])))
+            for name in _added_scores(records)
+            if all(name in entry.scores for entry in exits)
         }
         for exits in zip(*(record.exits for record in records), strict=True)
     ]
+
+
+def _added_scores(records: Sequence[Record]) -> list[str]:
+    return [name.removeprefix("score ") for name in added_by_name(records) if name.startswith("score ")]
 
 
 def added_by_name(records: Sequence[Record]) -> dict[str, Added]:
@@ -66,7 +73,7 @@ def added_by_name(records: Sequence[Record]) -> dict[str, Added]:
 
 def budget_lines(records: Sequence[Record]) -> list[BudgetLine]:
     """One line per stopping rule and cost axis that every seed has, the oracle last."""
-    parts = [_rules(record) for record in records]
+    parts = [record.stopping.budgets if record.stopping else {} for record in records]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     titles = {name: each.title for name, each in added_by_name(records).items()}
     lines = []
@@ -99,19 +106,10 @@ def _points(seeds: Sequence[dict[str, Estimate | None]]) -> dict[str, Estimate |
     return points
 
 
-def _rules(record: Record) -> dict[str, dict[str, dict[str, Estimate | None]]]:
-    """The record's own, or what an older one says of the confidence rule in MACs."""
-    if record.rules:
-        return record.rules
-    points = record.stopping.get("stopping", {}).get("at_budget") or {}
-    estimates = {budget: Estimate(**point["accuracy"]) if point else None for budget, point in points.items()}
-    return {"confidence": {"macs": estimates}} if estimates else {}
-
-
 def _deciding(records: Sequence[Record]) -> float | None:
     """Share of the time of a real stop by confidence, one image at a time, that went into deciding."""
     stops = [
-        [float(stop["policy_share"]) for stop in record.timing.get("early_stop") or () if stop["batch_size"] == 1]
+        [stop.policy_share for stop in record.timing.meta.early_stop if stop.batch_size == 1] if record.timing else []
         for record in records
     ]
     return share(float(np.mean([each[0] for each in stops]))) if all(stops) else None

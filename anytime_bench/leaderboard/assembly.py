@@ -36,11 +36,11 @@ from anytime_bench.leaderboard.speed import promises, seconds, throughput
 from anytime_bench.leaderboard.standing import SHARES, axis_scores, estimate, pairs
 from anytime_bench.leaderboard.stopping import real_stops, stopping_curves
 from anytime_bench.records.entries import Entry, Group
-from anytime_bench.records.record import ExitEntry, Record, finite
+from anytime_bench.records.record import ExitEntry, Record
 from anytime_bench.scores.horizons import GRID
 from anytime_bench.scores.intervals import Interval, mean_interval
 from anytime_bench.scores.ranks import PROTOCOL_SEEDS
-from anytime_bench.trace.axes import AXES, counted, timed
+from anytime_bench.trace.axes import AXES, timed
 
 #: Where no row of a group has comparable times, rows are ranked on this axis.
 FALLBACK_AXIS = "macs"
@@ -59,7 +59,7 @@ def assemble(group: Group) -> Board:
     moments = BoardMoments(rows)
     rankings = {name: AxisRanking(moments, name) for name in AXES if any(name in row.costs for row in rows)}
     reference = reference_row(rows)
-    accuracy = reference_accuracy(rows) if reference is None else float(rows[reference].accuracy[-1])
+    accuracy = None if reference is None else float(rows[reference].accuracy[-1])
     level = accuracy if reference is None else reference
     reached = None if level is None else moments.reached([percent / 100 for percent in SHARES], level)
     record = rows[0].record if rows else group.absent[0].record
@@ -78,13 +78,14 @@ def assemble(group: Group) -> Board:
             if number in ranking.scores
         }
         built.append(_row(row, names[number], moments.accuracies(number), axes, axis, noise, parallel[number]))
+    full = record.reference.costs if record.reference else {}
     return Board(
         task=record.task,
         device=group.device,
         protocol_version=group.key.protocol_version,
         reference=Reference(
-            method=record.reference.get("method"),
-            costs={axis: record.reference[axis] for axis in counted() if record.reference.get(axis) is not None},
+            method=record.reference.method if record.reference else None,
+            costs={axis: cost for axis, cost in full.items() if not AXES[axis].measured},
             accuracy=None if accuracy is None else share(accuracy),
         ),
         chance=share(1 / record.task.classes),
@@ -126,13 +127,6 @@ def reference_row(rows: Sequence[Row]) -> int | None:
     return max(own, key=lambda number: len(rows[number].entries)) if own else None
 
 
-def reference_accuracy(rows: Sequence[Row]) -> float | None:
-    """What the records say of the reference's final accuracy, where it has no row."""
-    stated = [row.record.reference.get("accuracy") for row in rows]
-    known = [float(value) for value in stated if isinstance(value, int | float)]
-    return float(np.mean(known)) if known else None
-
-
 def _row(
     row: Row,
     label: str,
@@ -151,14 +145,14 @@ def _row(
         unranked=row.unranked(axis),
         label=label,
         method=record.method.name,
-        title=card.get("title", record.method.name),
-        paper=card.get("paper", ""),
-        year=card.get("year"),
-        url=card.get("url", ""),
-        tick=card.get("ticks", ""),
-        deviations=list(card.get("deviations", ())),
-        reported=(card.get("reported") or {}).get(record.task.name),
-        options=finite(record.method.options),
+        title=card.title or record.method.name,
+        paper=card.paper,
+        year=card.year,
+        url=card.url,
+        tick=card.ticks,
+        deviations=card.deviations,
+        reported=card.reported.get(record.task.name),
+        options=record.method.options,
         origin={key: value for key, value in record.method.origin.items() if key != "file"},
         weights_from=record.method.weights_from,
         seeds=row.seeds,
@@ -166,7 +160,7 @@ def _row(
         parameters=record.parameters,
         epochs=training.epochs if training else None,
         training_seconds=digits(float(np.mean(trained))) if trained else None,
-        recipe=finite(training.recipe) if training else {},
+        recipe=training.recipe if training else {},
         final=accuracy[-1],
         accuracy=accuracy,
         accuracy_by_seed=[[share(value) for value in seed] for seed in row.by_seed],
@@ -192,15 +186,15 @@ def _row(
         seconds=seconds(records),
         noise=noise,
         parallel=parallel,
-        environment=finite(record.environment),
+        environment=record.environment.model_dump(exclude_unset=True),
         records=[_facts(entry) for entry in row.entries],
     )
 
 
 def _quality(records: Sequence[Record]) -> list[Quality]:
     def mean(exits: Sequence[ExitEntry], name: str) -> float | None:
-        values = [getattr(entry, name) for entry in exits]
-        return None if None in values else digits_or_none(float(np.mean(values)))
+        values = [entry.scores[name] for entry in exits if name in entry.scores]
+        return digits_or_none(float(np.mean(values))) if len(values) == len(exits) else None
 
     return [
         Quality(**{name: mean(exits, name) for name in Quality.model_fields})  # type: ignore[arg-type]
@@ -219,7 +213,7 @@ def _facts(entry: Entry) -> RecordFacts:
         supersedes=record.supersedes,
         training_seconds=training.seconds if training else None,
         final_loss=training.final_loss if training else None,
-        timing=[*map(str, timing.get("reasons", ())), *map(str, timing.get("notes", ()))],
+        timing=[*timing.headline.reasons, *timing.notes] if timing else [],
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from anytime_bench.records.record import Added, Estimate, TaskEntry
+from anytime_bench.records.record import Added, TaskEntry
+from anytime_bench.scores.results import Estimate
 
 FORMAT = 3
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.

@@ -76,7 +76,9 @@ def time_to(board: Board, item: tuple[str, int]) -> Column:
 def reached(reach: Reach) -> Value:
     if reach.value is None or reach.low is None:
         return Missing("its last exit is less accurate", "never")
-    return Estimate(value=reach.value, low=reach.low, high=math.inf if reach.high is None else reach.high)
+    if reach.high is None:  # An open end is shown, never stored, so it is not validated.
+        return Estimate.model_construct(value=reach.value, low=reach.low, high=math.inf)
+    return Estimate(value=reach.value, low=reach.low, high=reach.high)
 
 
 def regret(board: Board, axis: str) -> Column:

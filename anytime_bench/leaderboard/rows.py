@@ -86,11 +86,10 @@ class Row:
     @property
     def is_reference(self) -> bool:
         """Whether this is the row of the model that every horizon is a multiple of."""
-        reference = self.record.reference
-        return (self.record.method.name, self.record.exits[-1].macs_prefix) == (
-            reference.get("method"),
-            reference.get("macs"),
-        )
+        record, reference = self.record, self.record.reference
+        if reference is None:
+            return False
+        return (record.method.name, record.exits[-1].macs_prefix) == (reference.method, reference.costs["macs"])
 
     @property
     def seeds(self) -> list[int]:
@@ -188,9 +187,9 @@ def _costs(records: Sequence[Record], axis: str) -> AxisCosts | None:
 
 def _alone(record: Record, axis: str, run_through: Floats) -> Floats:
     """Costs of each exit asked for alone, where the record counts them on this axis."""
-    if not hasattr(record.exits[0], f"{axis}_prefix"):
+    if record.reference is None or axis not in record.exits[0].prefix_costs:
         return run_through
-    return np.array([getattr(entry, f"{axis}_prefix") / record.reference[axis] for entry in record.exits])
+    return np.array([entry.alone(axis) / record.reference.costs[axis] for entry in record.exits])
 
 
 def _behaviour(

@@ -8,14 +8,14 @@ side by side for every exit, each asked for alone, against the reference's full 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from anytime_bench.harness.timing_block import Spread
 from anytime_bench.leaderboard.board import Promise, Seconds, Throughput, digits, digits_or_none, share
-from anytime_bench.records.axes import clock
-from anytime_bench.records.record import Estimate, Record
+from anytime_bench.records.record import Record
+from anytime_bench.scores.results import Estimate
 from anytime_bench.trace.axes import timed
 
 #: Below this share of MACs saved nothing was promised that the clock could keep.
@@ -33,16 +33,16 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 def throughput(records: Sequence[Record]) -> list[Throughput]:
     """Full answers per second at each batch size above 1 that every seed was timed at."""
-    blocks: list[dict[str, Any]] = [record.timing.get("batches") or {} for record in records]
-    sizes = [size for size in blocks[0] if all(size in block for block in blocks)] if blocks else []
+    blocks = [record.timing.batches if record.timing else {} for record in records]
+    sizes = [size for size in blocks[0] if size != "1" and all(size in block for block in blocks)]
     result = []
     for size in sorted(sizes, key=int):
-        clocks = [block[size]["latency"] for block in blocks]
-        ratios = [1 / clock["ratio_to_reference"][-1]["value"] for clock in clocks]
+        clocks = [block[size].clocks["latency"] for block in blocks]
+        ratios = [1 / clock.ratio_to_reference[-1].value for clock in clocks]
         result.append(
             Throughput(
                 batch=int(size),
-                per_second=digits(float(np.mean([clock["throughput"][-1] for clock in clocks]))),
+                per_second=digits(float(np.mean([clock.throughput[-1] for clock in clocks]))),
                 times_reference=digits(float(np.mean(ratios))),
             )
         )
@@ -51,18 +51,18 @@ def throughput(records: Sequence[Record]) -> list[Throughput]:
 
 def promises(records: Sequence[Record]) -> list[Promise]:
     """Per exit; empty where some seed has no times of single exits."""
-    ratios = [record.timing.get("prefix_ratio_to_reference") for record in records]
-    macs = records[0].reference.get("macs")
+    ratios = [record.timing.latency.prefix_ratio_to_reference if record.timing else [] for record in records]
+    macs = records[0].reference.costs.get("macs") if records[0].reference else None
     if not macs or not all(ratios):
         return []
     result = []
     for k, entry in enumerate(records[0].exits):
         saved = 1 - entry.macs_prefix / macs
-        times = [seed[k]["value"] for seed in ratios if seed]
+        times = [seed[k].value for seed in ratios]
         estimate = over_seeds([1 - time for time in times])
         if len(records) == 1:  # One seed has its own interval, over rounds.
-            only = ratios[0][k]  # type: ignore[index]  # checked above
-            estimate = Estimate(value=estimate.value, low=share(1 - only["high"]), high=share(1 - only["low"]))
+            only = ratios[0][k]
+            estimate = Estimate(value=estimate.value, low=share(1 - only.high), high=share(1 - only.low))
         arrives = estimate.value / saved if saved >= LEAST_SAVED else None
         result.append(Promise(macs_saved=share(saved), time_saved=estimate, arrives=digits_or_none(arrives)))
     return result
@@ -72,10 +72,19 @@ def seconds(records: Sequence[Record]) -> dict[str, list[Seconds]]:
     """Per clock and exit; a clock that some seed was not read by is left out."""
     result = {}
     for name in timed():
-        by_seed = [clock(record, name).get("run_through") for record in records]
-        if all(by_seed):
-            result[name] = [
-                Seconds(**{p: digits(float(np.mean([exit_[p] for exit_ in seeds]))) for p in ("p50", "p90", "p99")})
-                for seeds in zip(*by_seed, strict=True)
-            ]
+        blocks = [record.timing.clock(name) if record.timing else None for record in records]
+        by_seed = [block.run_through for block in blocks if block is not None]
+        if len(by_seed) == len(records):
+            result[name] = [_seconds(exits) for exits in zip(*by_seed, strict=True)]
     return result
+
+
+def _seconds(exits: Sequence[Spread]) -> Seconds:
+    def mean(values: Sequence[float]) -> float:
+        return digits(float(np.mean(values)))
+
+    return Seconds(
+        p50=mean([each.p50 for each in exits]),
+        p90=mean([each.p90 for each in exits]),
+        p99=mean([each.p99 for each in exits]),
+    )

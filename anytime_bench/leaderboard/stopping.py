@@ -6,17 +6,17 @@ run at the same batch size: the share of time it saves, and the accuracy it cost
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from anytime_bench.harness.timing_block import EarlyStopTiming
 from anytime_bench.leaderboard.board import RealStop, StoppingCurve, digits, share
 from anytime_bench.leaderboard.speed import over_seeds
 from anytime_bench.records.record import Record
 
-#: Parts of a record's ``stopping`` that are a rule's curve, and what a reader calls the rule.
-RULES = {"threshold": "confidence threshold", "budgeted_batch": "budgeted batch"}
+#: What a reader calls a record's rules.
+RULES = {"confidence": "confidence threshold"}
 
 
 def stopping_curves(records: Sequence[Record]) -> dict[str, StoppingCurve]:
@@ -25,24 +25,15 @@ def stopping_curves(records: Sequence[Record]) -> dict[str, StoppingCurve]:
     Thresholds are the same for every seed, so curves are averaged point by point; a rule that some seed lacks is left
     out.
     """
-    parts: list[Mapping[str, Any]] = [record.stopping.get("stopping", record.stopping) for record in records]
-
-    def everywhere(key: str) -> bool:
-        return all(part.get(key) for part in parts)
-
+    parts = [record.stopping for record in records if record.stopping]
+    if len(parts) < len(records):
+        return {}
     curves = {
-        title: _curve([(part[key]["cost"], part[key]["accuracy"]) for part in parts])
-        for key, title in RULES.items()
-        if everywhere(key)
+        RULES.get(rule, rule.replace("_", " ")): _curve([(p.curves[rule].cost, p.curves[rule].accuracy) for p in parts])
+        for rule in parts[0].curves
+        if all(rule in part.curves for part in parts)
     }
-    if everywhere("patience"):
-        steps = [part["patience"] for part in parts]
-        curves["patience"] = _curve(
-            [([s["cost"] for s in each], [s["accuracy"]["value"] for s in each]) for each in steps]
-        )
-    if everywhere("oracle"):
-        best = [part["oracle"] for part in parts]
-        curves["oracle"] = _curve([([each["cost"]], [each["accuracy"]["value"]]) for each in best])
+    curves["oracle"] = _curve([([part.oracle.cost], [part.oracle.accuracy.value]) for part in parts])
     return curves
 
 
@@ -53,31 +44,32 @@ def _curve(by_seed: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Stoppi
 
 def real_stops(records: Sequence[Record]) -> list[RealStop]:
     """One entry per batch size and rule that every seed was stopped by."""
-    by_seed = [{(int(s["batch_size"]), s["policy"]): s for s in r.timing.get("early_stop") or ()} for r in records]
+    by_seed = [{(s.batch_size, s.policy): s for s in (r.timing.meta.early_stop if r.timing else ())} for r in records]
     places = [place for place in by_seed[0] if all(place in stops for stops in by_seed)] if by_seed else []
     return [_real_stop(place, [stops[place] for stops in by_seed], records) for place in sorted(places)]
 
 
-def _real_stop(place: tuple[int, str], stops: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> RealStop:
+def _real_stop(place: tuple[int, str], stops: Sequence[EarlyStopTiming], records: Sequence[Record]) -> RealStop:
     batch, rule = place
     full = [_full_seconds(record, batch) for record in records]
-    seconds = [stop["latency"]["mean"] for stop in stops]
-    changes = [s["accuracy"] - s["final_accuracy"] for s in stops if s.get("final_accuracy") is not None]
+    seconds = [stop.latency.mean for stop in stops]
+    changes = [s.accuracy - s.final_accuracy for s in stops if s.final_accuracy is not None]
     return RealStop(
         batch=batch,
         rule=rule,
-        real=all(stop["stop"] == "real" for stop in stops),
-        images=min(int(stop["images"]) for stop in stops),
+        real=all(stop.stop == "real" for stop in stops),
+        images=min(stop.images for stop in stops),
         saved=over_seeds([1 - took / own for took, (own, _) in zip(seconds, full, strict=True)]),
         times_reference=digits(float(np.mean([took / ref for took, (_, ref) in zip(seconds, full, strict=True)]))),
-        deciding=share(float(np.mean([stop["policy_share"] for stop in stops]))),
-        accuracy=share(float(np.mean([stop["accuracy"] for stop in stops]))),
+        deciding=share(float(np.mean([stop.policy_share for stop in stops]))),
+        accuracy=share(float(np.mean([stop.accuracy for stop in stops]))),
         change=over_seeds(changes) if len(changes) == len(stops) else None,
-        mean_exit=digits(float(np.mean([stop["mean_exit"] for stop in stops]))),
+        mean_exit=digits(float(np.mean([stop.mean_exit for stop in stops]))),
     )
 
 
 def _full_seconds(record: Record, batch: int) -> tuple[float, float]:
     """Mean seconds of the row's own full run and of the reference's full answer, at one batch size."""
-    block = record.timing.get("batches", {}).get(str(batch), {}).get("latency") or record.timing
-    return block["run_through"][-1]["mean"], block["reference_full"]["mean"]
+    assert record.timing is not None  # as one that was stopped has
+    block = record.timing.batches[str(batch)].clocks["latency"]
+    return block.run_through[-1].mean, block.reference_full.mean

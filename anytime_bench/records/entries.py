@@ -142,14 +142,11 @@ def wrong_supersessions(entries: Iterable[Entry]) -> list[str]:
 
 
 def group_key(record: Record) -> GroupKey:
-    reference = record.reference
-    named = {key: reference.get(key) for key in ("method", "ticks", "macs")}
-    return GroupKey(
-        record.protocol_version,
-        record.task.version,
-        record.task.sha256,
-        f"{named['method']} of {named['macs']} MACs and {named['ticks']} ticks" if named["macs"] else "",
-    )
+    name = ""
+    if record.reference:
+        full = record.reference.costs
+        name = f"{record.reference.method} of {full['macs']} MACs and {full['ticks']} ticks"
+    return GroupKey(record.protocol_version, record.task.version, record.task.sha256, name)
 
 
 def row_key(record: Record) -> str:

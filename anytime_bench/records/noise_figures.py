@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.corruptions.contact_sheet import write_png
+from anytime_bench.scores.results import NoiseBlock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,22 +22,22 @@ MODE_LINES = {"clean": "-", "persistent": "--", "transient": "-", "burst": ":"}
 
 
 def accuracy_over_ticks(
-    summary: Mapping[str, Any], path: Path, *, title: str = "", policies: Sequence[str] | None = None
+    noise: NoiseBlock, path: Path, *, title: str = "", policies: Sequence[str] | None = None
 ) -> Path:
     """One panel per policy: accuracy over ticks, clean and under persistent and transient noise (mean over kinds).
 
-    ``summary`` is ``NoiseResult.summary()``. Answers hold until the next one; chance before the first. Thin lines are
+    Answers hold until the next one; chance before the first. Thin lines are
     single kinds. A burst's window is shaded.
     """
     from matplotlib.figure import Figure
 
-    chosen = [policy for policy in (policies or summary["clean"]) if policy in summary["clean"]]
+    chosen = [policy for policy in (policies or noise.clean) if policy in noise.clean]
     columns = min(3, len(chosen))
     lines = -(-len(chosen) // columns)
     figure = Figure(figsize=(1 + 3.4 * columns, 0.9 + 2.6 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for panel, policy in zip(axes.flat, chosen, strict=False):
-        _panel(panel, summary, policy)
+        _panel(panel, noise, policy)
     for empty in list(axes.flat)[len(chosen) :]:
         empty.set_visible(False)
     for row in axes:
@@ -45,36 +46,34 @@ def accuracy_over_ticks(
         panel.set_xlabel("ticks")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
-    figure.suptitle(title or f"Accuracy over ticks, n = {summary['images']} images; thin lines: single kinds")
+    figure.suptitle(title or f"Accuracy over ticks, n = {noise.images} images; thin lines: single kinds")
     return write_png(figure, path)
 
 
-def _panel(panel: Axes, summary: Mapping[str, Any], policy: str) -> None:
+def _panel(panel: Axes, noise: NoiseBlock, policy: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    clean = summary["clean"][policy]
-    rows = [row for row in summary["rows"] if row["policy"] == policy]
+    clean = noise.clean[policy]
+    rows = [row for row in noise.rows if row.policy == policy]
     # A little beyond the last answer, which would otherwise have no width.
-    end = 1.06 * max(row["cost"]["ticks"][-1] for row in [clean, *rows])
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    end = 1.06 * max(row.cost["ticks"][-1] for row in [clean, *rows])
+    modes = list(dict.fromkeys(row.mode for row in rows))
     periods = [mode for mode in modes if mode.startswith("transient_")]
-    panel.axhline(summary["chance"], color="#999999", linewidth=0.8, linestyle=(0, (1, 2)), label="chance")
+    panel.axhline(noise.chance, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)), label="chance")
     for mode in modes:
         group = mode.split("_")[0]
         # Slower changes are drawn paler: persistent noise is the limit of a long period.
         strength = 1.0 if mode not in periods else 1 - 0.6 * periods.index(mode) / max(1, len(periods))
-        members = [row for row in rows if row["mode"] == mode]
+        members = [row for row in rows if row.mode == mode]
         if mode in ("persistent", "transient_1"):
             for row in members:
-                _step(panel, row["cost"]["ticks"], row["accuracy"], end, summary, MODE_COLOURS[group], 0.6, 0.3)
-        ticks, mean = members[0]["cost"]["ticks"], np.mean([row["accuracy"] for row in members], axis=0)
-        _step(
-            panel, ticks, mean, end, summary, MODE_COLOURS[group], 1.8, strength, MODE_LINES[group], _mode_label(mode)
-        )
+                _step(panel, row.cost["ticks"], row.accuracy, end, noise, MODE_COLOURS[group], 0.6, 0.3)
+        ticks, mean = members[0].cost["ticks"], np.mean([row.accuracy for row in members], axis=0)
+        _step(panel, ticks, mean, end, noise, MODE_COLOURS[group], 1.8, strength, MODE_LINES[group], _mode_label(mode))
         if group == "burst":
             start, stop = (int(part) for part in mode.split("_")[1:])
             panel.axvspan(start, stop, color=MODE_COLOURS[group], alpha=0.08, linewidth=0)
-    _step(panel, clean["cost"]["ticks"], clean["accuracy"], end, summary, MODE_COLOURS["clean"], 1.8, 1.0, "-", "clean")
+    _step(panel, clean.cost["ticks"], clean.accuracy, end, noise, MODE_COLOURS["clean"], 1.8, 1.0, "-", "clean")
     panel.set_title(policy, fontsize=10)
     panel.set_xlim(0, end)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -96,7 +95,7 @@ def _step(
     ticks: Sequence[float],
     accuracy: Sequence[float] | NDArray[np.floating],
     end: float,
-    summary: Mapping[str, Any],
+    noise: NoiseBlock,
     colour: str,
     width: float,
     strength: float,
@@ -104,7 +103,7 @@ def _step(
     label: str | None = None,
 ) -> None:
     places = [0.0, *ticks, end]
-    values = [summary["chance"], *accuracy, accuracy[-1]]
+    values = [noise.chance, *accuracy, accuracy[-1]]
     panel.step(
         places, values, where="post", color=colour, linewidth=width, alpha=strength, linestyle=style, label=label
     )

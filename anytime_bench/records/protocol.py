@@ -16,8 +16,10 @@ from typing import Any
 
 MISSING = object()
 AREAS = ("auc_1", "auc_2", "alc_1")
-EXIT_SCORES = ("accuracy", "top5", "nll", "brier", "ece", "auroc", "augrc")
-CLOCK = ("reference_full", "run_through", "ratio_to_reference")
+EXIT_SCORES = ("top5", "nll", "brier", "ece", "auroc", "augrc", "improvable")
+CLOCK = ("reference_full", "run_through", "ratio_to_reference", "prefix", "prefix_ratio_to_reference")
+IMAGE_SCORES = ("overthinking", "wasted", "falls", "flips")
+RULES = ("confidence", "budgeted_batch", "patience", "risk_control")
 
 
 @dataclass(frozen=True)
@@ -27,49 +29,54 @@ class Protocol:
     demands: tuple[str, ...]
     not_derived: tuple[str, ...] = ()
 
+    @property
+    def rules(self) -> set[str]:
+        """The stopping rules whose accuracy at budgets is demanded."""
+        paths = [path.split(".") for path in self.demands]
+        return {path[2] for path in paths if path[:2] == ["stopping", "budgets"]}
+
 
 PROTOCOLS: dict[str, Protocol] = {
     "1": Protocol(
         demands=(
-            *(f"exits.{name}" for name in EXIT_SCORES),
+            "exits.accuracy",
+            *(f"exits.scores.{name}" for name in EXIT_SCORES),
+            "reference.costs.*",
             *(f"{block}.*.{area}" for block in ("scores", "timed_scores") for area in AREAS),
-            *(f"timing.{name}" for name in (*CLOCK, "prefix", "comparable", "reasons", "device_time")),
-            *(f"stopping.stopping.{name}" for name in ("at_budget", "threshold", "budgeted_batch", "oracle")),
-            *(f"stopping.images.{name}" for name in ("destructive_overthinking", "wasted_cost", "flips")),
+            *(f"images.{name}" for name in IMAGE_SCORES),
+            *(f"stopping.curves.{name}" for name in RULES),
+            "stopping.budgets.confidence",
+            "stopping.oracle",
+            *(f"timing.batches.*.clocks.*.{name}" for name in CLOCK),
+            "timing.batches.*.comparable",
+            "timing.batches.*.reasons",
             "robustness.clean.*.final_accuracy",
             "robustness.rows.final_accuracy",
             "robustness.rows.kept",
         ),
-        # The time to a share of the reference's accuracy needs another run's result: always null in these records.
-        # How fast an answer recovers from a burst was never shown.
-        not_derived=("scores.*.time_to", "timed_scores.*.time_to", "robustness.rows.recovery"),
+        # Intervals at a budget were bootstrapped.
+        not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high"),
     ),
 }
 
-#: Scores that may be null, each with its reason; any other null in a record is a fault.
-NULLS: dict[str, str] = {
-    "exits.top5": "there are five classes or fewer",
-    "exits.auroc": "all answers are right, or all are wrong",
-    "rules.*.*.*": "the rule cannot spend as little as the budget",
-    "stopping.images.confusion": "the trace was stored without it",
-    "stopping.images.confusion.auroc_error": "all answers are right, or all are wrong",
-    "stopping.images.hindsight_improvability": "no answer of this exit is wrong",
-    "stopping.stopping.at_budget.*": "leaving at once costs more than the budget",
-    "stopping.stopping.at_budget.*.thresholds": "infinity: never leave early",
-    "stopping.stopping.threshold.thresholds": "infinity: never leave early",
-    "stopping.stopping.risk_control.threshold": "no threshold is safe, so every image runs to the last exit",
-    "stopping.stopping.oracle.gap": "the rule cannot spend as little as the oracle",
+#: Scores that may be null or absent, each with its reason; any other null in a record is a fault.
+UNDEFINED: dict[str, str] = {
+    "stopping.budgets.*.*.*": "the rule cannot spend as little as the budget",
+    "stopping.curves.*.settings": "infinity: never leave early",
+    "exits.scores.top5": "there are five classes or fewer",
+    "exits.scores.auroc": "all answers are right, or all are wrong",
+    "exits.scores.improvable": "no answer of this exit is wrong",
+    "stopping.oracle.gap": "the confidence rule cannot spend as little as the oracle",
     "robustness.rows.kept": "no clean answer is right",
-    "span": "nothing was timed",
+    "timing.batches.*.clocks.device_time": "the device has no clock of its own",
     "span.real_lanes": "there is one core, or the device is no CPU",
-    "timing.device_time": "the device has no clock of its own",
 }
 
 
 def unexplained_nulls(block: Any, where: str) -> list[str]:
-    """Paths of the nulls in a block of a record for which ``NULLS`` states no reason."""
+    """Paths of the nulls in a block of a record for which ``UNDEFINED`` states no reason."""
     if block is None:
-        return [] if any(_fits(where, pattern) for pattern in NULLS) else [where]
+        return [] if any(_fits(where, pattern) for pattern in UNDEFINED) else [where]
     if isinstance(block, Mapping):
         return [path for key, item in block.items() for path in unexplained_nulls(item, f"{where}.{key}")]
     if isinstance(block, list):

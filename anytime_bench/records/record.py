@@ -1,8 +1,11 @@
 """The record: everything one run found out, as immutable, content-addressed JSON. Unknown keys are refused.
 
-``record_id`` is the SHA-256 of the canonical JSON of everything else. Values that repeat bit for bit for the same
-seed and device live in ``exits`` and ``scores``; whatever a clock had a part in lives in ``timing`` and
-``timed_scores``. Shares (accuracies, AUC) are in [0, 1], costs in their axis's unit (ticks, MACs, seconds).
+``record_id`` is the SHA-256 of the canonical JSON of everything else. Values that repeat bit for bit for the same seed
+and device live in ``exits``, ``scores`` and ``images``; whatever a clock had a part in lives in ``timing``, ``span``,
+``timed_scores`` and the budgets of ``stopping``. Shares (accuracies, AUC) are in [0, 1], costs in their axis's unit
+(ticks, MACs, seconds). What is undefined or was not measured is absent.
+
+``Derived`` is what the record's ``.npz`` gives (``scoring.derive``), ``Record`` adds who made it and how.
 """
 
 from __future__ import annotations
@@ -11,35 +14,55 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
 from anytime_bench.files import canonical_json
 from anytime_bench.harness.span_summary import SpanBlock
+from anytime_bench.harness.timing_block import Timing
+from anytime_bench.scores.results import Areas, Estimate, NoiseBlock, Stopping, Strict
 
-SCHEMA_VERSION = 1
-#: Changes whenever a score or a measurement would come out differently for the same weights.
+#: The form of the JSON. Records of version 1 are read too (``schema1.py``).
+SCHEMA_VERSION = 2
+#: Changes whenever a score or a measurement would come out differently for the same weights; see ``protocol.py``.
 PROTOCOL_VERSION = "1"
 
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Number = int | float
 
 
-class Estimate(Strict):
-    """A value with its 95 % interval."""
+def _complete(costs: dict[str, Number]) -> dict[str, Number]:
+    """Costs per axis of which none is negative and that hold what every protocol counts."""
+    missing = {"ticks", "macs"} - set(costs)
+    if missing:
+        raise ValueError(f"the cost in {missing.pop()} is missing")
+    if min(costs.values()) < 0:
+        raise ValueError(f"costs must not be negative, got {min(costs.values())}")
+    return costs
 
-    value: float
-    low: float
-    high: float
+
+#: A cost per axis of ``trace/axes.py``.
+Costs = Annotated[dict[str, Number], AfterValidator(_complete)]
+
+
+class Card(Strict):
+    """What the method says of itself; see ``methods.contract.MethodCard``."""
+
+    title: str = ""
+    paper: str = ""
+    year: int | None = None
+    url: str = ""
+    ticks: str = ""
+    deviations: list[str] = Field(default_factory=list)
+    reported: dict[str, float] = Field(default_factory=dict)
+    family: str = ""
 
 
 class MethodEntry(Strict):
     name: str
     origin: dict[str, str]
-    options: dict[str, Any]
-    card: dict[str, Any]
+    options: dict[str, JsonValue]
+    card: Card = Card()
     weights_from: str | None = None
     starts_from: str | None = None
 
@@ -48,22 +71,19 @@ class TaskEntry(Strict):
     name: str
     title: str
     version: str
-    classes: int
+    classes: int = Field(ge=2)
     shape: tuple[int, int, int]
     sizes: dict[str, int]
     sha256: str
 
 
 class TrainingEntry(Strict):
-    """How the weights came about. ``seconds`` is wall time; for weights taken over it is their source's.
-
-    In a failed record it says that the training diverged: there are no weights, and their hash is empty.
-    """
+    """How the weights came about. ``seconds`` is wall time; for weights taken over it is their source's."""
 
     seed: int
     epochs: int
     recipe_name: str = ""
-    recipe: dict[str, Any]
+    recipe: dict[str, dict[str, JsonValue]]
     recipe_sha256: str
     #: The recipe of the method whose trained weights this training began with, where there is one.
     source_recipe: dict[str, Any] | None = None
@@ -73,22 +93,56 @@ class TrainingEntry(Strict):
     final_losses: list[float] = Field(default_factory=list)
 
 
+class Environment(Strict):
+    """The machine and its software; see ``harness/environment.py``. Kept as it was read: provenance, never computed
+    with."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    device_class: str | None = None
+    device_name: str | None = None
+
+
 class ExitEntry(Strict):
-    """One exit on the test split. ``macs`` are cumulative with every answer emitted, ``macs_prefix`` for it alone."""
+    """One exit on the test split: its cumulative cost per counted axis with every answer emitted on the way.
+
+    ``prefix_costs`` are those of this answer alone, on the axes on which that is another cost. ``scores`` are those of
+    ``scores/catalogue.py`` that are defined.
+    """
 
     k: int
-    ticks: float
-    macs: int
-    macs_prefix: int
+    costs: Costs
+    prefix_costs: dict[str, Number]
     accuracy: Estimate
-    top5: float | None = None
-    nll: float
-    brier: float
-    ece: float
-    auroc: float | None = None
-    augrc: float | None = None
-    #: Scores that plugins add (``scores.catalogue.register_score``), those that are defined.
-    extra: dict[str, float] = Field(default_factory=dict)
+    scores: dict[str, float]
+
+    @property
+    def ticks(self) -> float:
+        return self.costs["ticks"]
+
+    @property
+    def macs(self) -> int:
+        return int(self.costs["macs"])
+
+    @property
+    def macs_prefix(self) -> int:
+        return int(self.alone("macs"))
+
+    def alone(self, axis: str) -> float:
+        """The cost of this answer alone on a counted axis."""
+        return self.prefix_costs.get(axis, self.costs[axis])
+
+
+class Reference(Strict):
+    """The reference model and its full cost per axis, in the axis's unit: every horizon is a multiple of it.
+
+    ``options`` are the method's own; None in records made without.
+    """
+
+    method: str
+    options: dict[str, JsonValue] | None = None
+    costs: Costs
 
 
 class Added(Strict):
@@ -107,10 +161,32 @@ class Artifact(Strict):
     bytes: int
 
 
-class Record(Strict):
+class Derived(Strict):
+    """The part of a record that its raw data give. ``scores`` are per counted axis, ``timed_scores`` per timed one."""
+
+    exits: list[ExitEntry] = Field(default_factory=list)
+    reference: Reference | None = None
+    scores: dict[str, Areas] = Field(default_factory=dict)
+    images: dict[str, Estimate] = Field(default_factory=dict)
+    stopping: Stopping | None = None
+    timing: Timing | None = None
+    #: Parallel time: work, span, and when exits are ready on P lanes.
+    span: SpanBlock | None = None
+    timed_scores: dict[str, Areas] = Field(default_factory=dict)
+    robustness: NoiseBlock | None = None
+
+    @field_validator("exits")
+    @classmethod
+    def _exits_in_order(cls, exits: list[ExitEntry]) -> list[ExitEntry]:
+        if [entry.k for entry in exits] != list(range(len(exits))):
+            raise ValueError("exits must be numbered 0, 1, 2, ... in order")
+        return exits
+
+
+class Record(Derived):
     """One run of one method on one task with one seed on one device."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     protocol_version: str = PROTOCOL_VERSION
     record_id: str = ""
     created: str
@@ -122,29 +198,15 @@ class Record(Strict):
     method: MethodEntry
     task: TaskEntry
     training: TrainingEntry | None = None
-    environment: dict[str, Any]
+    environment: Environment
     parameters: int | None = None
-    #: Counted costs per exit, dense and reused executions included; see ``harness/cost.py``.
-    costs: dict[str, Any] = Field(default_factory=dict)
-    evaluation: dict[str, Any] = Field(default_factory=dict)
-    exits: list[ExitEntry] = Field(default_factory=list)
-    #: Cost of the reference model's full answer per axis; every horizon is a multiple of it.
-    reference: dict[str, Any] = Field(default_factory=dict)
-    scores: dict[str, Any] = Field(default_factory=dict)
-    timing: dict[str, Any] = Field(default_factory=dict)
-    timed_scores: dict[str, Any] = Field(default_factory=dict)
-    stopping: dict[str, Any] = Field(default_factory=dict)
-    robustness: dict[str, Any] = Field(default_factory=dict)
-    #: Scores per image that plugins add: means over test images.
-    extra_scores: dict[str, Estimate] = Field(default_factory=dict)
-    #: Accuracy at a budget: per stopping rule, cost axis and percent of the reference's full cost; None where the rule
-    #: cannot spend so little.
-    rules: dict[str, dict[str, dict[str, Estimate | None]]] = Field(default_factory=dict)
+    #: Cumulative MACs per exit of each further execution that the model offers; see ``harness/cost.py``.
+    macs_by_execution: dict[str, list[int]] = Field(default_factory=dict)
+    #: The options of the stages after training, as the recipe's section of that name has them.
+    evaluation: dict[str, JsonValue] = Field(default_factory=dict)
     #: What came from plugins, by ``score <name>`` or ``rule <name>``.
     added: dict[str, Added] = Field(default_factory=dict)
-    #: Parallel time: work, span, and when exits are ready on P lanes.
-    span: SpanBlock | None = None
-    #: Files by role; ``trace`` is the ``.npz`` beside the record, from which all scores are recomputed.
+    #: Files by role; ``trace`` is the ``.npz`` beside the record, from which all scores are derived.
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     supersedes: str | None = None
     #: Where the record was read from; not part of its content.
@@ -155,28 +217,31 @@ class Record(Strict):
         """The file this record was read from, if any."""
         return self._path
 
-    @field_validator("exits")
-    @classmethod
-    def _exits_in_order(cls, exits: list[ExitEntry]) -> list[ExitEntry]:
-        if [entry.k for entry in exits] != list(range(len(exits))):
-            raise ValueError("exits must be numbered 0, 1, 2, ... in order")
-        return exits
+    @property
+    def seed(self) -> int:
+        return self.training.seed if self.training else 0
+
+    @property
+    def resamples(self) -> int:
+        """Bootstrap resamples behind the stored intervals."""
+        value = self.evaluation.get("resamples", 2000)
+        return value if isinstance(value, int) else 2000
 
     @model_validator(mode="after")
     def _status_explains_itself(self) -> Record:
         if self.status != "ok" and not self.reason:
             raise ValueError(f"a record with status {self.status} must give its reason")
-        if self.status == "ok" and (not self.exits or "trace" not in self.artifacts):
-            raise ValueError("a record with status ok must hold exits and a trace")
+        if self.status == "ok" and (not self.exits or "trace" not in self.artifacts or self.reference is None):
+            raise ValueError("a record with status ok must hold exits, a reference and a trace")
         return self
 
-    def content_hash(self) -> str:
-        """SHA-256 of the canonical JSON of every field but ``record_id``."""
-        return content_hash(self.model_dump(mode="json"))
+    def content(self) -> dict[str, Any]:
+        """The record as JSON; what is absent is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def sealed(self) -> Record:
         """The same record with its id filled in."""
-        return self.model_copy(update={"record_id": self.content_hash()})
+        return self.model_copy(update={"record_id": content_hash(self.content())})
 
 
 def content_hash(stored: Mapping[str, Any]) -> str:

@@ -1,100 +1,128 @@
-"""From stored arrays and counted costs to every number of a record: what the runner writes and ``verify`` redoes.
+"""From stored arrays and counted costs to every number of a record: what a run writes and ``verify`` redoes.
 
 Pure, without torch: the same arrays and costs give the same record on any machine. Arrays are those of the ``.npz``:
 the traces ``test_*`` and ``val_*``, raw timing samples ``timing_*``, operators and their times ``span_*``, correctness
-under noise ``noise_*``.
+under noise ``noise_*``, what stopping rules learned ``rule_*``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.harness.span_summary import SpanMeta, summarise_span
-from anytime_bench.harness.timing_summary import clock_block, summarise
-from anytime_bench.records.record import finite
-from anytime_bench.scores.extra_scores import added, extra_exit_scores, extra_image_scores
-from anytime_bench.scores.robustness import summary_from_arrays
-from anytime_bench.scores.run_scores import exit_cost, exit_scores, score_axes, trace_scores
-from anytime_bench.scores.stopping_budgets import learned_from, rules_at_budgets
+from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, summarise_span
+from anytime_bench.harness.timing_block import ClockBlock, Timing, TimingMeta
+from anytime_bench.harness.timing_summary import summarise
+from anytime_bench.records.record import Added, Derived, ExitEntry, Number, Record, Reference
+from anytime_bench.scores.catalogue import SCORES, Score
+from anytime_bench.scores.robustness import noise_block
+from anytime_bench.scores.run_scores import exit_scores, image_scores, score_axes, stopping_scores
+from anytime_bench.scores.stopping_budgets import learned_from
+from anytime_bench.scores.stopping_rules import RULES
 from anytime_bench.trace.answers import Trace
-from anytime_bench.trace.axes import timed
+from anytime_bench.trace.axes import AXES, counted
 
-#: A record holds thousands of numbers on noise, each a mean over a few hundred images.
-ROBUSTNESS_DECIMALS = 8
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def derive(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Arrays,
     *,
-    ticks: Sequence[float],
-    macs: Sequence[int],
-    macs_prefix: Sequence[int],
-    reference: Mapping[str, Any],
-    timing_meta: Mapping[str, Any] | None,
+    costs: Mapping[str, Sequence[Number]],
+    prefix_costs: Mapping[str, Sequence[Number]],
+    reference: Reference,
+    timing_meta: TimingMeta | None,
     span_meta: SpanMeta | None = None,
     resamples: int,
-    rules: bool = True,
-) -> dict[str, Any]:
-    """The record's fields ``exits``, ``scores``, ``stopping``, ``timing``, ``span``, ``timed_scores``, ``robustness``,
-    ``extra_scores``, ``rules`` (left out where not asked for) and ``added``.
+    rules: Collection[str] | None = None,
+) -> Derived:
+    """Everything of a record that its raw data give.
 
-    ``reference`` holds the reference model's full cost in ``ticks`` and ``macs``. Raises ``TraceError`` naming the
-    array that cannot be scored, ``ValueError`` for timing samples that are missing.
+    ``costs`` are the exits' cumulative costs on every counted axis ``(E,)``, ``prefix_costs`` those of each answer
+    alone, where that is another cost; ``reference`` holds the reference model's full cost on the same axes, and its
+    times are filled in from the samples. ``rules`` names the stopping rules wanted at budgets (None: all). Raises
+    ``TraceError`` naming the array that cannot be scored, ``ValueError`` for timing samples that are missing.
     """
     test, val = Trace.from_arrays(arrays, "test"), Trace.from_arrays(arrays, "val")
-    costs: dict[str, Sequence[float]] = {"ticks": list(ticks), "macs": list(macs)}
-    horizons = {axis: float(reference[axis]) for axis in costs}
-    relative = np.asarray(macs, dtype=np.float64) / horizons["macs"]
-    scored = [
-        {**row, "extra": more} for row, more in zip(exit_scores(test), extra_exit_scores(test, relative), strict=True)
-    ]
-    counted = zip(scored, ticks, macs, macs_prefix, strict=True)
+    timing = summarise(_part(arrays, "timing_"), timing_meta) if timing_meta else None
     span = summarise_span(_part(arrays, "span_"), span_meta) if span_meta else None
-    if span:
-        costs["span_macs"], horizons["span_macs"] = span.span_macs, horizons["macs"]
-    result: dict[str, Any] = {
-        "exits": [
-            {"k": k, "ticks": t, "macs": m, "macs_prefix": p, **scores} for k, (scores, t, m, p) in enumerate(counted)
-        ],
-        "scores": score_axes(test, costs, horizons, resamples=resamples),
-        "stopping": trace_scores(test, val, macs, horizons["macs"], resamples=resamples),
-        "timing": {},
-        "span": span.model_dump(mode="json") if span else None,
-        "timed_scores": {},
-        "robustness": {},
-        "extra_scores": extra_image_scores(test, relative, resamples=resamples),
-        "added": added(),
-    }
-    budgets = {"macs": relative}
+    counts = {**costs, "span_macs": span.span_macs} if span else costs
+    horizons = {axis: float(reference.costs[AXES[axis].horizon or axis]) for axis in counts}
+    relative = np.asarray(costs["macs"], dtype=np.float64) / horizons["macs"]
     # Multiples of the reference's time in the same rounds, so every horizon is 1.
-    ratios = {"span": [exit_.value for exit_ in span.span]} if span else {}
-    if timing_meta:
-        timing = summarise(_part(arrays, "timing_"), timing_meta)
-        result["timing"] = timing
-        blocks = {axis: clock_block(timing, axis) for axis in timed()}
-        clocks = {axis: [row["value"] for row in b["ratio_to_reference"]] for axis, b in blocks.items() if b}
-        budgets |= {axis: exit_cost(axis, ratio, test.num_exits) for axis, ratio in clocks.items()}
-        ratios |= clocks
-    result["timed_scores"] = score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples)
-    result["rules"] = rules_at_budgets(test, val, budgets, learned_from(arrays)) if rules else {}
-    if "noise_correct" in arrays:
-        result["robustness"] = _rounded(summary_from_arrays(arrays, horizons), ROBUSTNESS_DECIMALS)
-    return {key: finite(value) for key, value in result.items()}
+    clocks = {axis: [each.value for each in block.ratio_to_reference] for axis, block in _clocks(timing).items()}
+    ratios = {"span": [each.value for each in span.span], **clocks} if span else clocks
+    return Derived(
+        exits=[
+            ExitEntry(
+                k=k,
+                costs={axis: values[k] for axis, values in costs.items()},
+                prefix_costs={axis: values[k] for axis, values in prefix_costs.items()},
+                accuracy=accuracy,
+                scores=scores,
+            )
+            for k, (accuracy, scores) in enumerate(exit_scores(test, relative))
+        ],
+        reference=_with_times(reference, timing, span),
+        scores=score_axes(test, counts, horizons, resamples=resamples),
+        images=image_scores(test, relative, resamples=resamples),
+        stopping=stopping_scores(
+            test, val, {"macs": relative, **clocks}, learned_from(arrays), rules=rules, resamples=resamples
+        ),
+        timing=timing,
+        span=span,
+        timed_scores=score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples),
+        robustness=noise_block(arrays) if "noise_correct" in arrays else None,
+    )
 
 
-def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+def derive_again(record: Record, arrays: Arrays, rules: Collection[str] | None = None) -> Derived:
+    """What today's suite derives from a record's own arrays; ``rules`` and errors as in ``derive``."""
+    assert record.reference is not None  # as every record with results has one
+    axes = [axis for axis in counted() if all(axis in entry.costs for entry in record.exits)]
+    return derive(
+        arrays,
+        costs={axis: [entry.costs[axis] for entry in record.exits] for axis in axes},
+        prefix_costs={
+            axis: [entry.prefix_costs[axis] for entry in record.exits]
+            for axis in axes
+            if all(axis in entry.prefix_costs for entry in record.exits)
+        },
+        reference=record.reference.model_copy(update={"costs": {a: record.reference.costs[a] for a in axes}}),
+        timing_meta=record.timing.meta if record.timing else None,
+        span_meta=record.span.meta if record.span else None,
+        resamples=record.resamples,
+        rules=rules,
+    )
+
+
+def from_plugins() -> dict[str, Added]:
+    """What the plugins of this process add to every record, by ``score <name>`` or ``rule <name>``."""
+    described: dict[str, Added] = {}
+    for name, origin in sorted(SCORES.added().items()):
+        score: Score = SCORES.resolve(name)[0]
+        described[f"score {name}"] = Added(title=score.title, better=score.better, origin=str(origin))
+    for name, origin in sorted(RULES.added().items()):
+        described[f"rule {name}"] = Added(title=RULES.resolve(name)[0].title, origin=str(origin))
+    return described
+
+
+def _part(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
     """The arrays of one kind, without the prefix of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _rounded(value: Any, decimals: int) -> Any:
-    """``value`` with every float in it rounded."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(item, decimals) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item, decimals) for item in value]
-    return round(value, decimals) if isinstance(value, float) else value
+def _clocks(timing: Timing | None) -> dict[str, ClockBlock]:
+    """What each clock read at the headline batch size."""
+    return timing.headline.clocks if timing else {}
+
+
+def _with_times(reference: Reference, timing: Timing | None, span: SpanBlock | None) -> Reference:
+    """The reference with its full times, read in the same rounds."""
+    times = {axis: block.reference_full.p50 for axis, block in _clocks(timing).items()}
+    if span:
+        times["span"] = span.reference_seconds.value
+    return reference.model_copy(update={"costs": {**reference.costs, **times}})

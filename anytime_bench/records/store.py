@@ -11,14 +11,19 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import file_sha256, is_record_file, npz_bytes, safe_name, write_atomically
+from anytime_bench.files import canonical_json, file_sha256, is_record_file, npz_bytes, safe_name, write_atomically
 from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Record, content_hash
+from anytime_bench.records.schema1 import upgraded
+
+#: Levels of nested lists and dictionaries that a record may have; its own form has nine.
+MAX_DEPTH = 32
 
 
 def record_folder(root: Path, record: Record) -> Path:
@@ -34,15 +39,14 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
     if arrays:
         artifacts["trace"] = Artifact(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     # Validated again, because ``model_copy`` does not.
-    sealed = Record.model_validate({**record.model_dump(), "artifacts": artifacts}).sealed()
+    sealed = Record.model_validate({**record.content(), "artifacts": artifacts}).sealed()
     path = folder / f"{sealed.record_id}.json"
     try:
         if arrays and not path.with_suffix(".npz").exists():
             write_atomically(path.with_suffix(".npz"), data)
         if not path.exists():
             # On one line: indentation made up a third of a record with noise, and nobody edits one.
-            content = sealed.model_dump(mode="json")
-            text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            text = json.dumps(sealed.content(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
             write_atomically(path, text.encode() + b"\n")
     except OSError as error:
         raise UserError(
@@ -53,28 +57,55 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
 
 
 def load(path: Path) -> Record:
-    """Read and validate one record; wrong schema, unknown keys or a wrong id raise ``UserError``."""
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"record '{path}' does not exist.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"record '{path}' is not readable JSON ({error}). It may be truncated; remove it.") from error
+    """Read and validate one record; whatever is not one raises ``UserError`` in one line."""
+    data = _read_json(path)
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"record '{path}' has schema version {version}; this suite reads version {SCHEMA_VERSION}.")
-    try:
-        record = Record.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"record '{path}' breaks the schema at '{field}': {first['msg']}.") from error
-    if record.record_id != content_hash(data):
+    if isinstance(version, bool) or version not in (1, SCHEMA_VERSION):
+        raise UserError(f"record '{path}' has schema version {version!r:.20}; this suite reads 1 and {SCHEMA_VERSION}.")
+    record_id = content_hash(data)
+    if data.get("record_id") != record_id:
         raise UserError(f"record '{path}' was altered: its content does not hash to its record id.")
-    if path.stem != record.record_id:
-        raise UserError(f"record '{path}' is not named by its record id {record.record_id}.")
+    if path.stem != record_id:
+        raise UserError(f"record '{path}' is not named by its record id {record_id}.")
+    try:
+        # By way of JSON, in which a strict reading takes lists for tuples; the order of keys is kept.
+        record = Record.model_validate_json(json.dumps(upgraded(data) if version == 1 else data), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = _line(".".join(str(part) for part in first["loc"]))
+        raise UserError(f"record '{path}' breaks the schema at '{field}': {_line(first['msg'])}.") from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"record '{path}' breaks schema 1: {type(error).__name__}, {_line(str(error))}.") from error
     record._path = path
     return record
+
+
+def _read_json(path: Path) -> Any:
+    """The JSON of a file, if it is what a record may hold: no NaN or infinity, no lone surrogate, no deep nesting."""
+    try:
+        data = json.loads(path.read_bytes(), parse_constant=_refuse)
+        if _deeper(data, MAX_DEPTH):
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        canonical_json(data).encode()
+    except FileNotFoundError:
+        raise UserError(f"record '{path}' does not exist.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"record '{path}' is not readable JSON ({error}). It may be truncated; remove it.") from error
+    return data
+
+
+def _line(text: str) -> str:
+    """A quotation that fits a line."""
+    return " ".join(text.split())[:200]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _deeper(item, levels - 1) for item in inner if isinstance(item, dict | list))
 
 
 def load_arrays(path: Path, record: Record, names: Collection[str] | None = None) -> dict[str, NDArray[np.generic]]:

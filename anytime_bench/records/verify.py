@@ -20,18 +20,18 @@ from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
 from anytime_bench.records.protocol import MISSING, PROTOCOLS, lacking, unexplained_nulls, without
-from anytime_bench.records.record import Record, finite
-from anytime_bench.records.scoring import ROBUSTNESS_DECIMALS, derive
+from anytime_bench.records.record import Derived, Record
+from anytime_bench.records.scoring import derive_again
 from anytime_bench.scores.catalogue import SCORES
+from anytime_bench.scores.robustness import DECIMALS as ROBUSTNESS_DECIMALS
 from anytime_bench.scores.stopping_budgets import ORACLE
 from anytime_bench.scores.stopping_rules import RULES
 from anytime_bench.trace.answers import Trace, TraceError
 
 #: One unit in the last published decimal, and what float64 sums may lose relative to their size.
 ABSOLUTE, RELATIVE = 1.5e-10, 1e-9
-DERIVED = ("exits", "scores", "timing", "span", "timed_scores", "stopping", "robustness", "extra_scores", "rules")
-#: Differences that are told per record; a wrong trace changes hundreds of numbers.
-MOST = 5
+#: Differences that are named per record; a wrong trace changes hundreds of numbers.
+MAX_FAULTS = 5
 
 
 def record_paths(given: Iterable[Path]) -> list[Path]:
@@ -91,29 +91,19 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         test = Trace.from_arrays(arrays, "test")
         if test.num_exits != len(record.exits):
             return [f"it names {len(record.exits)} exits, its trace holds {test.num_exits}"]
-        derived = derive(
-            arrays,
-            ticks=[entry.ticks for entry in record.exits],
-            macs=[entry.macs for entry in record.exits],
-            macs_prefix=[entry.macs_prefix for entry in record.exits],
-            reference=record.reference,
-            timing_meta=record.timing.get("meta"),
-            span_meta=record.span.meta if record.span else None,
-            resamples=int(record.evaluation.get("resamples", 2000)),
-            # An older record states none, and they are what takes longest.
-            rules=bool(record.rules),
-        )
+        # Rules take longest, so only those that are stated, or should be, are derived.
+        rules = protocol.rules | set(record.stopping.budgets if record.stopping else ())
+        derived = derive_again(record, arrays, rules).model_dump(mode="json", exclude_none=True)
     except (TraceError, ValueError, KeyError, TypeError) as error:
         return [f"no score can be derived from its trace: {error}"]
-    stored = record.model_dump(mode="json", exclude_unset=True)
+    stored = record.model_dump(mode="json", exclude_unset=True, exclude_none=True, include=set(Derived.model_fields))
     for path in protocol.not_derived:
         stored = without(stored, path)
-    derived = finite(derived)
-    problems = [*_sizes(record, arrays), *_reference_times(record, derived)]
-    if not record.timing and any(name.startswith("timing_") for name in arrays):
-        problems.append("its trace holds timing samples, but the record tells no times")
-    if not record.span and any(name.startswith("span_") for name in arrays):
-        problems.append("its trace holds operators, but the record tells no parallel time")
+    problems = [*_sizes(record, arrays)]
+    if record.timing is None and any(name.startswith("timing_") for name in arrays):
+        problems.append("its trace holds timing samples, but the record states no times")
+    if record.span is None and any(name.startswith("span_") for name in arrays):
+        problems.append("its trace holds operators, but the record states no parallel time")
     for demand in protocol.demands:
         problems += [
             f"{where} is missing, protocol {record.protocol_version} demands it"
@@ -123,30 +113,32 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
     problems += absent.values()
     for path in absent:
         stored = without(stored, path)
-    for field in DERIVED:
-        if field not in stored:
-            continue  # what an older record does not state; what its protocol demands was looked for above
+    for field, block in stored.items():
         unit = 1.5 * 10**-ROBUSTNESS_DECIMALS if field == "robustness" else ABSOLUTE
-        problems += differences(stored[field], derived[field], field, unit)
-        problems += [f"{where} is null, and no reason is known" for where in unexplained_nulls(stored[field], field)]
-    if len(problems) > MOST:
-        problems = [*problems[:MOST], f"and {len(problems) - MOST} more numbers that its raw data do not give"]
+        problems += differences(block, derived.get(field, {}), field, unit)
+        problems += [f"{where} is null, and no reason is known" for where in unexplained_nulls(block, field)]
+    if len(problems) > MAX_FAULTS:
+        problems = [
+            *problems[:MAX_FAULTS],
+            f"and {len(problems) - MAX_FAULTS} more numbers that its raw data do not give",
+        ]
     return problems
 
 
 def missing_plugins(record: Record) -> dict[str, str]:
     """Where a record states what a plugin computes that is not loaded here, and in one line which it is."""
-    scores, rules = SCORES.names(), RULES.names()
-    places = {f"exits.extra.{name}": ("score", name) for entry in record.exits for name in entry.extra}
-    places |= {f"extra_scores.{name}": ("score", name) for name in record.extra_scores}
-    places |= {f"rules.{name}": ("rule", name) for name in record.rules}
+    scores, rules = SCORES.names(), [*RULES.names(), ORACLE]
+    places = {f"exits.scores.{name}": f"score {name}" for entry in record.exits for name in entry.scores}
+    places |= {f"images.{name}": f"score {name}" for name in record.images}
+    places |= {
+        f"stopping.budgets.{name}": f"rule {name}" for name in (record.stopping.budgets if record.stopping else ())
+    }
     lines = {}
-    for path, (kind, name) in places.items():
-        if name != ORACLE and name not in (scores if kind == "score" else rules):
-            known = record.added.get(f"{kind} {name}")
-            origin = known.origin if known else "an unknown plugin"
+    for path, what in places.items():
+        kind, _, name = what.partition(" ")
+        if what in record.added and name not in (scores if kind == "score" else rules):
             lines[path] = (
-                f"{path} comes from {origin}, which is not loaded, so it cannot be derived anew; "
+                f"{path} comes from {record.added[what].origin}, which is not loaded, so it cannot be derived anew; "
                 "give its file with --plugin"
             )
     return lines
@@ -192,7 +184,7 @@ def _outside(path: Path, record: Record) -> Iterator[str]:
     folder = store.record_folder(Path(), record).parts
     if path.resolve().parent.parts[-3:] != folder:
         yield f"it belongs into a folder {'/'.join(folder)}; move it there with its .npz"
-    named = record.environment.get("device_class")
+    named = record.environment.device_class
     if named is not None and named != record.device:
         yield f"device is {record.device!r}, its environment says {named!r}"
     for role, artifact in record.artifacts.items():
@@ -214,15 +206,3 @@ def _sizes(record: Record, arrays: Mapping[str, Any]) -> Iterator[str]:
             )
         if trace.num_classes != record.task.classes:
             yield f"its {split} trace holds {trace.num_classes} classes, the task has {record.task.classes}"
-
-
-def _reference_times(record: Record, derived: Mapping[str, Any]) -> Iterator[str]:
-    """The reference's times must be those of the same rounds."""
-    timing, span = derived["timing"], derived["span"] or {}
-    yield from differences(
-        record.reference.get("span"), span.get("reference_seconds", {}).get("value"), "reference.span"
-    )
-    blocks = {"latency": timing, "device_time": timing.get("device_time") or {}}
-    for axis, block in blocks.items():
-        full = (block.get("reference_full") or {}).get("p50")
-        yield from differences(record.reference.get(axis), full, f"reference.{axis}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.record import Record
+from anytime_bench.scores.results import Estimate, NoiseRow
 from anytime_bench.trace.axes import AXES
 
 WIDTH = 80
@@ -57,22 +57,20 @@ def score_table(record: Record) -> Table:
     table = _table("Areas under the anytime curve")
     for name in ("axis", "AUC@1", "95 % interval", "AUC@2", "ALC@1"):
         table.add_column(name, justify="left" if name == "axis" else "right")
-    for axis, scores in {**record.scores, **record.timed_scores}.items():
-        areas = [scores.get(key) if isinstance(scores, dict) else None for key in ("auc_1", "auc_2", "alc_1")]
-        if areas[0] is None:
-            continue
-        cells = [percent(area["value"]) if area else "-" for area in areas]
-        table.add_row(AXES[axis].title if axis in AXES else axis, cells[0], _interval(areas[0]), *cells[1:])
+    for axis, areas in {**record.scores, **record.timed_scores}.items():
+        first, *others = (percent(areas[key].value) for key in ("auc_1", "auc_2", "alc_1"))
+        table.add_row(AXES[axis].title, first, _interval(areas["auc_1"]), *others)
     return table
 
 
 def noise_tables(record: Record) -> Iterator[Table]:
     """Per mode: policies down, clean and each kind across; final accuracy in % and, below it, the share kept."""
-    rows = record.robustness.get("rows") or []
-    clean = record.robustness.get("clean") or {}
+    if record.robustness is None:
+        return
+    clean = record.robustness.clean
     names = {policy: policy.replace("_", " ") for policy in clean}
     for mode in MODES:
-        cells = {(row["policy"], row["kind"]): row for row in rows if row["mode"] == mode}
+        cells = {(row.policy, row.kind): row for row in record.robustness.rows if row.mode == mode}
         kinds = list(dict.fromkeys(kind for _, kind in cells))
         room = WIDTH - max(map(len, (*names.values(), "every policy"))) - 2 - len("clean") - 2
         for part in _parts(kinds, room):
@@ -81,7 +79,7 @@ def noise_tables(record: Record) -> Iterator[Table]:
                 table.add_column(name.replace("_", " "), justify="left" if name == "policy" else "right")
             lines = {
                 names[policy]: [
-                    f"{100 * untouched['final_accuracy']['value']:.1f}",
+                    f"{100 * untouched.final_accuracy.value:.1f}",
                     *(_noise_cell(cells.get((policy, kind))) for kind in part),
                 ]
                 for policy, untouched in clean.items()
@@ -134,8 +132,7 @@ def curve_lines(
 
 def latency_per_exit(record: Record) -> list[float]:
     """Median run-through latency per exit in seconds at batch 1; empty where nothing was timed."""
-    rows: list[dict[str, Any]] = record.timing.get("run_through") or []
-    return [float(row["p50"]) for row in rows]
+    return [times.p50 for times in record.timing.latency.run_through] if record.timing else []
 
 
 def percent(share: float) -> str:
@@ -154,9 +151,8 @@ def _table(title: str) -> Table:
     return Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0), width=None)
 
 
-def _interval(estimate: Any) -> str:
-    low, high = (estimate["low"], estimate["high"]) if isinstance(estimate, dict) else (estimate.low, estimate.high)
-    return f"{100 * low:.2f} - {100 * high:.2f}"
+def _interval(estimate: Estimate) -> str:
+    return f"{100 * estimate.low:.2f} - {100 * estimate.high:.2f}"
 
 
 def _parts(kinds: Sequence[str], room: int) -> Iterator[list[str]]:
@@ -171,10 +167,7 @@ def _parts(kinds: Sequence[str], room: int) -> Iterator[list[str]]:
         yield part
 
 
-def _noise_cell(row: dict[str, Any] | None) -> str:
+def _noise_cell(row: NoiseRow | None) -> str:
     if row is None:
         return ""
-    share = row.get("kept")
-    share = share.get("final_accuracy", share) if isinstance(share, dict) else share
-    value = share.get("value") if isinstance(share, dict) else share
-    return f"{100 * row['final_accuracy']['value']:.1f}\n" + ("" if value is None else f"{100 * value:.0f} %")
+    return f"{100 * row.final_accuracy.value:.1f}\n" + ("" if row.kept is None else f"{100 * row.kept.value:.0f} %")

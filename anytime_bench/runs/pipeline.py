@@ -16,13 +16,14 @@ from typing import Any
 
 from anytime_bench.errors import UserError, describe, message
 from anytime_bench.harness.span_summary import SpanMeta
+from anytime_bench.harness.timing_block import TimingMeta
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import snake_case
 from anytime_bench.records import store
 from anytime_bench.records.figures import speed_accuracy
 from anytime_bench.records.noise_figures import accuracy_over_ticks
-from anytime_bench.records.record import MethodEntry, Record, TaskEntry, TrainingEntry, finite
-from anytime_bench.records.scoring import derive
+from anytime_bench.records.record import MethodEntry, Record, Reference, TaskEntry, TrainingEntry, finite
+from anytime_bench.records.scoring import derive, from_plugins
 from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
 from anytime_bench.runs.guard import guarded, is_meant
@@ -193,29 +194,23 @@ def build_record(
     plan: Plan,
     report: checkpoints.TrainingReport,
     arrays: Arrays,
-    timing_meta: dict[str, Any] | None,
+    timing_meta: TimingMeta | None,
     span_meta: SpanMeta | None,
 ) -> Record:
     """Score what was measured and put the record together, unsealed."""
     evaluation = plan.resolved.config.evaluation
-    reference = reference_entry(plan)
     derived = derive(
-        arrays, ticks=plan.costs.ticks, macs=plan.costs.macs, macs_prefix=plan.costs.macs_prefix,
-        reference=reference, timing_meta=timing_meta, span_meta=span_meta, resamples=evaluation.resamples,
+        arrays, costs={"ticks": plan.costs.ticks, "macs": plan.costs.macs},
+        prefix_costs={"macs": plan.costs.macs_prefix}, reference=reference_entry(plan), timing_meta=timing_meta,
+        span_meta=span_meta, resamples=evaluation.resamples,
     )  # fmt: skip
-    full = derived["timing"].get("reference_full")
-    device = derived["timing"].get("device_time")
-    reference["latency"] = full["p50"] if full else None
-    reference["device_time"] = device["reference_full"]["p50"] if device else None
-    reference["span"] = derived["span"]["reference_seconds"]["value"] if derived["span"] else None
-    fields = common_fields(plan, "ok")
-    fields.update(derived)
+    fields = {**common_fields(plan, "ok"), **dict(derived)}
     fields.update(
         training=training_entry(plan, report),
         parameters=plan.costs.parameters,
-        costs=finite(plan.costs.to_dict()),
+        macs_by_execution={name: list(macs) for name, macs in plan.costs.macs_by_execution.items()},
         evaluation=finite(dataclasses.asdict(evaluation)),
-        reference=reference,
+        added=from_plugins(),
         # Completed by the store, which is where the trace is written.
         artifacts={"trace": {"sha256": "", "bytes": 0}},
     )
@@ -262,15 +257,11 @@ def training_entry(plan: Plan, report: checkpoints.TrainingReport) -> TrainingEn
     )  # fmt: skip
 
 
-def reference_entry(plan: Plan) -> dict[str, Any]:
+def reference_entry(plan: Plan) -> Reference:
     """The reference model and its full cost per counted axis: the unit of every horizon."""
     costs, reference = plan.reference_costs, plan.reference
-    return {
-        "method": reference.name,
-        "options": reference.options,
-        "ticks": float(costs.ticks[-1]),
-        "macs": int(costs.macs_prefix[-1]),
-    }
+    full = {"ticks": float(costs.ticks[-1]), "macs": int(costs.macs_prefix[-1])}
+    return Reference(method=reference.name, options=reference.options, costs=full)
 
 
 def suite_version() -> str:

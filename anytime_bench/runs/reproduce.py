@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from anytime_bench.harness.timing_block import Timing
 from anytime_bench.harness.timing_summary import summarise
 from anytime_bench.records import store
 from anytime_bench.records.record import Record
@@ -69,21 +69,22 @@ def retime(path: Path, *, data_root: Path | None = None, device: str = "auto", d
         arrays, meta = timing_stage(plan, build_model(plan.resolved, plan.task, plan.seed, plan.device).eval(), display)
     assert meta is not None
     now = summarise({name.removeprefix("timing_"): samples for name, samples in arrays.items()}, meta)
-    if not now["comparable"]:
+    if not now.comparable:
         return [
-            f"record '{path}': timing again was disturbed: {'; '.join(now['reasons'])}. Try again on an idle machine"
+            f"record '{path}': timing again was disturbed: {'; '.join(now.headline.reasons)}. "
+            "Try again on an idle machine"
         ]
     return [f"record '{path}': {problem}" for problem in timed_differently(record.timing, now)]
 
 
-def timed_differently(was: dict[str, Any], now: dict[str, Any], tolerance: float = TIME_TOLERANCE) -> list[str]:
+def timed_differently(was: Timing, now: Timing, tolerance: float = TIME_TOLERANCE) -> list[str]:
     """Exits whose ratio to the reference differs beyond both intervals and ``tolerance``."""
     problems = []
-    for k, (a, b) in enumerate(zip(was["ratio_to_reference"], now["ratio_to_reference"], strict=True)):
-        overlap = a["low"] <= b["high"] and b["low"] <= a["high"]
-        if not overlap and abs(b["value"] / a["value"] - 1) > tolerance:
+    for k, (a, b) in enumerate(zip(was.latency.ratio_to_reference, now.latency.ratio_to_reference, strict=True)):
+        overlap = a.low <= b.high and b.low <= a.high
+        if not overlap and abs(b.value / a.value - 1) > tolerance:
             problems.append(
-                f"exit {k} takes {b['value']:.3f} of the reference's time here, the record says {a['value']:.3f} "
-                f"[{a['low']:.3f}, {a['high']:.3f}]"
+                f"exit {k} takes {b.value:.3f} of the reference's time here, the record says {a.value:.3f} "
+                f"[{a.low:.3f}, {a.high:.3f}]"
             )
     return problems

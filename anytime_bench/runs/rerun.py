@@ -16,7 +16,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records import store
 from anytime_bench.records.record import Record, TrainingEntry
-from anytime_bench.records.scoring import derive
+from anytime_bench.records.scoring import derive_again
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan, noise_choice, resolve
 from anytime_bench.runs.stages import noise_stage
@@ -64,7 +64,8 @@ def recipe_of(record: Record, training: TrainingEntry, overrides: Mapping[str, A
     installed: dict[str, Any] = {}
     if training.recipe_name in installed_recipes():
         installed = recipe_for(record.task.name, training.recipe_name)
-    name, options = record.reference["method"], record.reference.get("options")
+    assert record.reference is not None  # as every record with results has one
+    name, options = record.reference.method, record.reference.options
     if options is None:
         options = resolve(name, installed).options
     recipe["reference"] = {"method": name, "options": options}
@@ -107,14 +108,8 @@ def noise_on_record(
     arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("noise_")}
     plan = plan_of(record, path, data_root=data_root, device=device)
     arrays |= noise_stage(plan, weights_of(plan, record), kinds, display)
-    derived = derive(
-        arrays, ticks=[e.ticks for e in record.exits], macs=[e.macs for e in record.exits],
-        macs_prefix=[e.macs_prefix for e in record.exits], reference=record.reference,
-        timing_meta=record.timing.get("meta"), span_meta=record.span.meta if record.span else None,
-        resamples=record.evaluation["resamples"],
-    )  # fmt: skip
     fields = {
-        **record.model_dump(mode="json"), **derived, "supersedes": record.record_id, "command": command,
+        **record.content(), **dict(derive_again(record, arrays)), "supersedes": record.record_id, "command": command,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "evaluation": {**record.evaluation, "noise": kinds},
     }  # fmt: skip

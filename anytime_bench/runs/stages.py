@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from anytime_bench.corruptions.cifar10c import OfficialFiles
 from anytime_bench.files import npz_bytes, write_atomically
+from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.early_stop import confident, stop_early
 from anytime_bench.harness.noise import evaluate_noise
 from anytime_bench.harness.policies import ExitCosts as NoiseCosts
@@ -28,6 +30,7 @@ from anytime_bench.harness.predict import predict
 from anytime_bench.harness.span import measure_span
 from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing_block import EarlyStopTiming, TimingMeta
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records.record import PROTOCOL_VERSION
 from anytime_bench.runs.display import Display
@@ -74,7 +77,7 @@ def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
     return arrays
 
 
-def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, dict[str, Any] | None]:
+def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, TimingMeta | None]:
     """Raw timing samples against the reference, an untrained twin of the same architecture: speed needs no training."""
     settings = plan.resolved.config.evaluation
     if settings.timing_rounds == 0:
@@ -88,7 +91,8 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
             budget_seconds=settings.timing_budget, seed=plan.seed, precision=settings.timing_precision,
             threads=settings.threads or None, cache=settings.cache, progress=bar.at,
         )  # fmt: skip
-    meta = {**timing.meta, "early_stop": early_stop(model, split, settings.timing_batches, display)}
+    stops = early_stop(model, split, settings.timing_batches, display)
+    meta = timing.meta.model_copy(update={"early_stop": stops})
     return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, meta
 
 
@@ -107,16 +111,21 @@ def span_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Array
     return {f"span_{name}": array for name, array in measurement.samples.items()}, measurement.meta
 
 
-def early_stop(model: AnytimeModel, split: DeviceSplit, batch_sizes: Sequence[int], display: Display) -> list[Any]:
+def early_stop(
+    model: AnytimeModel, split: DeviceSplit, batch_sizes: Sequence[int], display: Display
+) -> list[EarlyStopTiming]:
     """Stopping for real, per batch size: the host decides after each exit by the confidence of its answer."""
     runs = []
     split = split.sample(EARLY_STOP_IMAGES)
     images = split.normalised()
+    with evaluating(model):
+        final = torch.cat([model.answer(part, model.num_exits - 1).argmax(1) for part in images.split(64)])
+    final_accuracy = float((final == split.labels).float().mean())
     with display.bar("stop early", len(batch_sizes) * len(split)) as bar:
         for number, size in enumerate(batch_sizes):
             report = partial(_after, bar, number * len(split))
             stopped = stop_early(model, images, split.labels, confident(CONFIDENCE), batch_size=size, progress=report)
-            runs.append({"policy": f"confidence >= {CONFIDENCE}", **stopped.summary()})
+            runs.append(stopped.summary(f"confidence >= {CONFIDENCE}", final_accuracy))
     return runs
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores import per_sample
-from anytime_bench.scores.curve import per_sample_auc
+from anytime_bench.scores.curve import auc
 from anytime_bench.scores.run_scores import AREAS, exit_cost
 from anytime_bench.scores.verdicts import MARGIN, Difference, paired_difference
 from anytime_bench.trace.answers import Trace, TraceError
@@ -79,7 +79,7 @@ def score_matrices(
             for trace, one, full in zip(traces, costs, horizons, strict=True):
                 cost = exit_cost(axis, one[axis], trace.num_exits)
                 horizon = multiple * full[axis]
-                rows.append(per_sample_auc(cost, trace.correct, horizon, 1 / trace.num_classes, log=log))
+                rows.append(auc(cost, trace.correct, horizon, 1 / trace.num_classes, log=log))
             matrices[f"{name}[{axis}]"] = np.stack(rows)
     return matrices
 

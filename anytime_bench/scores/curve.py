@@ -1,8 +1,8 @@
 """The anytime curve and what is read off it: areas, time to a share of the reference, the envelope of a board.
 
 A row whose exits cost ``c_0 < c_1 < ...`` and have accuracies ``a_0, a_1, ...`` has the step function
-``A(b) = a_k for c_k <= b < c_{k+1}``, and chance before ``c_0``: between two exits one owns the last answer. There is
-no monotone envelope and no trapezoid, so an exit that gets worse costs and one that arrives late earns nothing early.
+``A(b) = a_k for c_k <= b < c_{k+1}``, and chance before ``c_0``: between two exits the latest answer stands. There
+is no monotone envelope and no trapezoid: an exit that gets worse costs, and one that arrives late earns nothing early.
 
 Costs are cumulative, in the unit of their axis (ticks, MACs, seconds), shape ``(E,)``, and must increase strictly;
 measured times, which noise can reorder, go through ``settle`` first. Accuracies and chance are in [0, 1]. Errors are
@@ -56,16 +56,6 @@ def settle(times: ArrayLike) -> Floats:
     return values
 
 
-def curve(cost: ArrayLike, accuracy: ArrayLike, chance: float) -> tuple[Floats, Floats]:
-    """Breakpoints ``(E+1,)`` and values ``(E+1,)``: from breakpoint i up to the next the curve has value i.
-
-    >>> curve([1, 2], [0.5, 0.75], chance=0.25)
-    (array([0., 1., 2.]), array([0.25, 0.5 , 0.75]))
-    """
-    costs, values = _pair(cost, accuracy)
-    return np.concatenate([[0.0], costs]), np.concatenate([[chance], values])
-
-
 def accuracy_at(cost: ArrayLike, accuracy: ArrayLike, budget: ArrayLike, chance: float) -> Floats:
     """A(budget) for budgets of any shape: the accuracy of the last exit whose cost is within the budget.
 
@@ -96,39 +86,41 @@ def exit_shares(cost: ArrayLike, horizon: ArrayLike, *, log: bool = False) -> Fl
     return np.diff(edges)
 
 
-def auc(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float) -> float:
-    """(1/H) times the integral of A from 0 to H: mean accuracy when the deadline is uniform on [0, H].
+def area(shares: ArrayLike, values: ArrayLike, chance: float) -> Floats:
+    """Mean of the curve over deadlines: ``shares (E+1,)`` of ``exit_shares`` times chance and ``values (E, ...)``.
 
-    >>> auc([1, 2], [0.5, 0.75], horizon=4, chance=0.25)
+    The one place where an area is made. ``values`` are accuracies ``(E,)``, correctness of images ``(E, N)`` or
+    resampled accuracies ``(E, R)``; the result has the shape of the rest.
+
+    >>> float(area([0.25, 0.25, 0.5], [0.5, 0.75], chance=0.25))
     0.5625
     """
-    return _area(cost, accuracy, horizon, chance, log=False)
+    weights, table = np.asarray(shares, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if table.ndim == 0 or len(table) != len(weights) - 1:
+        raise TraceError(f"accuracy: expected one row for each of {len(weights) - 1} exits, got shape {table.shape}")
+    if not np.isfinite(table).all():
+        raise TraceError(f"accuracy: exit {np.argwhere(~np.isfinite(table))[0][0]} holds NaN or infinity")
+    # Exit by exit, not by a matrix product: the order of additions, and so every bit, is the same on every machine.
+    total = np.full(table.shape[1:], weights[0] * chance)
+    for share, row in zip(weights[1:], table, strict=True):
+        total = total + share * row
+    return total
 
 
-def alc(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float) -> float:
-    """The same mean on u = log(1 + b/t0) / log(1 + H/t0), t0 = H/20, which weighs early deadlines more.
+def auc(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float, *, log: bool = False) -> Floats:
+    """(1/H) times the integral of A from 0 to H: mean accuracy when the deadline is uniform on [0, H].
 
-    >>> round(alc([1], [1.0], horizon=20, chance=0.0), 6)  # 1 - log 2 / log 21
+    ``accuracy (E, ...)`` may be correctness ``(E, N)``: the area is linear, so every image has its own. With ``log``
+    it is the ALC, the same mean on u = log(1 + b/t0) / log(1 + H/t0), t0 = H/20, which weighs early deadlines more.
+
+    >>> float(auc([1, 2], [0.5, 0.75], horizon=4, chance=0.25))
+    0.5625
+    >>> auc([1, 2], [[1, 0], [0, 1]], horizon=4, chance=0.25).tolist()
+    [0.3125, 0.5625]
+    >>> round(float(auc([1], [1.0], horizon=20, chance=0.0, log=True)), 6)  # 1 - log 2 / log 21
     0.77233
     """
-    return _area(cost, accuracy, horizon, chance, log=True)
-
-
-def per_sample_auc(cost: ArrayLike, correct: ArrayLike, horizon: float, chance: float, *, log: bool = False) -> Floats:
-    """The AUC (or ALC) of every image, ``(N,)``, from ``correct (E, N)``; its mean is the AUC.
-
-    >>> per_sample_auc([1, 2], [[1, 0], [0, 1]], horizon=4, chance=0.25).tolist()
-    [0.3125, 0.5625]
-    """
-    right = np.asarray(correct, dtype=np.float64)
-    shares = exit_shares(cost, horizon, log=log)
-    if right.ndim != 2 or len(right) != len(shares) - 1:
-        raise TraceError(f"correct: expected shape ({len(shares) - 1}, images), got {right.shape}")
-    # Exit by exit, not by a matrix product: the order of additions, and so every bit, is the same on every machine.
-    total = np.full(right.shape[1], shares[0] * chance)
-    for share, row in zip(shares[1:], right, strict=True):
-        total += share * row
-    return total
+    return area(exit_shares(cost, horizon, log=log), accuracy, chance)
 
 
 def time_to(cost: ArrayLike, accuracy: ArrayLike, share: float, reference_accuracy: float) -> float | None:
@@ -205,7 +197,7 @@ def envelope(board: Sequence[tuple[ArrayLike, ArrayLike]], horizon: float, chanc
     >>> best = envelope([([2], [0.9]), ([1], [0.5])], horizon=4, chance=0.1)
     >>> best.shares.tolist()
     [0.25, 0.5, 0.25]
-    >>> round(float(best.shares @ [0.1, 0.9, 0.5]) - auc([2], [0.9], 4, 0.1), 6)  # 0.4 behind during one quarter
+    >>> round(float(best.shares @ [0.1, 0.9, 0.5] - auc([2], [0.9], 4, 0.1)), 6)  # 0.4 behind during one quarter
     0.1
     >>> best.slopes([0.9, 0.5], 0.1).tolist()  # an exit that comes later by 1 leaves the earlier answer for 1 of 4
     [-0.1, -0.1]
@@ -237,8 +229,3 @@ def _pair(cost: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
     if not np.isfinite(values).all():
         raise TraceError(f"accuracy: exit {int(np.argmin(np.isfinite(values)))} holds NaN or infinity")
     return costs, values
-
-
-def _area(cost: ArrayLike, accuracy: ArrayLike, horizon: float, chance: float, *, log: bool) -> float:
-    costs, values = _pair(cost, accuracy)
-    return float((exit_shares(costs, horizon, log=log) * np.concatenate([[chance], values])).sum())

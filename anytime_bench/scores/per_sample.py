@@ -1,8 +1,8 @@
-"""What going on does to single images: overthinking, waste, improvability, falling probabilities, flips, confusion.
+"""What going on does to single images: overthinking, waste, improvability, falling probabilities, flips.
 
 ``correct`` and ``predictions`` are ``(E, N)``, costs ``(E,)``. Where a function returns one number per image, its mean
 over images is the score and the images are what intervals resample.
-Sources: overthinking and confusion, Kaya et al., ICML 2019; hindsight improvability, Wołczyk et al., NeurIPS 2021;
+Sources: overthinking, Kaya et al., ICML 2019; hindsight improvability, Wołczyk et al., NeurIPS 2021;
 conditional monotonicity, Jazbec et al., NeurIPS 2023.
 """
 
@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores.curve import check_cost
-from anytime_bench.trace.answers import TraceError
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Falls of the true class's probability that are counted, as in Jazbec et al. 2023, figure 3.
-DELTAS = (0.01, 0.05, 0.1, 0.2, 0.5)
-#: The one that boards show.
+#: A fall of the true class's probability by more than this counts (Jazbec et al. 2023, figure 3, has 0.01 to 0.5).
 FALL = 0.1
 
 
@@ -85,21 +82,3 @@ def flips(predictions: ArrayLike) -> NDArray[np.intp]:
     """
     answers = np.asarray(predictions)
     return (answers[1:] != answers[:-1]).sum(axis=0)
-
-
-def confusion(probabilities: ArrayLike) -> Floats:
-    """SDN's confusion ``(N,)``: sum over the earlier exits of the L1 distance of their answer to the last one.
-
-    ``probabilities (E, N, C)`` are not part of a stored trace; the trace keeps this number instead. Kaya et al. then
-    standardise it over the training set; its AUROC for errors, which is the score, does not depend on that. Their code
-    adds 1e-6 to each difference inside the norm; that is left out.
-
-    >>> confusion([[[0.5, 0.5]], [[1.0, 0.0]]]).tolist()
-    [1.0]
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    if p.ndim != 3:
-        raise TraceError(f"probabilities: expected shape (exits, images, classes), got {p.shape}")
-    if not np.isfinite(p).all():
-        raise TraceError("probabilities: holds NaN or infinity")
-    return np.abs(p[:-1] - p[-1:]).sum(axis=(0, 2))

@@ -1,91 +1,86 @@
 """Scores under noise, recomputed from stored correctness: what is kept, the corruption error, who wins fairly.
 
-The stored form of a noise evaluation is described in ``trace/noise.py``.
-
-Accuracy, AUC@1 and kept share are in [0, 1]; AUC@1 needs the full cost of the task's reference model per axis.
+The stored form of a noise evaluation is described in ``trace/noise.py``. Accuracy and kept share are in [0, 1] and
+rounded to 8 decimals: a record holds thousands of numbers on noise, each a mean over a few hundred images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from anytime_bench.scores.curve import per_sample_auc, settle
 from anytime_bench.scores.intervals import accuracy_interval, percentiles, resampled_means
+from anytime_bench.scores.results import Estimate, NoiseBlock, NoiseRow, NoiseScores
 from anytime_bench.scores.verdicts import MARGIN, paired_difference
 from anytime_bench.trace.answers import TraceError
-from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import Array, Floats, NoiseRun, unpack
 
+DECIMALS = 8
 
-def summary_from_arrays(arrays: Mapping[str, Array], reference: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Everything a record says about noise, from the stored arrays and the reference's full cost per axis.
 
-    ``clean`` has one entry per policy; ``rows`` one per policy, kind and mode, over all severities together (each image
-    counts once per severity), with ``by_severity`` where there are any. Pure: equal inputs give equal results.
+def noise_block(arrays: Mapping[str, Array]) -> NoiseBlock:
+    """Everything a record says about noise, from the stored arrays.
+
+    ``clean`` has one entry per policy; ``rows`` one per policy, kind and mode, over all severities together: each image
+    counts once per severity. Pure: equal inputs give equal results.
     """
-    runs = unpack(arrays)
-    chance = 1.0 / int(arrays["noise_classes"])
-    horizon = {axis: float(value) for axis, value in (reference or {}).items() if axis in AXES and value}
-    clean = {run.policy: run for run in runs if run.mode == "clean"}
+    clean: dict[str, NoiseRun] = {}
     groups: dict[tuple[str, str, str], list[NoiseRun]] = {}
-    for run in runs:
-        if run.mode != "clean":
+    for run in unpack(arrays):
+        if run.mode == "clean":
+            clean[run.policy] = run
+        else:
             groups.setdefault((run.policy, run.kind, run.mode), []).append(run)
-    return {
-        "images": int(arrays["noise_images"]),
-        "chance": chance,
-        "reference": horizon,
-        "clean": {policy: _scores([run], run, horizon, chance) for policy, run in clean.items()},
-        "rows": [
-            {"policy": policy, "kind": kind, "mode": mode, **_scores(members, clean.get(policy), horizon, chance)}
+    return NoiseBlock(
+        images=int(arrays["noise_images"]),
+        chance=1.0 / int(arrays["noise_classes"]),
+        clean={policy: NoiseScores(**_scores([run])) for policy, run in clean.items()},
+        rows=[
+            NoiseRow(policy=policy, kind=kind, mode=mode, kept=_kept(members, clean.get(policy)), **_scores(members))
             for (policy, kind, mode), members in groups.items()
         ],
-    }
+    )
 
 
-def _scores(
-    runs: list[NoiseRun], clean: NoiseRun | None, horizon: Mapping[str, float], chance: float
-) -> dict[str, Any]:
-    """Scores of the severities of one kind, taken together."""
+def _scores(runs: list[NoiseRun]) -> dict[str, Any]:
+    """Fields of ``NoiseScores``: the severities of one kind, taken together."""
     first = runs[0]
-    final = np.stack([run.final for run in runs])
-    entry: dict[str, Any] = {
-        "final_accuracy": _mean_interval(final),
-        "accuracy": [float(np.mean([run.correct[a].mean() for run in runs])) for a in range(len(first.correct))],
-        "cost": {axis: [float(v) for v in values] for axis, values in first.costs.items()},
-        "auc": {
-            axis: _mean_interval(
-                np.stack([per_sample_auc(settle(run.costs[axis]), run.correct, horizon[axis], chance) for run in runs])
-            )
-            for axis in first.costs
-            if axis in horizon
-        },
+    return {
+        "final_accuracy": _mean_interval(np.stack([run.final for run in runs])),
+        "accuracy": _rounded(np.mean([run.correct[a].mean() for run in runs]) for a in range(len(first.correct))),
+        "cost": {axis: _rounded(values) for axis, values in first.costs.items()},
     }
-    if clean is not None and clean is not first:
-        entry["kept"] = kept_share(final, clean.final)
-    if len(runs) > 1:
-        entry["by_severity"] = {str(run.severity): _mean_interval(run.final[None]) for run in runs}
-    return entry
 
 
-def _mean_interval(table: Array) -> dict[str, float]:
+def _kept(runs: list[NoiseRun], clean: NoiseRun | None) -> Estimate | None:
+    return None if clean is None else kept_share(np.stack([run.final for run in runs]), clean.final)
+
+
+def _mean_interval(table: Array) -> Estimate:
     """Mean of ``(severities, N)`` with a 95 % interval over images: Wilson's for one row of bits, else bootstrap."""
     if len(table) == 1 and table.dtype == np.bool_:
-        found = accuracy_interval(table[0])
-        return {"value": found.value, "low": found.low, "high": found.high}
+        wilson = accuracy_interval(table[0])
+        return _estimate(wilson.value, wilson.low, wilson.high)
     per_image = table.mean(axis=0, dtype=np.float64)
-    low, high = percentiles(resampled_means(per_image[None])[:, 0])
-    return {"value": float(per_image.mean()), "low": low, "high": high}
+    return _estimate(per_image.mean(), *percentiles(resampled_means(per_image[None])[:, 0]))
 
 
-def kept_share(noisy: Array, clean: Array) -> dict[str, float] | None:
+def _estimate(value: float, low: float, high: float) -> Estimate:
+    value, low, high = _rounded((value, low, high))
+    return Estimate(value=value, low=low, high=high)
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), DECIMALS) for value in values]
+
+
+def kept_share(noisy: Array, clean: Array) -> Estimate | None:
     """Share of the clean accuracy that is left, with a bootstrap interval over images; None if nothing was right.
 
-    >>> kept_share(np.array([[True, False]]), np.array([True, True]))["value"]
+    >>> kept_share(np.array([[True, False]]), np.array([True, True])).value
     0.5
     """
     pair = np.stack([np.atleast_2d(noisy).mean(axis=0, dtype=np.float64), np.asarray(clean, dtype=np.float64)])
@@ -93,8 +88,7 @@ def kept_share(noisy: Array, clean: Array) -> dict[str, float] | None:
         return None
     means = resampled_means(pair)
     usable = means[:, 1] > 0
-    low, high = percentiles(means[usable, 0] / means[usable, 1])
-    return {"value": float(pair[0].mean() / pair[1].mean()), "low": low, "high": high}
+    return _estimate(pair[0].mean() / pair[1].mean(), *percentiles(means[usable, 0] / means[usable, 1]))
 
 
 def mean_corruption_error(errors: Mapping[str, float], reference_errors: Mapping[str, float]) -> float | None:

@@ -1,25 +1,27 @@
-"""Every score of one run as JSON-ready dictionaries: what a record holds and ``verify`` recomputes.
+"""Every score of one run, as a record holds it and ``verify`` derives it anew.
 
-Three entry points, all pure: ``exit_scores`` (per exit), ``score_axes`` (areas per cost axis), ``trace_scores``
-(stopping rules and per-image behaviour). Shares are in [0, 1]; a value with an interval is ``{value, low, high}``;
-what is undefined (AUROC without a wrong answer) is None. The time to a share of the reference's accuracy is no score of
-a single run, for the reference's accuracy is another run's result: boards compute it (``curve.time_to``).
+Pure functions of traces and costs: ``exit_scores`` (per exit), ``score_axes`` (areas per cost axis), ``image_scores``
+(what single images do), ``stopping_scores`` (rules that stop early). Shares are in [0, 1]. The time to a share of the
+reference's accuracy is no score of a single run, for the reference's accuracy is another run's result: boards compute
+it (``curve.time_to``).
 
-Published numbers are rounded to 10 decimals. The arithmetic behind them is exact (counts) or sums of float64, whose
-last bits depend on the processor; rounding makes equal inputs give equal bytes on every machine.
+Shares are rounded (``results.DECIMALS``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anytime_bench.scores import confidence, per_sample, risk_control, stopping
-from anytime_bench.scores.curve import check_cost, exit_shares, settle
+from anytime_bench.scores import stopping
+from anytime_bench.scores.catalogue import scores
+from anytime_bench.scores.curve import area, check_cost, exit_shares, settle
 from anytime_bench.scores.intervals import RESAMPLES, accuracy_interval, percentiles, resampled_means
+from anytime_bench.scores.results import Areas, Estimate, Oracle, RuleCurve, Stopping, rounded
+from anytime_bench.scores.risk_control import EPSILONS, controlled_exits
+from anytime_bench.scores.stopping_budgets import Learned, rules_at_budgets
 from anytime_bench.trace.answers import Trace, TraceError
 from anytime_bench.trace.axes import AXES
 
@@ -27,30 +29,31 @@ Floats = NDArray[np.float64]
 
 #: Areas per axis: name, horizon in multiples of the reference's full cost, logarithmic or not.
 AREAS = (("auc_1", 1.0, False), ("auc_2", 2.0, False), ("alc_1", 1.0, True))
-BUDGETS = (25, 50, 75, 100)
 PATIENCES = (1, 2, 3)
-DECIMALS = 10
 
 
-def exit_scores(trace: Trace) -> list[dict[str, Any]]:
-    """Per exit: accuracy with Wilson's interval, top-5 (None for up to 5 classes), NLL, Brier, ECE, AUROC, AUGRC."""
-    correct = trace.correct
-    columns = {
-        "nll": confidence.nll(trace.true_log_probability),
-        "brier": confidence.brier(trace.true_log_probability, trace.squared_norm),
-        "ece": confidence.ece(trace.confidence, correct),
-        "auroc": confidence.auroc(trace.confidence, correct),
-        "augrc": confidence.augrc(trace.confidence, correct),
-    }
-    top5 = (np.asarray(trace.true_rank, dtype=np.int64) < 5).mean(axis=1, dtype=np.float64)
+def exit_scores(trace: Trace, cost: ArrayLike) -> list[tuple[Estimate, dict[str, float]]]:
+    """Per exit: accuracy with Wilson's interval, and every score of the catalogue that is defined.
+
+    ``cost (E,)`` is cumulative, in multiples of the reference's full cost in MACs.
+    """
+    relative = check_cost(cost)
+    tables = {score.name: _table(score.name, score.function(trace, relative), trace.num_exits)
+              for score in scores("exit")}  # fmt: skip
     rows = []
     for k in range(trace.num_exits):
-        accuracy = accuracy_interval(correct[k])
-        row: dict[str, Any] = {"accuracy": _estimate(accuracy.value, accuracy.low, accuracy.high)}
-        row["top5"] = _number(top5[k]) if trace.num_classes > 5 else None
-        row.update({name: _number(values[k]) for name, values in columns.items()})
-        rows.append(row)
+        accuracy = accuracy_interval(trace.correct[k])
+        defined = {name: rounded(values[k]) for name, values in tables.items() if np.isfinite(values[k])}
+        rows.append((Estimate.of(accuracy.value, (accuracy.low, accuracy.high)), defined))
     return rows
+
+
+def image_scores(trace: Trace, cost: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+    """The mean over images of every score per image, with a bootstrap interval over images; ``cost`` as above."""
+    relative = check_cost(cost)
+    tables = {score.name: _table(score.name, score.function(trace, relative), trace.num_samples)
+              for score in scores("image")}  # fmt: skip
+    return _image_means(tables, resamples, seed)
 
 
 def score_axes(
@@ -60,7 +63,7 @@ def score_axes(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Areas]:
     """Per axis of ``costs``: AUC@1, AUC@2 and ALC with intervals.
 
     ``costs[axis]`` holds the cumulative cost of each exit ``(E,)``; ``horizons[axis]`` is the full cost of the task's
@@ -68,42 +71,80 @@ def score_axes(
     exits' accuracies, so the exits' accuracies in each resample give all areas on all axes.
     """
     chance = 1 / trace.num_classes
-    resampled = resampled_means(trace.correct, resamples, seed)  # (R, E)
-    accuracy = trace.accuracy
-    scores: dict[str, dict[str, Any]] = {}
+    resampled = resampled_means(trace.correct, resamples, seed).T  # (E, R)
+    axes: dict[str, Areas] = {}
     for axis, raw in costs.items():
         cost = exit_cost(axis, raw, trace.num_exits)
         if axis not in horizons:
             raise TraceError(f"horizon[{axis}]: missing; expected the reference's full cost on each axis of the costs")
-        scores[axis] = {}
+        axes[axis] = {}
         for name, multiple, log in AREAS:
             shares = exit_shares(cost, multiple * horizons[axis], log=log)
-            low, high = percentiles(_combine(shares, resampled, chance))
-            scores[axis][name] = _estimate(float(_combine(shares, accuracy[None], chance)[0]), low, high)
-    return scores
+            value = float(area(shares, trace.accuracy, chance))
+            axes[axis][name] = Estimate.of(value, percentiles(area(shares, resampled, chance)))
+    return axes
 
 
-def trace_scores(
+def stopping_scores(
     test: Trace,
     val: Trace,
-    cost: ArrayLike,
-    reference_cost: float,
+    costs: Mapping[str, ArrayLike],
+    learned: Learned | None = None,
     *,
+    rules: Collection[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Stopping rules and per-image behaviour on one cost axis, usually MACs: ``{"stopping": ..., "images": ...}``.
+) -> Stopping:
+    """Rules that stop early, fitted on ``val`` and judged on ``test``.
 
-    ``cost (E,)`` is cumulative, ``reference_cost`` the reference's full cost in the same unit; costs are reported as
-    multiples of it. Every rule is fitted on ``val`` and judged on ``test``.
+    ``costs (E,)`` are cumulative, in multiples of the reference's full cost, per axis; curves are over ``macs``.
+    ``learned`` is what the rules that learn have learned; ``rules`` names those wanted at budgets (None: all).
     """
-    costs = check_cost(cost) / reference_cost
-    _check_pair(test, val, costs)
-    images = _Images(test.num_samples)
-    stop = _stopping(test, val, costs, images, seed)
-    behaviour = _behaviour(test, costs, images)
-    images.fill_in(resamples, seed)
-    return {"stopping": stop, "images": behaviour}
+    relative = {axis: exit_cost(axis, cost, test.num_exits) for axis, cost in costs.items()}
+    macs = relative["macs"]
+    _check_pair(test, val)
+    right = _image_means({"oracle": test.correct.any(axis=0)}, resamples, seed)["oracle"]
+    return Stopping(
+        curves=_curves(test, val, macs),
+        budgets=rules_at_budgets(test, val, relative, learned or {}, rules),
+        oracle=_oracle(test, macs, stopping.sweep(val.confidence, val.correct, macs), right),
+    )
+
+
+def _curves(test: Trace, val: Trace, costs: Floats) -> dict[str, RuleCurve]:
+    on_test = stopping.sweep(test.confidence, test.correct, costs)
+    batch = stopping.budgeted_batch(val.confidence, val.correct, test.confidence, test.correct, costs)
+    patient = [stopping.exits_by_patience(test.predictions, steps) for steps in PATIENCES]
+    safe = controlled_exits(test, val)
+    return {
+        "confidence": _curve(on_test.thresholds, on_test.accuracy, on_test.cost),
+        "budgeted_batch": _curve(batch.q, batch.accuracy_test, batch.cost_test),
+        "patience": _curve(PATIENCES, *_outcomes(patient, test, costs)),
+        "risk_control": _curve(EPSILONS, *_outcomes(safe, test, costs)),
+    }
+
+
+def _outcomes(exits: Iterable[NDArray[np.intp]], test: Trace, costs: Floats) -> tuple[list[float], list[float]]:
+    accuracy, cost = zip(*(stopping.outcome(leave, test.correct, costs) for leave in exits), strict=True)
+    return list(accuracy), list(cost)
+
+
+def _curve(settings: ArrayLike, accuracy: ArrayLike, cost: ArrayLike) -> RuleCurve:
+    return RuleCurve(
+        settings=[_setting(value) for value in np.asarray(settings, dtype=np.float64)],
+        accuracy=[rounded(value) for value in np.asarray(accuracy)],
+        cost=[rounded(value) for value in np.asarray(cost)],
+    )
+
+
+def _oracle(test: Trace, costs: Floats, fitted: stopping.Sweep, accuracy: Estimate) -> Oracle:
+    best_accuracy, best_cost = stopping.outcome(stopping.oracle(test.correct), test.correct, costs)
+    matched = stopping.threshold_for(fitted, best_cost)
+    gap = None
+    if matched is not None:
+        reached = stopping.apply_mixture(matched, test.confidence, test.correct, costs)[0].mean()
+        gap = rounded(best_accuracy - reached)
+    return Oracle(accuracy=accuracy, cost=rounded(best_cost), gap=gap)
 
 
 def exit_cost(axis: str, cost: ArrayLike, exits: int) -> Floats:
@@ -115,119 +156,22 @@ def exit_cost(axis: str, cost: ArrayLike, exits: int) -> Floats:
     return check_cost(settle(values) if AXES[axis].settled and np.isfinite(values).all() else values, name)
 
 
-class _Images:
-    """Per-image values whose means want intervals: collected first, resampled together in one matrix product."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.columns: list[Floats] = []
-        self.places: list[dict[str, float | None]] = []
-
-    def mean(self, values: ArrayLike) -> dict[str, float | None]:
-        """The mean of ``values (N,)`` as an estimate whose interval ``fill_in`` completes."""
-        column = np.asarray(values, dtype=np.float64)
-        self.columns.append(column)
-        self.places.append({"value": _number(column.mean()), "low": None, "high": None})
-        return self.places[-1]
-
-    def fill_in(self, resamples: int, seed: int) -> None:
-        means = resampled_means(np.stack(self.columns), resamples, seed)
-        for place, column in zip(self.places, means.T, strict=True):
-            low, high = percentiles(column)
-            place.update(low=_number(low), high=_number(high))
+def _image_means(tables: Mapping[str, ArrayLike], resamples: int, seed: int) -> dict[str, Estimate]:
+    """Means of values per image ``(N,)`` with bootstrap intervals, all resampled together in one matrix product."""
+    columns = np.stack([np.asarray(values, dtype=np.float64) for values in tables.values()])
+    means = resampled_means(columns, resamples, seed).T
+    rows = zip(tables, columns, means, strict=True)
+    return {name: Estimate.of(column.mean(), percentiles(resampled)) for name, column, resampled in rows}
 
 
-def _stopping(test: Trace, val: Trace, costs: Floats, images: _Images, seed: int) -> dict[str, Any]:
-    fitted = stopping.sweep(val.confidence, val.correct, costs)
-    at_budget: dict[str, Any] = {}
-    for budget in BUDGETS:
-        mixture = stopping.threshold_for(fitted, budget / 100)
-        if mixture is None:
-            at_budget[str(budget)] = None
-            continue
-        expected, spent = stopping.apply_mixture(mixture, test.confidence, test.correct, costs)
-        at_budget[str(budget)] = {
-            "accuracy": images.mean(expected),
-            "cost": _number(spent),
-            "thresholds": [_number(mixture.low), _number(mixture.high)],
-            "weight": _number(mixture.weight),
-        }
-    index = np.arange(test.num_samples)
-    patience = []
-    for steps in PATIENCES:
-        leave = stopping.exits_by_patience(test.predictions, steps)
-        patience.append(
-            {
-                "patience": steps,
-                "accuracy": images.mean(test.correct[leave, index]),
-                "cost": _number(costs[leave].mean()),
-            }
-        )
-    on_test = stopping.sweep(test.confidence, test.correct, costs)
-    batch = stopping.budgeted_batch(val.confidence, val.correct, test.confidence, test.correct, costs)
-    best = stopping.oracle(test.correct)
-    best_accuracy, best_cost = stopping.outcome(best, test.correct, costs)
-    matched = stopping.threshold_for(fitted, best_cost)
-    reached = stopping.apply_mixture(matched, test.confidence, test.correct, costs)[0].mean() if matched else np.nan
-    return {
-        "stop": "simulated",
-        "fitted_on": "val",
-        "at_budget": at_budget,
-        "threshold": {
-            # The last threshold, infinity, is None: never leave early.
-            "thresholds": _list(on_test.thresholds),
-            "accuracy": _list(on_test.accuracy),
-            "cost": _list(on_test.cost),
-            "cost_val": _list(fitted.cost),
-        },
-        "budgeted_batch": {
-            "q": _list(batch.q),
-            "accuracy": _list(batch.accuracy_test),
-            "cost": _list(batch.cost_test),
-            "cost_val": _list(batch.cost_val),
-        },
-        "patience": patience,
-        "risk_control": [
-            {key: _plain(value) for key, value in row.items()}
-            for row in risk_control.risk_control(test, val, costs, seed=seed)
-        ],
-        "oracle": {
-            "accuracy": images.mean(test.correct.any(axis=0)),
-            "cost": _number(best_cost),
-            # What the confidence rule lacks when it may spend as much as the oracle does.
-            "gap": _number(best_accuracy - reached),
-        },
-    }
+def _table(name: str, values: ArrayLike, count: int) -> Floats:
+    table = np.asarray(values, dtype=np.float64)
+    if table.shape != (count,):
+        raise TraceError(f"score '{name}': expected {count} numbers, its function gave shape {table.shape}")
+    return table
 
 
-def _behaviour(test: Trace, costs: Floats, images: _Images) -> dict[str, Any]:
-    correct = test.correct
-    fall = per_sample.largest_fall(test.true_log_probability)
-    return {
-        "destructive_overthinking": images.mean(per_sample.destructive_overthinking(correct)),
-        "wasted_cost": images.mean(per_sample.wasted_cost(correct, costs)),
-        "hindsight_improvability": _list(per_sample.hindsight_improvability(correct)),
-        "non_monotone": {f"{delta:g}": images.mean(fall > delta) for delta in per_sample.DELTAS},
-        "flips": images.mean(per_sample.flips(test.predictions)),
-        "confusion": None
-        if test.confusion is None
-        else {
-            "mean": images.mean(test.confusion),
-            # How well disagreement between exits predicts that the last one is wrong.
-            "auroc_error": _number(confidence.auroc(test.confusion, ~correct[-1])[0]),
-        },
-    }
-
-
-def _combine(shares: Floats, accuracy: Floats, chance: float) -> Floats:
-    """Areas ``(R,)`` from accuracies ``(R, E)``, added exit by exit so that the order of additions is fixed."""
-    total = np.full(len(accuracy), shares[0] * chance)
-    for k, share in enumerate(shares[1:]):
-        total += share * accuracy[:, k]
-    return total
-
-
-def _check_pair(test: Trace, val: Trace, costs: Floats) -> None:
+def _check_pair(test: Trace, val: Trace) -> None:
     if val.num_samples == 0:
         raise TraceError("val_labels: the validation split is empty, so no threshold can be fitted")
     if (val.num_exits, val.num_classes) != (test.num_exits, test.num_classes):
@@ -235,24 +179,8 @@ def _check_pair(test: Trace, val: Trace, costs: Floats) -> None:
             f"val_predictions: expected {test.num_exits} exits and {test.num_classes} classes as on the test split, "
             f"got {val.num_exits} and {val.num_classes}"
         )
-    if len(costs) != test.num_exits:
-        raise TraceError(f"cost: expected one number for each of {test.num_exits} exits, got {len(costs)}")
 
 
-def _number(value: float) -> float | None:
-    return round(float(value), DECIMALS) if np.isfinite(value) else None
-
-
-def _plain(value: Any) -> Any:
-    # Costs in MACs or seconds keep all their digits: ten decimals of a second would be few.
-    if value is None or isinstance(value, str):
-        return value
-    return float(f"{float(value):.12g}")
-
-
-def _list(values: ArrayLike) -> list[float | None]:
-    return [_number(value) for value in np.asarray(values, dtype=np.float64)]
-
-
-def _estimate(value: float, low: float, high: float) -> dict[str, float | None]:
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
+def _setting(value: float) -> float | None:
+    """None for infinity, the threshold that nobody passes."""
+    return rounded(value) if np.isfinite(value) else None

@@ -104,7 +104,7 @@ class RiskControl(StoppingRule):
     def fit(self, val: Trace, cost: Floats) -> FittedRule:
         safe = dict.fromkeys(RISKS, np.inf)
         walking = set(RISKS)
-        for threshold, losses in zip(THRESHOLDS, losses_by_threshold(val, "gap")[0], strict=True):
+        for threshold, losses in zip(THRESHOLDS, losses_by_threshold(val), strict=True):
             bets = Bets.on(losses, DELTA)
             walking = {risk for risk in walking if bets.below(risk, DELTA)}
             safe |= dict.fromkeys(walking, threshold)

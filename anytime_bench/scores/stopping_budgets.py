@@ -7,7 +7,7 @@ arrays hold what it learned (``rule_<name>.<array>``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores.curve import check_cost
 from anytime_bench.scores.intervals import mean_interval
-from anytime_bench.scores.run_scores import DECIMALS
+from anytime_bench.scores.results import Estimate, Points
 from anytime_bench.scores.stopping_contract import LearnedRule
 from anytime_bench.scores.stopping_rules import BUDGETS, at_budgets, stopping_rules
 from anytime_bench.trace.answers import Trace
 
 Floats = NDArray[np.float64]
 Learned = Mapping[str, Mapping[str, NDArray[Any]]]
-Points = dict[str, dict[str, float] | None]
 
 #: The name under which the oracle stands among the rules.
 ORACLE = "oracle"
@@ -30,12 +29,14 @@ PREFIX = "rule_"
 
 
 def rules_at_budgets(
-    test: Trace, val: Trace, costs: Mapping[str, Floats], learned: Learned
+    test: Trace, val: Trace, costs: Mapping[str, Floats], learned: Learned, names: Collection[str] | None = None
 ) -> dict[str, dict[str, Points]]:
-    """Accuracy with its interval per rule, axis and budget; None where a rule cannot spend so little."""
+    """Accuracy with its interval per rule, axis and budget; ``names`` limits the rules, the oracle among them."""
     budgets = [budget / 100 for budget in BUDGETS]
     results: dict[str, dict[str, Points]] = {}
     for name, rule in stopping_rules().items():
+        if names is not None and name not in names:
+            continue
         if isinstance(rule, LearnedRule):
             if name not in learned:
                 continue
@@ -54,7 +55,8 @@ def rules_at_budgets(
             )
             for axis, cost in costs.items()
         }
-    results[ORACLE] = {axis: _points(oracle_at(test.correct, cost, budgets)) for axis, cost in costs.items()}
+    if names is None or ORACLE in names:
+        results[ORACLE] = {axis: _points(oracle_at(test.correct, cost, budgets)) for axis, cost in costs.items()}
     return results
 
 
@@ -112,6 +114,5 @@ def _points(rows: Sequence[Floats | None]) -> Points:
             points[str(budget)] = None
             continue
         interval = mean_interval(expected[None])
-        ends = {"value": interval.value, "low": max(interval.low, 0.0), "high": min(interval.high, 1.0)}
-        points[str(budget)] = {part: round(float(number), DECIMALS) for part, number in ends.items()}
+        points[str(budget)] = Estimate.of(interval.value, (max(interval.low, 0.0), min(interval.high, 1.0)))
     return points

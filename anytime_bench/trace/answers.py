@@ -13,11 +13,9 @@ confidence               (E, N)   probability of the predicted class, float16
 true_log_probability     (E, N)   natural logarithm of the true class's probability, float16
 squared_norm             (E, N)   sum over classes of the squared probabilities, float16
 true_rank                (E, N)   classes that scored above the true one; 0 means correct
-confusion                (N,)     summed L1 distance of the earlier answers to the last one (SDN), float16;
-                                  None in traces stored without it
 ======================== ======== ==========================================================
 
-Published records hold many traces, so a file says nothing twice. Where an answer is right, ``confidence`` is
+Published records hold many traces, so redundant values are not stored. Where an answer is right, ``confidence`` is
 exp(true_log_probability) and stored as 0. ``squared_norm`` is stored as ``spread``: how the probability that the
 predicted class left over is spread over the others, from 0 (evenly) to 255 (on a single one); see ``squared_norms``.
 Of more than ``MANY`` images, whose rounding averages out, logarithms keep 8 significant bits instead of 11 and spreads
@@ -40,9 +38,7 @@ class TraceError(ValueError):
 
 
 #: What a file holds of a trace, each name behind the split's: ``test_labels``, ...
-STORED = (
-    "num_classes", "labels", "predictions", "confidence", "true_log_probability", "spread", "true_rank", "confusion",
-)  # fmt: skip
+STORED = ("num_classes", "labels", "predictions", "confidence", "true_log_probability", "spread", "true_rank")
 RANGES = {"confidence": (0.0, 1.0), "true_log_probability": (-65504.0, 0.0), "squared_norm": (0.0, 1.01)}
 #: Steps of the stored ``spread``. One step moves a squared norm by at most 1/255 of (1 - confidence)^2.
 SPREADS = 255
@@ -103,7 +99,6 @@ class Trace:
     true_log_probability: Array
     squared_norm: Array
     true_rank: Array
-    confusion: Array | None = None
 
     @property
     def num_exits(self) -> int:
@@ -167,14 +162,11 @@ class Trace:
             true_log_probability=truth,
             squared_norm=squared_norms(confidence, spreads(confidence, (probability**2).sum(axis=2), classes), classes),
             true_rank=rank.astype(small),
-            confusion=sum(
-                (np.abs(row - probability[-1]).sum(axis=1) for row in probability[:-1]), np.zeros(samples)
-            ).astype(np.float16),
         )
 
     def to_arrays(self, prefix: str) -> dict[str, Array]:
         """Arrays for ``np.savez``: ``<prefix>_<field>`` (``test_labels``, ...), ``spread`` for ``squared_norm``."""
-        stored: dict[str, Array | None] = {
+        stored: dict[str, Array] = {
             "num_classes": np.array(self.num_classes),
             "labels": self.labels,
             "predictions": self.predictions,
@@ -182,18 +174,16 @@ class Trace:
             "true_log_probability": self.true_log_probability,
             "spread": spreads(self.confidence, self.squared_norm, self.num_classes),
             "true_rank": self.true_rank,
-            "confusion": self.confusion,
         }
-        return {f"{prefix}_{name}": values for name, values in stored.items() if values is not None}
+        return {f"{prefix}_{name}": values for name, values in stored.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], prefix: str) -> Trace:
         """Read back what ``to_arrays`` wrote, refusing anything that cannot be scored."""
         values = {name: np.asarray(arrays[f"{prefix}_{name}"]) for name in STORED if f"{prefix}_{name}" in arrays}
-        missing = [f"{prefix}_{name}" for name in STORED[:-1] if name not in values]
+        missing = [f"{prefix}_{name}" for name in STORED if name not in values]
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
-        confusion = values.pop("confusion", None)
         num_classes, spread = int(values.pop("num_classes")), values.pop("spread")
         tables = {name: array for name, array in {**values, "spread": spread}.items() if name != "labels"}
         _check_shapes(prefix, values["labels"], num_classes, tables)
@@ -202,7 +192,7 @@ class Trace:
         correct = values["predictions"] == values["labels"][None]
         values["confidence"] = _confidences(values["confidence"], values["true_log_probability"], correct)
         norms = squared_norms(values["confidence"], spread, num_classes)
-        trace = cls(num_classes, squared_norm=norms, confusion=confusion, **values)
+        trace = cls(num_classes, squared_norm=norms, **values)
         trace.validate(prefix)
         return trace
 
@@ -217,13 +207,6 @@ class Trace:
             _check_range(prefix, name, tables[name], low, high)
         if not np.array_equal(np.asarray(self.true_rank) == 0, self.correct):
             raise TraceError(f"{prefix}_true_rank: disagrees with predictions and labels")
-        if self.confusion is not None:
-            values = np.asarray(self.confusion, dtype=np.float64)
-            # Two answers are at most 2 apart; float16 may round that up.
-            if values.shape != self.labels.shape or not (values >= 0).all() or values.max() > 2.01 * self.num_exits:
-                raise TraceError(
-                    f"{prefix}_confusion: expected {len(self.labels)} numbers in [0, {2 * self.num_exits - 2}]"
-                )
 
 
 def _check_shapes(prefix: str, labels: Array, num_classes: int, tables: Mapping[str, Array]) -> None:

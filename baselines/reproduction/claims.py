@@ -129,7 +129,7 @@ def every_deadline(
 def deadlines(evidence: Evidence, axis: str) -> list[tuple[str, float]]:
     """(name, deadline): every tick of the reference, or shares of its full answer on the other axes."""
     if axis == "ticks":
-        full = round(float(evidence.rows[0].record.reference["ticks"]))
+        full = round(evidence.full("ticks"))
         return [(f"tick {tick}", tick / full) for tick in range(1, full + 1)]
     return [(f"{share:g}x", share) for share in DEADLINES]
 

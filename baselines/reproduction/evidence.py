@@ -19,7 +19,7 @@ from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.entries import Entry, Group, groups, read_entries
 from anytime_bench.records.record import Record
-from anytime_bench.scores.curve import per_sample_auc, settle
+from anytime_bench.scores.curve import auc, settle
 from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import NoiseRun, unpack
 
@@ -56,6 +56,12 @@ class Row:
     def recipe(self) -> str:
         """SHA-256 of the training recipe."""
         return self.record.training.recipe_sha256 if self.record.training else ""
+
+    @property
+    def lam(self) -> float:
+        """The row's lambda, 0 where it has none."""
+        lam = self.record.method.options.get("lam", 0.0)
+        return float(lam) if isinstance(lam, int | float) else 0.0
 
     def options_changed(self, usual: Row) -> dict[str, Any]:
         """Options in which this row differs from ``usual``."""
@@ -113,9 +119,7 @@ class Row:
         costs = self.costs(axis)
         if costs is None:
             return None
-        return np.stack(
-            [per_sample_auc(c, right, horizon, self.chance) for c, right in zip(costs, self.correct, strict=True)]
-        )
+        return np.stack([auc(c, right, horizon, self.chance) for c, right in zip(costs, self.correct, strict=True)])
 
     @cached_property
     def noise(self) -> list[list[NoiseRun]]:
@@ -177,6 +181,12 @@ class Evidence:
     def axes(self) -> list[str]:
         return [axis for axis in AXES if any(row.costs(axis) is not None for row in self.rows)]
 
+    def full(self, axis: str) -> float:
+        """The reference's full cost on a counted axis."""
+        reference = self.rows[0].record.reference
+        assert reference is not None  # as every record with results has one
+        return float(reference.costs[axis])
+
     def row(self, method: str) -> Row | None:
         """The row of ``method`` at its published lambda, if it has one; of several such rows that with most seeds."""
         lam = PUBLISHED_LAMBDA.get(method.partition("_")[0])
@@ -191,7 +201,7 @@ class Evidence:
         sweeps: dict[str, dict[float, Row]] = {} if usual is None else {usual.recipe: {}}
         for row in self.rows:
             if usual is not None and row.name == method and not set(row.options_changed(usual)) - {"lam"}:
-                sweeps.setdefault(row.recipe, {})[float(row.record.method.options.get("lam", 0.0))] = row
+                sweeps.setdefault(row.recipe, {})[row.lam] = row
         return [dict(sorted(sweep.items())) for sweep in sweeps.values()]
 
     def variations(self, method: str) -> list[tuple[Row, Row | None]]:

@@ -57,7 +57,7 @@ def _head(found: Sequence[Evidence]) -> str:
         width = str(record.method.options.get("width", tables.NONE))
         seeds = sorted({row.seeds for row in evidence.rows})
         images = f"{record.task.sizes['test']:,}"
-        device = f"{evidence.device} ({record.environment.get('device_name', 'unknown')})"
+        device = f"{evidence.device} ({record.environment.device_name or 'unknown'})"
         cells = [evidence.task, device, recipe, width, epochs, f"{len(evidence.rows)}"]
         rows.append([*cells, ", ".join(map(str, seeds)), images, str(evidence.records)])
     header = ("Task", "Device", "Recipe", "Width", "Epochs", "Rows", "Seeds", "Test images", "Records")

@@ -104,7 +104,8 @@ def charged(found: Sequence[Evidence]) -> str:
             for axis in ("ticks", "macs", "latency"):
                 costs = row.costs(axis)
                 cells.append(NONE if costs is None else f"{costs[:, -1].mean():.2f}")
-            dense, full = record.costs.get("macs_dense"), record.reference.get("macs")
+            dense = record.macs_by_execution.get("dense")
+            full = record.reference.costs["macs"] if record.reference else None
             cells.append(f"{dense[-1] / full:.2f}" if dense and full else NONE)
             rows.append([*cells, str(row.seeds)])
     text = (

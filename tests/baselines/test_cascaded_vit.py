@@ -185,7 +185,9 @@ def test_macs_per_exit_equal_a_count_by_hand(schedule: str) -> None:
     if schedule == "parallel":  # step k computes the branches that have not settled: k..L
         steps = [sum(branches[k - 1 :]) for k in range(1, length + 1)]
         assert sum(steps) == sum(number * cost for number, cost in enumerate(branches, 1))
-        assert costs.macs_dense == tuple((k + 1) * (start + head) + k * sum(branches) for k in range(length + 1))
+        assert costs.macs_by_execution["dense"] == tuple(
+            (k + 1) * (start + head) + k * sum(branches) for k in range(length + 1)
+        )
     else:
         steps = branches
     assert costs.macs == tuple(start + (k + 1) * head + sum(steps[:k]) for k in range(length + 1))

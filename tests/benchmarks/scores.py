@@ -64,10 +64,10 @@ def main() -> None:
 
     stages: dict[str, Callable[[], Any]] = {
         "weights of the resamples": lambda: (intervals.image_weights.cache_clear(), intervals.image_weights(10_000)),
-        "exit_scores x5": lambda: [summary.exit_scores(trace) for trace in ours],
+        "exit_scores x5": lambda: [summary.exit_scores(trace, COSTS["macs"] / HORIZONS["macs"]) for trace in ours],
         "score_axes x5, 4 axes": lambda: [summary.score_axes(trace, COSTS, HORIZONS) for trace in ours],
-        "trace_scores x5": lambda: [
-            summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"])
+        "stopping_scores x5": lambda: [
+            summary.stopping_scores(test, val, {"macs": COSTS["macs"] / HORIZONS["macs"]}, rules=["confidence"])
             for test, val in zip(ours, vals, strict=True)
         ],
         "means over seeds": lambda: [intervals.mean_interval(values) for values in matrices(ours).values()],

@@ -73,8 +73,8 @@ def timer() -> None:
 def spin() -> None:
     summary = time_exits(Spinner(), Spinner(), torch.randn(4, 1, 8, 8), device="cpu", budget_seconds=5).summary()
     known = [0.002, 0.006, 0.014]
-    off = [row["p50"] / true - 1 for row, true in zip(summary["run_through"], known, strict=True)]
-    print(f"spin    off by {[f'{x:+.2%}' for x in off]}; {'; '.join(summary['reasons']) or 'undisturbed'}")
+    off = [row.p50 / true - 1 for row, true in zip(summary.latency.run_through, known, strict=True)]
+    print(f"spin    off by {[f'{x:+.2%}' for x in off]}; {'; '.join(summary.headline.reasons) or 'undisturbed'}")
 
 
 def _burn() -> None:
@@ -107,7 +107,7 @@ def hog() -> None:
 
     def ratios() -> tuple[list[float], dict]:
         summary = time_exits(method, reference, images, device="cpu", budget_seconds=8, threads=1).summary()
-        return [row["value"] for row in summary["ratio_to_reference"]], summary
+        return [row.value for row in summary.latency.ratio_to_reference], summary
 
     quiet, before = ratios()
     for count in (1, psutil.cpu_count()):
@@ -115,7 +115,7 @@ def hog() -> None:
             loud, summary = ratios()
         off = [b / a - 1 for a, b in zip(quiet, loud, strict=True)]
         print(f"hog     {count} hog(s): ratios off by {[f'{x:+.1%}' for x in off]}")
-        print(f"        comparable {summary['comparable']}: {'; '.join(summary['reasons'])}")
+        print(f"        comparable {summary.comparable}: {'; '.join(summary.headline.reasons)}")
     print(f"hog     quiet ratios {[f'{x:.3f}' for x in quiet]}; {'; '.join(before['reasons']) or 'undisturbed'}")
 
 
@@ -128,9 +128,9 @@ def digits() -> None:
     )
     summary = timing.summary()
     seconds = time.perf_counter() - begun
-    per_batch = {"1": summary, **summary["batches"]}
-    rounds = ", ".join(f"batch {size} {block['rounds']} rounds" for size, block in per_batch.items())
-    print(f"digits  {seconds:.1f} s ({rounds}); {'; '.join(summary['reasons']) or 'undisturbed'}")
+    per_batch = summary.batches
+    rounds = ", ".join(f"batch {size} {block.rounds} rounds" for size, block in per_batch.items())
+    print(f"digits  {seconds:.1f} s ({rounds}); {'; '.join(summary.headline.reasons) or 'undisturbed'}")
 
 
 QUESTIONS = {"a-a": a_a, "timer": timer, "spin": spin, "hog": hog, "digits": digits}

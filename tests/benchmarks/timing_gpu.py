@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from torch import Tensor
 from anytime_bench.harness.environment import capture, findings
 from anytime_bench.harness.self_test import PlainResNet, self_test
 from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing_block import Timing
 from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.model import CascadedResNet
 
@@ -58,11 +58,11 @@ def busy_kernels(seconds: float) -> Iterator[Row]:
     images = torch.randn(8, 3, 8, 8, device="cuda")
     for engine in ("graph", "eager"):
         summary = time_exits(Busy(), Busy(), images, device="cuda", engine=engine, budget_seconds=seconds).summary()
-        for clock, block in (("latency", summary), ("device_time", summary["device_time"])):
-            p50 = [row["p50"] for row in block["run_through"]]
+        for clock, block in summary.headline.clocks.items():
+            p50 = [row.p50 for row in block.run_through]
             off = max(abs(p50[k] / (p50[2] * (k + 1) / 3) - 1) for k in range(3))
             yield (
-                f"busy kernels, {summary['engine']}, {clock}",
+                f"busy kernels, {summary.meta.engine}, {clock}",
                 f"off by {off:.2%}",
                 "equal shares, 5 %",
                 verdict(off < 0.05),
@@ -79,7 +79,7 @@ def do_bench(seconds: float) -> Iterator[Row]:
     model = PlainResNet(width=256).cuda().eval()
     images = torch.randn(64, 3, 64, 64, device="cuda")
     ours = time_exits(model, model, images, device="cuda", batch_sizes=(64,), cache="flushed", budget_seconds=seconds)
-    mine = ours.summary()["device_time"]["reference_full"]["p50"]
+    mine = ours.summary().headline.clocks["device_time"].reference_full.p50
     with torch.inference_mode():
         other = theirs(lambda: model.answer(images, 0), return_mode="median") * 1e-3
     off = mine / other - 1
@@ -99,22 +99,27 @@ def cascades(seconds: float) -> Iterator[Row]:
             model, reference, images, device="cuda", batch_sizes=(1, 64, 256), budget_seconds=2 * seconds
         )
         summary = timing.summary()
-        agree = summary["answers_agree"]
+        agree = summary.meta.answers_agree
         yield f"{name}: answers while timing", f"{agree:.2%} agree", "100 %", verdict(agree == 1)
         for k in range(model.num_exits):
-            yield f"{name}: exit {k}", exit_line(summary, k), "-", summary["engine"]
-        for size, block in summary["batches"].items():
-            yield f"{name}: batch {size}", f"{block['latency']['throughput'][-1]:,.0f} images/s", "-", summary["engine"]
-        for reason in summary["reasons"] + summary["notes"]:
+            yield f"{name}: exit {k}", exit_line(summary, k), "-", summary.meta.engine
+        for size, block in list(summary.batches.items())[1:]:
+            yield (
+                f"{name}: batch {size}",
+                f"{block.clocks['latency'].throughput[-1]:,.0f} images/s",
+                "-",
+                summary.meta.engine,
+            )
+        for reason in summary.headline.reasons + summary.notes:
             yield name, reason, "comparable", "disturbed"
 
 
-def exit_line(summary: dict[str, Any], k: int) -> str:
+def exit_line(summary: Timing, k: int) -> str:
     parts = []
-    for clock, block in (("latency", summary), ("device", summary["device_time"])):
-        ratio = block["ratio_to_reference"][k]
-        through, prefix = (1e3 * block[kind][k]["p50"] for kind in ("run_through", "prefix"))
-        parts.append(f"{clock} {through:.3f} ms run-through, {prefix:.3f} ms prefix, ratio {ratio['value']:.3f}")
+    for clock, block in summary.headline.clocks.items():
+        ratio = block.ratio_to_reference[k]
+        through, prefix = (1e3 * getattr(block, kind)[k].p50 for kind in ("run_through", "prefix"))
+        parts.append(f"{clock} {through:.3f} ms run-through, {prefix:.3f} ms prefix, ratio {ratio.value:.3f}")
     return "; ".join(parts)
 
 

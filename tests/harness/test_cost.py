@@ -1,13 +1,10 @@
 """Costs read off a run: exact MACs of hand-countable models, and every fault a method can have is named."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
 from anytime_bench.harness.cost import CostError, count_costs
-from anytime_bench.harness.memory import peak_bytes
 from anytime_bench.methods.contract import AnytimeModel
 
 SHAPE = (1, 2, 3)  # six inputs
@@ -56,19 +53,15 @@ def test_macs_are_those_counted_by_hand():
     costs = count_costs(Ladder(), SHAPE)
     assert costs.macs == costs.macs_prefix == (80, 176)
     assert costs.parameters == (48 + 8) + (64 + 8) + 2 * (32 + 4)
-    assert costs.parameters_used == (56 + 36, 56 + 36 + 72 + 36)
     assert costs.ticks == (1.0, 2.0)
-    assert costs.macs_dense is None
-    assert costs.macs_reused is None
+    assert costs.macs_by_execution == {}
 
 
 def test_prefix_and_further_executions_are_counted_apart():
     costs = count_costs(Direct(), SHAPE)
     assert costs.macs == (80, 176)
     assert costs.macs_prefix == (80, 144)
-    assert costs.macs_dense == (80, 80 + 144)
-    assert costs.macs_reused == (0, 48)
-    assert json.loads(json.dumps(costs.to_dict()))["macs_dense"] == [80, 224]
+    assert costs.macs_by_execution == {"dense": (80, 80 + 144)}
 
 
 def test_counting_leaves_the_model_and_the_random_state_alone():
@@ -136,18 +129,3 @@ def test_every_fault_is_named(model, message):
 def model_answers_all(images):
     torch.ones(100, 100) @ torch.ones(100, 100)
     return torch.zeros(len(images), 4)
-
-
-def test_memory_peak_is_the_most_that_lives_at_once():
-    def run():
-        a = torch.ones(1000)  # 4 kB
-        b = a + 1  # 8 kB held
-        del a
-        b.add_(1)  # in place and views hold nothing new
-        c = b.view(10, 100)
-        del b, c
-        torch.ones(500)
-
-    peak, source = peak_bytes(run, torch.device("cpu"))
-    assert peak == 8000
-    assert source == "tensor storages"

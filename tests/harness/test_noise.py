@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +17,18 @@ from anytime_bench.errors import UserError
 from anytime_bench.harness.noise import NoiseResult, count_macs, evaluate_noise
 from anytime_bench.harness.policies import ExitCosts
 from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.scores.results import NoiseBlock
 from anytime_bench.scores.robustness import (
     fair_comparison,
     kept_share,
     mean_corruption_error,
-    summary_from_arrays,
+    noise_block,
 )
 from anytime_bench.tasks.task import TaskCard
 from anytime_bench.trace.answers import TraceError
 from anytime_bench.trace.noise import NoiseRun, pack, unpack
 
 TASK = TaskCard("toy", "Toy", tuple("abcd"), (1, 8, 8), {"test": 64}, (0.5,), (0.25,))
-REFERENCE = {"ticks": 3.0, "macs": 1000.0}
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +82,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def evaluated(model: AnytimeModel, data: tuple[Tensor, Tensor], **options: object) -> NoiseResult:
-    options = {"kinds": ["occlusion", "perlin"], "reference": REFERENCE, "batch_size": 24, **options}
+    options = {"kinds": ["occlusion", "perlin"], "batch_size": 24, **options}
     return evaluate_noise(model, *data, task=TASK, **options)  # type: ignore[arg-type]
 
 
@@ -91,43 +90,45 @@ def by_name(result: NoiseResult) -> dict[tuple[str, int, str, str], NoiseRun]:
     return {(run.kind, run.severity, run.mode, run.policy): run for run in result.runs}
 
 
+def block_of(result: NoiseResult) -> NoiseBlock:
+    return noise_block(result.arrays())
+
+
 @pytest.mark.parametrize("model", [Serial(), Watching()])
 def test_identity_reproduces_the_clean_scores_exactly(model: AnytimeModel, data: tuple[Tensor, Tensor]) -> None:
-    summary = evaluated(model, data, kinds=["nothing"]).summary()
-    for row in summary["rows"]:
-        clean = summary["clean"][row["policy"]]
-        count = len(clean["accuracy"])
-        assert row["accuracy"][:count] == clean["accuracy"]
-        assert set(row["accuracy"][count:]) <= {clean["accuracy"][-1]}
-        assert row["final_accuracy"] == clean["final_accuracy"]
-        assert row["auc"]["ticks"] == clean["auc"]["ticks"]
-        assert row["kept"]["value"] == 1
+    noise = block_of(evaluated(model, data, kinds=["nothing"]))
+    for row in noise.rows:
+        clean = noise.clean[row.policy]
+        count = len(clean.accuracy)
+        assert row.accuracy[:count] == clean.accuracy
+        assert set(row.accuracy[count:]) <= {clean.accuracy[-1]}
+        assert row.final_accuracy == clean.final_accuracy
+        assert row.kept is not None
+        assert row.kept.value == 1
     exits = torch.stack([(logits.argmax(-1) == data[1]).double().mean() for logits in model(data[0])])
-    assert summary["clean"]["onset"]["accuracy"] == exits.tolist()
+    assert noise.clean["onset"].accuracy == exits.tolist()
 
 
 def test_identity_in_pixels_reproduces_the_clean_accuracy(data: tuple[Tensor, Tensor]) -> None:
-    summary = evaluated(Serial(), data, kinds=["nothing_in_pixels"], transient_severities=(1, 2)).summary()
-    for row in summary["rows"]:
-        assert row["final_accuracy"]["value"] == summary["clean"][row["policy"]]["final_accuracy"]["value"]
+    noise = block_of(evaluated(Serial(), data, kinds=["nothing_in_pixels"], transient_severities=(1, 2)))
+    for row in noise.rows:
+        assert row.final_accuracy.value == noise.clean[row.policy].final_accuracy.value
 
 
 def test_a_blind_model_keeps_chance_everywhere(data: tuple[Tensor, Tensor]) -> None:
-    summary = evaluated(
-        Blind(), data, kinds=["occlusion", "fog"], num_frames=6, costs=ExitCosts((1, 2), (1, 2))
-    ).summary()
-    assert len(summary["rows"]) > 10
-    for row in [*summary["rows"], *summary["clean"].values()]:
-        assert set(row["accuracy"]) == {0.25}
-        assert row["auc"]["ticks"]["value"] == pytest.approx(0.25)
-        assert row.get("kept", {"value": 1})["value"] == 1
+    costs = ExitCosts((1, 2), (1, 2))
+    noise = block_of(evaluated(Blind(), data, kinds=["occlusion", "fog"], num_frames=6, costs=costs))
+    assert len(noise.rows) > 10
+    for scores in [*noise.rows, *noise.clean.values()]:
+        assert set(scores.accuracy) == {0.25}
+    assert {row.kept.value for row in noise.rows if row.kept} == {1}
 
 
 @pytest.mark.parametrize("model", [Serial(), Watching()])
 def test_an_infinite_period_is_persistent(model: AnytimeModel, data: tuple[Tensor, Tensor]) -> None:
     held = evaluated(model, data, modes=["persistent"])
     forever = evaluated(model, data, modes=["transient"], periods=[math.inf], bursts=[])
-    assert held.summary() == forever.summary()
+    assert block_of(held) == block_of(forever)
 
 
 def test_answers_are_those_of_the_model_on_the_frames(data: tuple[Tensor, Tensor]) -> None:
@@ -167,16 +168,17 @@ def test_the_summary_is_a_pure_function_of_the_arrays(data: tuple[Tensor, Tensor
     result = evaluated(Watching(), data, kinds=["occlusion", "fog"])
     np.savez_compressed(tmp_path / "noise.npz", **result.arrays())
     with np.load(tmp_path / "noise.npz", allow_pickle=False) as stored:
-        again = summary_from_arrays(dict(stored), REFERENCE)
-    assert again == result.summary()
-    assert json.loads(json.dumps(again, allow_nan=False)) == again
+        again = noise_block(dict(stored))
+    assert again == block_of(result)
+    assert NoiseBlock.model_validate_json(again.model_dump_json()) == again
     for before, after in zip(result.runs, unpack(result.arrays()), strict=True):
         np.testing.assert_array_equal(before.correct, after.correct)
-    row = next(row for row in again["rows"] if row["kind"] == "fog" and row["mode"] == "persistent")
-    assert list(row["by_severity"]) == ["1", "2", "3", "4", "5"]
-    assert row["final_accuracy"]["value"] == pytest.approx(
-        np.mean([cell["value"] for cell in row["by_severity"].values()])
-    )
+    row = next(row for row in again.rows if row.kind == "fog" and row.mode == "persistent")
+    severities = [
+        run.final.mean() for run in result.runs if (run.kind, run.mode, run.policy) == ("fog", row.mode, row.policy)
+    ]
+    assert len(severities) == 5
+    assert row.final_accuracy.value == pytest.approx(np.mean(severities))
 
 
 def test_a_damaged_array_is_named(data: tuple[Tensor, Tensor]) -> None:
@@ -253,8 +255,8 @@ def test_kept_share_and_corruption_error() -> None:
     clean, noisy = np.array([True] * 80 + [False] * 20), np.array([True] * 60 + [False] * 40)
     kept = kept_share(noisy, clean)
     assert kept is not None
-    assert kept["value"] == pytest.approx(0.75)
-    assert kept["low"] < 0.75 < kept["high"]
+    assert kept.value == pytest.approx(0.75)
+    assert kept.low < 0.75 < kept.high
     assert kept_share(noisy, np.zeros(100, dtype=bool)) is None
     assert mean_corruption_error({"fog": 0.3, "snow": 0.1}, {"fog": 0.3, "snow": 0.2}) == 0.75
     assert mean_corruption_error({"fog": 0.3}, {}) is None

@@ -1,7 +1,5 @@
 """The timing loop against models whose times are known exactly: here the clock is the models' own, so nothing waits."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from anytime_bench.harness.eager import Compiled, EngineError, directly_called
 from anytime_bench.harness.rounds import Task, run_rounds
 from anytime_bench.harness.self_test import PlainResNet
 from anytime_bench.harness.timing import _in_precision, time_exits
+from anytime_bench.harness.timing_block import Timing
 from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.model import CascadedResNet
 
@@ -86,28 +85,28 @@ def measure(model, reference, **options):
 
 
 def times(summary, kind="run_through"):
-    return [row["p50"] for row in summary[kind]]
+    return [row.p50 for row in getattr(summary.latency, kind)]
 
 
 def test_known_work_is_timed_exactly(fake_time):
     summary = measure(Worker(fake_time), Worker(fake_time, (2.0, 3.0, 5.0))).summary()
     np.testing.assert_allclose(times(summary), [1e-3, 3e-3, 7e-3], rtol=1e-6)
     np.testing.assert_allclose(times(summary, "prefix"), [1e-3, 3e-3, 7e-3], rtol=1e-6)
-    assert summary["reference_full"]["p50"] == pytest.approx(10e-3)
-    assert [row["value"] for row in summary["ratio_to_reference"]] == pytest.approx([0.1, 0.3, 0.7])
-    assert summary["throughput"] == pytest.approx([1000, 1000 / 3, 1000 / 7])
-    assert summary["rounds"] == 30
-    assert summary["stopped_because"] == "every ratio's interval is narrower than 2%"
-    assert summary["stop"] == "real"
-    assert summary["device_time"] is None
+    assert summary.latency.reference_full.p50 == pytest.approx(10e-3)
+    assert [row.value for row in summary.latency.ratio_to_reference] == pytest.approx([0.1, 0.3, 0.7])
+    assert summary.latency.throughput == pytest.approx([1000, 1000 / 3, 1000 / 7])
+    assert summary.headline.rounds == 30
+    assert summary.headline.stopped_because == "every ratio's interval is narrower than 2%"
+    assert summary.latency.stop == "real"
+    assert summary.clock("device_time") is None
 
 
 @pytest.mark.parametrize("cheat", [WorksAhead, YieldsLate])
 def test_work_done_ahead_is_exposed(fake_time, cheat):
     summary = measure(cheat(fake_time), Worker(fake_time)).summary()
     np.testing.assert_allclose(times(summary), [7e-3] * 3, rtol=1e-6)
-    assert any("stopping early saves nothing" in note for note in summary["notes"])
-    assert not measure(Worker(fake_time), Worker(fake_time)).summary()["notes"]
+    assert any("stopping early saves nothing" in note for note in summary.notes)
+    assert not measure(Worker(fake_time), Worker(fake_time)).summary().notes
 
 
 def test_time_that_varies_is_kept_sample_by_sample(fake_time):
@@ -133,14 +132,14 @@ def test_answers_while_timing_are_those_of_the_accuracy_pass(fake_time):
     for size in (1, 8):
         image, predictions = timing.samples[f"batch{size}_image"], timing.samples[f"batch{size}_predictions"]
         np.testing.assert_array_equal(predictions, expected[:, image].transpose(1, 0, 2))
-    assert timing.meta["answers_agree"] == 1.0
+    assert timing.meta.answers_agree == 1.0
     assert len(np.unique(timing.samples["batch1_image"])) > 10, "the same few images would invite a cache"
 
 
 def test_answers_that_change_while_timing_are_not_comparable(fake_time):
     summary = measure(Wavering(fake_time), Worker(fake_time)).summary()
-    assert not summary["comparable"]
-    assert any("agree with an untimed pass" in reason for reason in summary["reasons"])
+    assert not summary.comparable
+    assert any("agree with an untimed pass" in reason for reason in summary.headline.reasons)
 
 
 def test_models_and_random_state_are_left_alone(fake_time):
@@ -165,9 +164,9 @@ def test_bf16_and_flushed_cache_are_named():
         precision="bf16", cache="flushed", progress=lambda share, what: seen.append((share, what)),
     )  # fmt: skip
     summary = timing.summary()
-    assert (summary["precision"], summary["cache"]) == ("bf16", "flushed")
+    assert (summary.meta.precision, summary.meta.cache) == ("bf16", "flushed")
     assert next(model.parameters()).dtype == torch.float32
-    assert not summary["comparable"], "two rounds compare nothing"
+    assert not summary.comparable, "two rounds compare nothing"
     assert [what for _, what in seen] == ["timing, batch 1"] * len(seen)
     assert seen[-1][0] == 1.0
 
@@ -202,8 +201,8 @@ def test_an_execution_that_this_engine_cannot_run_is_left_out_and_named(fake_tim
 
     monkeypatch.setattr(timing_module, "make_engine", refuse)
     summary = measure(Offers(fake_time), Worker(fake_time)).summary()
-    assert list(summary["executions"]) == ["sound"]
-    assert summary["notes"] == ["execution broken is not timed: no"]
+    assert list(summary.latency.executions) == ["sound"]
+    assert summary.notes == ["execution broken is not timed: no"]
     assert len(calls) == 2, "one engine per execution, whatever the number of clocks"
 
 
@@ -225,9 +224,9 @@ def test_requests_that_cannot_be_measured(fake_time, options, message):
 
 def test_summary_is_json(fake_time):
     summary = measure(Worker(fake_time), Worker(fake_time), batch_sizes=(1, 4)).summary()
-    assert json.loads(json.dumps(summary)) == summary
-    assert set(summary["batches"]) == {"4"}
-    assert summary["batches"]["4"]["latency"]["throughput"][-1] == pytest.approx(4 / 7e-3)
+    assert Timing.model_validate_json(summary.model_dump_json()) == summary
+    assert list(summary.batches) == ["1", "4"]
+    assert summary.batches["4"].clocks["latency"].throughput[-1] == pytest.approx(4 / 7e-3)
 
 
 def test_every_pass_runs_every_task_once_in_an_order_that_changes():
@@ -266,8 +265,8 @@ def test_queue_wait_is_seen_and_left_out_of_ratios_only(monkeypatch, fake_time):
 
     summary = measure(Preempted(fake_time), Worker(fake_time)).summary()
     np.testing.assert_allclose(times(summary), [6e-3, 13e-3, 22e-3], rtol=1e-6)
-    assert [row["value"] for row in summary["ratio_to_reference"]] == pytest.approx([1 / 7, 3 / 7, 1])
-    assert any("without a core" in reason for reason in summary["reasons"])
+    assert [row.value for row in summary.latency.ratio_to_reference] == pytest.approx([1 / 7, 3 / 7, 1])
+    assert any("without a core" in reason for reason in summary.headline.reasons)
 
 
 def test_only_modules_called_by_the_stream_itself_are_compiled():

@@ -91,11 +91,12 @@ def test_thresholds_at_the_ends():
 
 def test_summary_counts_the_policy_apart():
     result = stop_early(Layers(), IMAGES, LABELS, confident(0.5), batch_size=10)
-    summary = result.summary()
-    assert 0 < summary["policy_share"] < 1
-    assert sum(summary["exit_share"]) == pytest.approx(1)
-    assert summary["throughput"] == pytest.approx(50 / result.seconds.sum())
+    summary = result.summary("confidence >= 0.5")
+    assert 0 < summary.policy_share < 1
+    assert summary.mean_exit == result.exits.mean()
+    assert summary.latency.mean == pytest.approx(result.seconds.mean())
     assert (result.policy_seconds < result.seconds).all()
+    assert result.summary("confidence >= 0.5", 0.75).final_accuracy == 0.75
 
 
 def test_bad_requests_are_refused():

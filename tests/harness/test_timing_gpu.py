@@ -194,8 +194,8 @@ class Busy(AnytimeModel):
 def test_busy_kernels_take_equal_shares(engine):
     images = torch.randn(8, 3, 8, 8, device="cuda")
     summary = time_exits(Busy(), Busy(), images, device="cuda", engine=engine, budget_seconds=3).summary()
-    for block in (summary, summary["device_time"]):
-        p50 = [row["p50"] for row in block["run_through"]]
+    for block in (summary.latency, summary.clock("device_time")):
+        p50 = [row.p50 for row in block.run_through]
         np.testing.assert_allclose(p50, np.array([1, 2, 3]) * p50[-1] / 3, rtol=0.05)
 
 
@@ -206,8 +206,8 @@ def test_answers_of_graphs_are_those_of_the_model():
     images = torch.randn(20, 3, 32, 32, device="cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):
         timing = time_exits(model, PlainResNet().cuda(), images, device="cuda", engine="graph", budget_seconds=2)
-    assert timing.meta["engine"] == "graph"
-    assert timing.meta["answers_agree"] == 1.0
+    assert timing.meta.engine == "graph"
+    assert timing.meta.answers_agree == 1.0
 
 
 @pytest.mark.gpu
@@ -221,9 +221,9 @@ def test_every_cascade_runs_as_graphs(name):
     images = torch.randn(20, 3, 32, 32, device="cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):
         summary = time_exits(model, reference, images, device="cuda", engine="graph", budget_seconds=2).summary()
-    assert summary["engine"] == "graph"
-    assert not summary["notes"]
-    assert summary["answers_agree"] == 1.0
+    assert summary.meta.engine == "graph"
+    assert not summary.notes
+    assert summary.meta.answers_agree == 1.0
 
 
 @pytest.mark.gpu
@@ -231,8 +231,8 @@ def test_every_cascade_runs_as_graphs(name):
 def test_the_second_device_is_measured_on_its_own_streams():
     model = PlainResNet().to("cuda:1")
     timing = time_exits(model, PlainResNet().to("cuda:1"), torch.randn(9, 3, 32, 32), device="cuda:1", budget_seconds=1)
-    assert timing.meta["engine"] == "graph"
-    assert timing.summary()["device_time"]["run_through"][0]["p50"] > 0
+    assert timing.meta.engine == "graph"
+    assert timing.summary().headline.clocks["device_time"].run_through[0].p50 > 0
     assert torch.cuda.current_device() == 0
 
 

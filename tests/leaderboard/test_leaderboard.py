@@ -39,7 +39,7 @@ def test_a_row_of_one_seed_repeats_the_scores_of_its_record(tmp_path: Path) -> N
     assert row.final.value == pytest.approx(record.exits[-1].accuracy.value, abs=5e-6)
     for axis, scores in (record.scores | record.timed_scores).items():
         for name in ("auc_1", "auc_2"):
-            assert getattr(row.axes[axis], name).value == pytest.approx(scores[name]["value"], abs=6e-6)
+            assert getattr(row.axes[axis], name).value == pytest.approx(scores[name].value, abs=6e-6)
 
 
 def test_seeds_of_one_method_and_options_are_one_row(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: 
     generated.save(tmp_path, "quick", device="generated-gpu", gpu=True)
     generated.save(tmp_path, "quick", task="faces")
     generated.save(tmp_path, "quick", change={"protocol_version": "0"})
-    reference = {"method": "plain", "ticks": 9.0, "macs": 9_000_000, "latency": 0.004}
+    reference = {"method": "plain", "costs": {"ticks": 9.0, "macs": 9_000_000, "latency": 0.004}}
     generated.save(tmp_path, "quick", seed=5, change={"reference": reference})
     found = {str(placed.stem): [row.label for row in placed.board.rows] for placed in boards(tmp_path)}
     assert all(len(labels) == 1 for labels in found.values())
@@ -143,11 +143,7 @@ def test_only_the_seeds_of_the_protocol_count(tmp_path: Path) -> None:
 
 def diverged(method: str, seed: int, **changes: str) -> Record:
     record, _ = generated.make_record(method, seed=seed, created=changes.pop("created", "2025-12-31T00:00:00Z"))
-    measured = ("scores", "timing", "timed_scores", "stopping", "robustness", "artifacts", "reference")
-    empty: dict = {name: {} for name in measured}
-    return record.model_copy(
-        update={**empty, "exits": [], "status": "failed", "reason": "the loss became nan", **changes}
-    )
+    return generated.failed(record, reason="the loss became nan", **changes)
 
 
 def test_a_diverged_seed_counts_as_guesses_and_is_never_replaced(tmp_path: Path) -> None:
@@ -183,17 +179,7 @@ def test_nothing_supersedes_a_diverged_seed(tmp_path: Path) -> None:
 def test_failed_and_skipped_runs_are_told(tmp_path: Path) -> None:
     generated.save(tmp_path, "plain")
     record, _ = generated.make_record("doomed")
-    empty = {
-        "exits": [],
-        "scores": {},
-        "timing": {},
-        "timed_scores": {},
-        "stopping": {},
-        "robustness": {},
-        "artifacts": {},
-    }
-    empty["training"] = None
-    failed = record.model_copy(update={**empty, "status": "failed", "reason": "the loss is NaN | in epoch 2"})
+    failed = generated.failed(record, reason="the loss is NaN | in epoch 2", training=None)
     store.save(tmp_path, failed, {})
     board = board_of(tmp_path)
     assert [(run.method, run.reason) for run in board.absent] == [("doomed", "the loss is NaN | in epoch 2")]

@@ -35,10 +35,9 @@ def test_stopping_at_the_middle_exit_saves_what_the_later_ones_cost(tmp_path: Pa
 
 def test_a_record_without_the_last_exits_accuracy_says_so(tmp_path: Path) -> None:
     record, arrays = generated.make_record("plain")
-    timing = dict(record.timing)
-    timing["early_stop"] = [
-        {key: value for key, value in stop.items() if key != "final_accuracy"} for stop in timing["early_stop"]
-    ]
+    assert record.timing is not None
+    stops = [stop.model_copy(update={"final_accuracy": None}) for stop in record.timing.meta.early_stop]
+    timing = record.timing.model_copy(update={"meta": record.timing.meta.model_copy(update={"early_stop": stops})})
     generated.store.save(tmp_path, record.model_copy(update={"timing": timing}), arrays)
     (placed,) = boards(tmp_path)
     assert all(stop.change is None for stop in placed.board.rows[0].stops)

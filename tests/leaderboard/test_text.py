@@ -11,6 +11,7 @@ from support import generated_records as generated
 
 from anytime_bench.leaderboard.build import files
 from anytime_bench.leaderboard.text import code, quoted
+from anytime_bench.records.record import Environment
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> **bold** [x](javascript:alert(3)) `tick` | cell"
 
@@ -34,34 +35,24 @@ def test_plain_words_stay_readable(text: str, written: str) -> None:
 def test_no_file_of_a_board_passes_on_what_a_record_smuggles(tmp_path: Path) -> None:
     generated.save(tmp_path, "plain")
     record, arrays = generated.make_record("quick", options={"note": ATTACK})
-    card = {
-        **record.method.card,
-        "title": ATTACK,
-        "paper": ATTACK,
-        "deviations": [ATTACK],
-        "url": "javascript:alert(4)",
-    }
-    environment = {**record.environment, "device": ATTACK}
+    card = record.method.card.model_copy(
+        update={"title": ATTACK, "paper": ATTACK, "deviations": [ATTACK], "url": "javascript:alert(4)"}
+    )
+    environment = Environment.model_validate({**record.environment.model_dump(), "device": ATTACK})
+    assert record.timing is not None
+    head = record.timing.headline.model_copy(update={"comparable": False, "reasons": [ATTACK]})
+    timing = record.timing.model_copy(update={"batches": {**record.timing.batches, "1": head}})
     changed = record.model_copy(
         update={
             "method": record.method.model_copy(update={"card": card}),
             "command": ATTACK,
             "environment": environment,
-            "timing": {**record.timing, "comparable": False, "reasons": [ATTACK]},
+            "timing": timing,
         }
     )
     generated.store.save(tmp_path, changed, arrays)
-    failed = {
-        "exits": [],
-        "scores": {},
-        "timing": {},
-        "timed_scores": {},
-        "stopping": {},
-        "robustness": {},
-        "artifacts": {},
-    }
     other, _ = generated.make_record("doomed")
-    generated.store.save(tmp_path, other.model_copy(update={**failed, "status": "failed", "reason": ATTACK}), {})
+    generated.store.save(tmp_path, generated.failed(other, reason=ATTACK), {})
     written = dict(files(tmp_path))
     assert {path.suffix for path in written} >= {".md", ".html", ".json", ".csv", ".svg"}
     for path, data in written.items():

@@ -103,15 +103,15 @@ def test_a_score_is_in_record_board_and_verify(tmp_path: Path) -> None:
     plugin.write_text(SCORE)
     assert "Error rate" in bench("list", "scores", "--plugin", plugin)
     record = run(tmp_path, plugin)
-    assert [entry["extra"]["error"] for entry in record["exits"]] == pytest.approx(
+    assert [entry["scores"]["error"] for entry in record["exits"]] == pytest.approx(
         [1 - entry["accuracy"]["value"] for entry in record["exits"]]
     )
-    assert 0 < record["extra_scores"]["unsure"]["low"] <= record["extra_scores"]["unsure"]["value"] <= 1
+    assert 0 < record["images"]["unsure"]["low"] <= record["images"]["unsure"]["value"] <= 1
     bench("verify", record["path"], "--plugin", plugin)
     files = boards(tmp_path, record, "--plugin", plugin)
     row = next(csv.DictReader(files[".csv"].splitlines()))
-    assert float(row["score_error"]) == pytest.approx(record["exits"][-1]["extra"]["error"], rel=1e-5)
-    assert float(row["score_unsure"]) == pytest.approx(record["extra_scores"]["unsure"]["value"], rel=1e-5)
+    assert float(row["score_error"]) == pytest.approx(record["exits"][-1]["scores"]["error"], rel=1e-5)
+    assert float(row["score_unsure"]) == pytest.approx(record["images"]["unsure"]["value"], rel=1e-5)
     for title in ("Error rate", "First confidence"):
         assert title in files[".md"]
         assert title in files[".html"]
@@ -121,7 +121,7 @@ def test_a_score_is_in_record_board_and_verify(tmp_path: Path) -> None:
         for name in ("error", "unsure"):
             registry._added.pop(name, None)
     said = bench("verify", record["path"], status=1)
-    assert "extra_scores.unsure comes from" in said
+    assert "images.unsure comes from" in said
     assert "scores.py" in said
     assert "--plugin" in said
 
@@ -133,12 +133,12 @@ def test_a_forged_score_of_a_plugin_is_a_fault(tmp_path: Path) -> None:
     plugin.write_text(SCORE)
     path = Path(run(tmp_path, plugin)["path"])
     stored = json.loads(path.read_text())
-    stored["extra_scores"]["unsure"]["value"] += 0.01
+    stored["images"]["unsure"]["value"] += 0.01
     stored["record_id"] = content_hash(stored)
     forged = path.with_name(f"{stored['record_id']}.json")
     forged.write_text(json.dumps(stored))
     forged.with_suffix(".npz").write_bytes(path.with_suffix(".npz").read_bytes())
-    assert "extra_scores.unsure.value is" in bench("verify", forged, "--plugin", plugin, status=1)
+    assert "images.unsure.value is" in bench("verify", forged, "--plugin", plugin, status=1)
 
 
 def test_a_stopping_rule_is_in_the_stopping_table(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_a_stopping_rule_is_in_the_stopping_table(tmp_path: Path) -> None:
     plugin.write_text(RULE)
     assert "coin toss" in bench("list", "stopping rules", "--plugin", plugin)
     record = run(tmp_path, plugin, "evaluation.learned_rules=true")
-    assert set(record["rules"]) >= {"confidence", "patience", "trace_gru", "eenet", "coin", "oracle"}
-    for points in record["rules"].values():
+    assert set(record["stopping"]["budgets"]) >= {"confidence", "patience", "trace_gru", "eenet", "coin", "oracle"}
+    for points in record["stopping"]["budgets"].values():
         for budget, point in points["macs"].items():
-            best = record["rules"]["oracle"]["macs"][budget]
+            best = record["stopping"]["budgets"]["oracle"]["macs"][budget]
             # A budget is spent on the validation split; on the test split a rule may spend a little more.
             assert point is None or best is None or point["value"] <= best["value"] + 0.02
     bench("verify", record["path"], "--plugin", plugin)
@@ -181,5 +181,5 @@ def test_a_task_trains(tmp_path: Path) -> None:
 
 def test_a_method_runs(tmp_path: Path, plugin_file: Path) -> None:
     record = run(tmp_path, plugin_file, method="two_exits")
-    assert [entry["ticks"] for entry in record["exits"]] == [1, 2]
+    assert [entry["costs"]["ticks"] for entry in record["exits"]] == [1, 2]
     bench("verify", record["path"])

@@ -23,20 +23,21 @@ from typer.testing import CliRunner
 from anytime_bench.cli.records import leaderboard as leaderboard_app
 from anytime_bench.cli.records import mount
 from anytime_bench.errors import UserError
-from anytime_bench.records import store, verify
+from anytime_bench.records import store
 from anytime_bench.records.protocol import PROTOCOLS, unexplained_nulls
 from anytime_bench.records.publish import publish
 from anytime_bench.records.record import content_hash
-from anytime_bench.records.scoring import derive
 from anytime_bench.records.verify import differences, record_paths, verify_paths, verify_record
 from anytime_bench.runs.reproduce import timed_differently, trained_differently
+from anytime_bench.scores import run_scores
+from anytime_bench.scores.catalogue import SCORES, register_score
 
 
 def faults_of(*paths: Path) -> list[str]:
     return [fault for _, faults in verify_paths(paths) for fault in faults]
 
 
-def reseal(path: Path, change: Any, arrays: Any = None) -> Path:
+def reseal(path: Path, change: Any, arrays: Any = None, keep: bool = False) -> Path:
     """A forger who knows the hashes: edits the record, computes its id anew and names it so."""
     data = json.loads(path.read_text())
     change(data)
@@ -51,8 +52,9 @@ def reseal(path: Path, change: Any, arrays: Any = None) -> Path:
         data["artifacts"]["trace"] |= {"sha256": hashlib.sha256(npz).hexdigest(), "bytes": len(npz)}
     data["record_id"] = content_hash(data)
     target = path.with_name(f"{data['record_id']}.json")
-    path.with_suffix(".npz").unlink()
-    path.unlink()
+    if not keep:
+        path.with_suffix(".npz").unlink()
+        path.unlink()
     target.with_suffix(".npz").write_bytes(npz)
     target.write_text(json.dumps(data))
     return target
@@ -75,16 +77,24 @@ def test_one_digit_changed_in_a_score_breaks_the_hash(path: Path) -> None:
     assert "altered" in faults_of(path)[0]
 
 
+def clock_of(data: dict[str, Any]) -> Any:
+    return data["timing"]["batches"]["1"]["clocks"]["latency"]
+
+
 FORGERIES = {
     "scores": lambda d: d["scores"]["macs"]["auc_1"].update(value=d["scores"]["macs"]["auc_1"]["value"] + 1e-9),
     "timed_scores": lambda d: d["timed_scores"]["latency"]["auc_2"].update(low=0.99),
     "exits[2].accuracy": lambda d: d["exits"][2]["accuracy"].update(value=0.987),
-    "exits[4].ece": lambda d: d["exits"][4].update(ece=0.0),
-    "stopping": lambda d: d["stopping"]["stopping"]["threshold"]["accuracy"].__setitem__(3, 0.99),
-    "timing.ratio_to_reference": lambda d: d["timing"]["ratio_to_reference"][0].update(value=0.01),
-    "timing.reasons": lambda d: d["timing"].update(reasons=["none of your business"]),
-    "reference.latency": lambda d: d["reference"].update(latency=1.0),
-    "robustness": lambda d: d.update(robustness={"rows": []}),
+    "exits[4].scores.ece": lambda d: d["exits"][4]["scores"].update(ece=0.0),
+    "exits[4].scores.luck": lambda d: d["exits"][4]["scores"].update(luck=1.0),
+    "images.wasted": lambda d: d["images"]["wasted"].update(value=0.0),
+    "stopping.curves.confidence": lambda d: d["stopping"]["curves"]["confidence"]["accuracy"].__setitem__(3, 0.99),
+    "timing.batches.1.clocks.latency.ratio_to_reference": lambda d: clock_of(d)["ratio_to_reference"][0].update(
+        value=0.01
+    ),
+    "timing.batches.1.reasons": lambda d: d["timing"]["batches"]["1"].update(reasons=["none of your business"]),
+    "reference.costs.latency": lambda d: d["reference"]["costs"].update(latency=1.0),
+    "robustness": lambda d: d.update(robustness={"images": 400, "chance": 0.1, "clean": {}, "rows": []}),
 }
 
 
@@ -119,10 +129,9 @@ def test_a_swapped_trace_is_caught(tmp_path: Path, path: Path) -> None:
 
 def test_another_schema_version_and_an_unknown_key_are_refused(path: Path) -> None:
     data = json.loads(path.read_text())
-    path.write_text(json.dumps({**data, "schema_version": 2}))
-    assert "schema version 2" in faults_of(path)[0]
-    path.write_text(json.dumps({**data, "surprise": 1}))
-    assert "surprise" in faults_of(path)[0]
+    assert "surprise" in faults_of(reseal(path, lambda d: d.update(surprise=1), keep=True))[0]
+    path.write_text(json.dumps({**data, "schema_version": 3}))
+    assert "schema version 3" in faults_of(path)[0]
     path.write_text(path.read_text()[:100])
     assert "not readable JSON" in faults_of(path)[0]
 
@@ -180,12 +189,12 @@ def test_noise_scores_are_derived_anew(tmp_path: Path) -> None:
     path = generated.save(tmp_path, "noisy", extra=pack(runs, 10))
     assert faults_of(path) == []
     record = store.load(path)
-    assert record.robustness["rows"][0]["kept"]["value"] == pytest.approx(0.66, abs=0.1)
+    assert record.robustness.rows[0].kept.value == pytest.approx(0.66, abs=0.1)
     from anytime_bench.leaderboard.build import boards
 
     (placed,) = boards(tmp_path)
-    clean = record.robustness["clean"]["onset"]["final_accuracy"]["value"]
-    left = [(row["final_accuracy"]["value"] - 0.1) / (clean - 0.1) for row in record.robustness["rows"]]
+    clean = record.robustness.clean["onset"].final_accuracy.value
+    left = [(row.final_accuracy.value - 0.1) / (clean - 0.1) for row in record.robustness.rows]
     (row,) = placed.board.rows
     assert row.noise is not None
     assert row.noise.mean is not None
@@ -208,28 +217,82 @@ def test_differences_forgive_the_last_decimal_only() -> None:
 
 
 def test_a_score_learned_later_is_no_fault_of_an_older_record(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_a_new_score(*arguments: Any, **options: Any) -> dict[str, Any]:
-        derived = derive(*arguments, **options)
-        derived["scores"]["macs"]["auc_4"] = {"value": 0.5, "low": 0.4, "high": 0.6}
-        return derived
+    monkeypatch.setattr(run_scores, "AREAS", (*run_scores.AREAS, ("auc_4", 4.0, False)))
+    with SCORES.temporary():
+        register_score("error", lambda trace, cost: 1 - trace.accuracy)
+        assert faults_of(path) == []
+        older = PROTOCOLS["1"]
+        stricter = replace(older, demands=(*older.demands, "scores.macs.auc_4", "exits.scores.error"))
+        monkeypatch.setitem(PROTOCOLS, "1", stricter)
+        faults = faults_of(path)
+    assert faults[0] == f"record '{path}': scores.macs.auc_4 is missing, protocol 1 demands it"
+    assert faults[1] == f"record '{path}': exits[0].scores.error is missing, protocol 1 demands it"
 
-    monkeypatch.setattr(verify, "derive", with_a_new_score)
-    assert faults_of(path) == []
-    older = PROTOCOLS["1"]
-    stricter = replace(older, demands=(*older.demands, "scores.macs.auc_4"))
-    monkeypatch.setitem(PROTOCOLS, "1", stricter)
-    assert faults_of(path) == [f"record '{path}': scores.macs.auc_4 is missing, protocol 1 demands it"]
+
+HOSTILE = {
+    "deep nesting": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "nesting that parses": b'{"schema_version": 2, "a":' + b"[" * 60 + b"]" * 60 + b"}",
+    "NaN": b'{"schema_version": 2, "a": NaN}',
+    "infinity": b'{"schema_version": 2, "a": -Infinity}',
+    "a number beyond float64": b'{"schema_version": 2, "a": 1e999}',
+    "a number of many digits": b'{"schema_version": 2, "a": ' + b"9" * 5000 + b"}",
+    "a lone surrogate": b'{"schema_version": 2, "a": "\\ud800"}',
+    "no UTF-8": b'{"schema_version": 2, "a": "\xff"}',
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "nothing": b"",
+    "version true": b'{"schema_version": true}',
+    "version text": b'{"schema_version": "2"}',
+    "version list": b'{"schema_version": [2]}',
+}
 
 
-@pytest.mark.parametrize(
-    "drop",
-    ["exits.2.ece", "scores.macs.auc_1", "timed_scores", "stopping.stopping.threshold", "timing.run_through", "scores"],
-)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{'a' * 64}.json"
+    path.write_bytes(HOSTILE[name])
+    (fault,) = faults_of(path)
+    assert str(path) in fault
+    assert "\n" not in fault
+    assert len(fault) < 500
+
+
+ODD: dict[str, Any] = {
+    "text for a number": lambda d: d["exits"][0]["accuracy"].update(value="0.5"),
+    "true for a number": lambda d: d["exits"][0]["accuracy"].update(value=True),
+    "a list for a block": lambda d: d.update(stopping=[]),
+    "a number for a card": lambda d: d["method"].update(card=3),
+    "text for a list": lambda d: d["method"]["card"].update(deviations="none"),
+    "no reference": lambda d: d.pop("reference"),
+    "a reference without MACs": lambda d: d["reference"]["costs"].pop("macs"),
+    "a negative cost": lambda d: d["exits"][0]["costs"].update(macs=-1),
+    "exits out of order": lambda d: d["exits"].reverse(),
+    "a batch size without a block": lambda d: d["timing"]["meta"].update(batch_sizes=[1, 7]),
+    "a block without its clock": lambda d: d["timing"]["batches"]["1"].update(clocks={}),
+    "one class": lambda d: d["task"].update(classes=1),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_sealed_record_of_odd_form_is_refused_with_the_field_named(path: Path, name: str) -> None:
+    (fault,) = faults_of(reseal(path, ODD[name]))
+    assert "breaks the schema at" in fault
+    assert "\n" not in fault
+
+
+DEMANDED = (
+    "exits.2.scores.ece", "exits.0.accuracy", "scores.macs.auc_1", "timed_scores", "stopping",
+    "stopping.curves.confidence", "timing", "timing.batches.1.clocks.latency.run_through", "scores", "images.flips",
+    "reference.costs.latency",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("drop", DEMANDED)
 def test_a_record_that_lacks_what_its_protocol_demands_is_refused(path: Path, drop: str) -> None:
     def forget(data: dict[str, Any]) -> None:
         *way, last = drop.split(".")
         for step in way:
-            data = data[int(step) if step.isdigit() else step]
+            data = data[int(step)] if isinstance(data, list) else data[step]
         data.pop(last)
 
     faults = faults_of(reseal(path, forget))
@@ -238,7 +301,7 @@ def test_a_record_that_lacks_what_its_protocol_demands_is_refused(path: Path, dr
 
 def test_a_null_without_a_reason_is_a_fault() -> None:
     assert unexplained_nulls({"macs": {"auc_1": None}}, "scores") == ["scores.macs.auc_1"]
-    assert unexplained_nulls([{"auroc": None}, {"nll": None}], "exits") == ["exits.nll"]
+    assert unexplained_nulls([{"auroc": None}, {"nll": None}], "exits.scores") == ["exits.scores.nll"]
 
 
 def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: Path) -> None:
@@ -260,9 +323,7 @@ def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: P
 
 
 def test_retiming_and_retraining_forgive_chance_and_nothing_else(tmp_path: Path) -> None:
-    was = {"ratio_to_reference": [{"value": 0.5, "low": 0.48, "high": 0.52}]}
-    near = {"ratio_to_reference": [{"value": 0.55, "low": 0.54, "high": 0.56}]}
-    far = {"ratio_to_reference": [{"value": 0.8, "low": 0.78, "high": 0.82}]}
+    was, near, far = (generated.make_record(exits=1, speed=speed)[0].timing for speed in (1.0, 1.1, 1.6))
     assert timed_differently(was, near) == []
     assert "exit 0" in timed_differently(was, far)[0]
     honest, lucky = (generated.make_record(skill=skill)[0] for skill in (0.2, 0.95))

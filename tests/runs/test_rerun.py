@@ -58,12 +58,12 @@ def test_a_reference_of_ones_own_is_part_of_the_record(tmp_path):
     record = anytime_bench.run(
         "serial_ce", "digits", overrides={**overrides, "reference.width": 6}, out=tmp_path, display=QUIET
     )
-    assert record.reference["method"] == "serial_ce"
-    assert record.reference["options"]["width"] == 6
+    assert record.reference.method == "serial_ce"
+    assert record.reference.options["width"] == 6
     assert record.method.options["width"] == 4
     plan = plan_of(record, record.path)
-    assert plan.reference.options == record.reference["options"]
-    assert plan.reference_costs.macs_prefix[-1] == record.reference["macs"]
+    assert plan.reference.options == record.reference.options
+    assert plan.reference_costs.macs_prefix[-1] == record.reference.costs["macs"]
 
 
 def test_a_reference_that_cannot_be_built_says_how_to_change_it(specks, tmp_path):
@@ -88,4 +88,4 @@ def test_published_records_are_replanned_with_their_own_recipes(tmp_path):
         assert [float(tick) for tick in plan.costs.ticks] == [entry.ticks for entry in record.exits], path
         assert list(plan.costs.macs) == [entry.macs for entry in record.exits], path
         assert plan.costs.parameters == record.parameters, path
-        assert plan.reference_costs.macs_prefix[-1] == record.reference["macs"], path
+        assert plan.reference_costs.macs_prefix[-1] == record.reference.costs["macs"], path

@@ -8,7 +8,6 @@ from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from anytime_bench.scores import confidence, per_sample
-from anytime_bench.trace.answers import TraceError
 
 EXITS, IMAGES, CLASSES = 3, 500, 7
 
@@ -114,15 +113,3 @@ def test_a_single_exit_neither_overthinks_nor_flips():
     assert not per_sample.destructive_overthinking([[1, 0]]).any()
     assert per_sample.flips([[1, 0]]).tolist() == [0, 0]
     assert per_sample.largest_fall([[-1.0, -2.0]]).tolist() == [0, 0]
-
-
-def test_confusion_separates_agreement_from_disagreement(answers):
-    probabilities, _ = answers
-    settled = np.repeat(probabilities[-1:], 4, axis=0)
-    np.testing.assert_allclose(per_sample.confusion(settled), 0)
-    by_hand = [sum(np.abs(p[n] - probabilities[-1, n]).sum() for p in probabilities[:-1]) for n in range(5)]
-    np.testing.assert_allclose(per_sample.confusion(probabilities)[:5], by_hand)
-    with pytest.raises(TraceError, match="probabilities: expected shape"):
-        per_sample.confusion(probabilities[0])
-    with pytest.raises(TraceError, match="probabilities: holds NaN"):
-        per_sample.confusion(np.full((2, 1, 2), np.nan))

@@ -39,7 +39,7 @@ def test_areas_by_hand():
 def test_alc_by_hand():
     # t0 = 1, u(b) = log(1+b)/log(21): chance up to u(2), then 0.9.
     u = np.log(3) / np.log(21)
-    assert curve.alc([2], [0.9], 20, 0.1) == pytest.approx(0.1 * u + 0.9 * (1 - u), abs=1e-15)
+    assert curve.auc([2], [0.9], 20, 0.1, log=True) == pytest.approx(0.1 * u + 0.9 * (1 - u), abs=1e-15)
 
 
 def test_auc_equals_a_riemann_sum_of_the_curve():
@@ -64,8 +64,8 @@ def test_a_trapezoid_would_give_another_number():
 @given(rows())
 def test_areas_lie_between_chance_and_the_best_accuracy(row):
     cost, accuracy, horizon = row
-    for area in (curve.auc, curve.alc):
-        value = area(cost, accuracy, horizon, CHANCE)
+    for log in (False, True):
+        value = curve.auc(cost, accuracy, horizon, CHANCE, log=log)
         assert CHANCE - 1e-12 <= value <= accuracy.max() + 1e-12
 
 
@@ -76,9 +76,9 @@ def test_an_inserted_exit_with_the_same_answers_changes_nothing(row, data):
     following = cost[k + 1] if k + 1 < len(cost) else cost[k] + 1
     more_cost = np.insert(cost, k + 1, (cost[k] + following) / 2)
     more_accuracy = np.insert(accuracy, k + 1, accuracy[k])
-    for area in (curve.auc, curve.alc):
-        assert area(more_cost, more_accuracy, horizon, CHANCE) == pytest.approx(
-            area(cost, accuracy, horizon, CHANCE), abs=1e-12
+    for log in (False, True):
+        assert curve.auc(more_cost, more_accuracy, horizon, CHANCE, log=log) == pytest.approx(
+            curve.auc(cost, accuracy, horizon, CHANCE, log=log), abs=1e-12
         )
 
 
@@ -91,8 +91,9 @@ def test_the_area_rises_when_an_exit_that_helps_gets_cheaper(row, data):
     accuracy[k] = max(accuracy[k], before + 0.01)
     cheaper = cost.copy()
     cheaper[k] -= 0.5 * (cost[k] - (cost[k - 1] if k else 0))
-    for area in (curve.auc, curve.alc):
-        gain = area(cheaper, accuracy, horizon, CHANCE) - area(cost, accuracy, horizon, CHANCE)
+    for log in (False, True):
+        before, after = (curve.auc(each, accuracy, horizon, CHANCE, log=log) for each in (cost, cheaper))
+        gain = after - before
         assert gain >= -1e-12
         if cost[k] <= horizon:
             assert gain > 0
@@ -114,9 +115,8 @@ def test_the_mean_of_the_images_areas_is_the_area(exits, images, seed, log):
     rng = np.random.default_rng(seed)
     correct = rng.random((exits, images)) < 0.5
     cost = np.cumsum(rng.random(exits) + 0.01)
-    area = curve.alc if log else curve.auc
-    expected = area(cost, correct.mean(axis=1), 2.0, 0.1)
-    assert curve.per_sample_auc(cost, correct, 2.0, 0.1, log=log).mean() == pytest.approx(expected, abs=1e-12)
+    expected = curve.auc(cost, correct.mean(axis=1), 2.0, 0.1, log=log)
+    assert curve.auc(cost, correct, 2.0, 0.1, log=log).mean() == pytest.approx(expected, abs=1e-12)
 
 
 @given(rows(), st.permutations(range(3)))
@@ -207,11 +207,11 @@ def test_costs_that_cannot_be_are_refused_with_the_field_named(cost, message):
 
 
 def test_unequal_shapes_and_bad_horizons_are_refused():
-    with pytest.raises(TraceError, match="accuracy: expected one per cost"):
+    with pytest.raises(TraceError, match="accuracy: expected one row for each of 2 exits"):
         curve.auc([1, 2], [0.5], 1, 0.1)
     with pytest.raises(TraceError, match="accuracy: exit 1 holds NaN"):
         curve.auc([1, 2], [0.5, np.nan], 1, 0.1)
     with pytest.raises(TraceError, match="horizon"):
         curve.auc([1, 2], [0.5, 0.6], 0, 0.1)
-    with pytest.raises(TraceError, match="correct: expected shape"):
-        curve.per_sample_auc([1, 2], np.ones((3, 4)), 1, 0.1)
+    with pytest.raises(TraceError, match="accuracy: expected one row for each of 2 exits"):
+        curve.auc([1, 2], np.ones((3, 4)), 1, 0.1)

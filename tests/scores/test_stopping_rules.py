@@ -10,7 +10,7 @@ import pytest
 from anytime_bench.errors import UserError
 from anytime_bench.scores import stopping, trace_gru
 from anytime_bench.scores.eenet import FittedEENet
-from anytime_bench.scores.risk_control import losses_by_threshold, safe_threshold
+from anytime_bench.scores.risk_control import THRESHOLDS, losses_by_threshold, safe_threshold
 from anytime_bench.scores.stopping_contract import Answers, FittedRule, LearnedRule, StoppingRule
 from anytime_bench.scores.stopping_rules import RULES, at_budgets, register_stopping_rule, stopping_rules
 from anytime_bench.trace.answers import Trace, TraceError
@@ -85,11 +85,11 @@ def test_budgeted_batch_and_risk_control_are_the_published_ones() -> None:
     published = stopping.budgeted_batch(VAL.confidence, VAL.correct, TEST.confidence, TEST.correct, COST)
     batch = rules["budgeted_batch"].fit(VAL, COST)
     np.testing.assert_allclose(batch.curve(TEST, COST).accuracy, published.accuracy_test, rtol=0, atol=1e-12)
-    losses = losses_by_threshold(VAL, "gap")[0]
-    place = safe_threshold(losses, 0.05)
+    place = safe_threshold(losses_by_threshold(VAL), 0.05)
     assert place >= 0
     risk = rules["risk_control"].fit(VAL, COST)
-    np.testing.assert_array_equal(risk.exits(Answers.of(VAL), 0.05), losses_by_threshold(VAL, "gap")[1][place])
+    expected = stopping.exits_by_threshold(VAL.confidence, float(THRESHOLDS[place]))
+    np.testing.assert_array_equal(risk.exits(Answers.of(VAL), 0.05), expected)
 
 
 def test_what_a_rule_sees_holds_no_label() -> None:

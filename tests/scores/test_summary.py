@@ -1,15 +1,12 @@
 """All scores of a run: JSON-ready, reproducible to the bit, refusing bad traces with the field named."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy import special
-from sklearn.metrics import roc_auc_score
 
 from anytime_bench.files import canonical_json
 from anytime_bench.records.record import ExitEntry
-from anytime_bench.scores import compare, curve, per_sample
+from anytime_bench.scores import compare, curve
 from anytime_bench.scores import run_scores as summary
 from anytime_bench.scores.intervals import percentiles, resampled_means
 from anytime_bench.trace.answers import MANY, Trace, TraceError
@@ -17,6 +14,7 @@ from anytime_bench.trace.answers import MANY, Trace, TraceError
 EXITS, CLASSES = 4, 10
 COSTS = {"ticks": [1, 2, 3, 4], "macs": [10, 25, 60, 100], "latency": [0.01, 0.03, 0.025, 0.04]}
 HORIZONS = {"ticks": 4.0, "macs": 80.0, "latency": 0.03}
+RELATIVE = [macs / 80 for macs in COSTS["macs"]]
 
 
 def logits_and_labels(seed, images=400, classes=CLASSES, labels_seed=0):
@@ -31,10 +29,15 @@ def trace_of(seed, **kwargs):
 
 
 def everything(test, val):
+    stopping = summary.stopping_scores(test, val, {"macs": RELATIVE}, rules=["confidence"])
     return {
-        "exits": summary.exit_scores(test),
-        "axes": summary.score_axes(test, COSTS, HORIZONS),
-        "trace": summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"]),
+        "exits": [(accuracy.model_dump(), scores) for accuracy, scores in summary.exit_scores(test, RELATIVE)],
+        "axes": {
+            axis: {name: estimate.model_dump() for name, estimate in areas.items()}
+            for axis, areas in summary.score_axes(test, COSTS, HORIZONS).items()
+        },
+        "images": {name: estimate.model_dump() for name, estimate in summary.image_scores(test, RELATIVE).items()},
+        "stopping": stopping.model_dump(mode="json"),
     }
 
 
@@ -53,26 +56,25 @@ def test_all_scores_are_json_and_repeat_to_the_bit_after_storage(runs, tmp_path)
 
 
 def test_exit_scores_fit_the_record(runs):
-    for k, row in enumerate(summary.exit_scores(runs[0])):
-        entry = ExitEntry(k=k, ticks=k + 1, macs=k, macs_prefix=k, **row)
+    for k, (accuracy, scores) in enumerate(summary.exit_scores(runs[0], RELATIVE)):
+        entry = ExitEntry(k=k, costs={"ticks": k + 1, "macs": k}, prefix_costs={}, accuracy=accuracy, scores=scores)
         assert entry.accuracy.value == pytest.approx(runs[0].accuracy[k], abs=1e-10)
         assert entry.accuracy.low < entry.accuracy.value < entry.accuracy.high
 
 
 def test_top5_is_left_out_where_it_says_nothing():
-    rows = summary.exit_scores(trace_of(1, classes=5))
-    assert [row["top5"] for row in rows] == [None] * EXITS
+    assert not any("top5" in scores for _, scores in summary.exit_scores(trace_of(1, classes=5), RELATIVE))
     trace = trace_of(1)
     logits, labels = logits_and_labels(1)
     top5 = (np.argsort(-logits, axis=2)[..., :5] == labels[None, :, None]).any(axis=2).mean(axis=1)
-    np.testing.assert_allclose([row["top5"] for row in summary.exit_scores(trace)], top5, atol=1e-10)
+    np.testing.assert_allclose([scores["top5"] for _, scores in summary.exit_scores(trace, RELATIVE)], top5, atol=1e-10)
 
 
 def test_perfect_answers_leave_auroc_undefined():
     labels = np.arange(CLASSES)
-    row = summary.exit_scores(Trace.from_logits(9.0 * np.eye(CLASSES)[None], labels))[0]
-    assert row["auroc"] is None
-    assert row["augrc"] == 0
+    _, scores = summary.exit_scores(Trace.from_logits(9.0 * np.eye(CLASSES)[None], labels), [1.0])[0]
+    assert "auroc" not in scores
+    assert scores["augrc"] == 0
 
 
 def test_areas_are_those_of_the_curve_and_their_intervals_those_of_the_images(runs):
@@ -80,13 +82,13 @@ def test_areas_are_those_of_the_curve_and_their_intervals_those_of_the_images(ru
     axes = summary.score_axes(test, COSTS, HORIZONS)
     for axis in ("ticks", "macs"):
         for name, multiple, log in summary.AREAS:
-            area = curve.alc if log else curve.auc
             score = axes[axis][name]
             horizon = multiple * HORIZONS[axis]
-            assert score["value"] == pytest.approx(area(COSTS[axis], test.accuracy, horizon, 0.1), abs=1e-9)
-            images = curve.per_sample_auc(COSTS[axis], test.correct, horizon, 0.1, log=log)
+            value = float(curve.auc(COSTS[axis], test.accuracy, horizon, 0.1, log=log))
+            assert score.value == pytest.approx(value, abs=1e-9)
+            images = curve.auc(COSTS[axis], test.correct, horizon, 0.1, log=log)
             ends = percentiles(resampled_means(images[None])[:, 0])
-            assert (score["low"], score["high"]) == pytest.approx(ends, abs=1e-9)
+            assert (score.low, score.high) == pytest.approx(ends, abs=1e-9)
 
 
 def test_measured_times_are_settled_and_counted_costs_refused(runs):
@@ -98,60 +100,28 @@ def test_measured_times_are_settled_and_counted_costs_refused(runs):
 
 def test_budgets_are_kept_and_bracketed(runs):
     test, val = runs
-    scores = summary.trace_scores(test, val, COSTS["macs"], HORIZONS["macs"])
-    for budget, entry in scores["stopping"]["at_budget"].items():
-        assert entry["cost"] == pytest.approx(int(budget) / 100, abs=0.05)
-        assert entry["accuracy"]["low"] <= entry["accuracy"]["value"] <= entry["accuracy"]["high"]
-    oracle = scores["stopping"]["oracle"]
-    assert oracle["accuracy"]["value"] >= test.accuracy.max()
-    assert oracle["gap"] > 0
-    falls = [entry["value"] for entry in scores["images"]["non_monotone"].values()]
-    assert falls == sorted(falls, reverse=True)
+    stopping = summary.stopping_scores(test, val, {"macs": RELATIVE}, rules=["confidence", "oracle"])
+    assert set(stopping.budgets) == {"confidence", "oracle"}
+    for point in stopping.budgets["confidence"]["macs"].values():
+        assert point is None or point.low <= point.value <= point.high
+    assert stopping.oracle.accuracy.value >= test.accuracy.max()
+    assert stopping.oracle.gap > 0
 
 
 def test_a_budget_below_the_first_exit_has_no_accuracy(runs):
     test, val = runs
-    at_budget = summary.trace_scores(test, val, [30, 40, 50, 100], 100.0)["stopping"]["at_budget"]
-    assert at_budget["25"] is None
-    assert at_budget["50"] is not None
-
-
-def test_thresholds_come_from_the_validation_split_only(runs):
-    test, val = runs
-    other = Trace.from_logits(*logits_and_labels(5))
-    first = summary.trace_scores(test, val, COSTS["macs"], 80.0)["stopping"]
-    second = summary.trace_scores(other, val, COSTS["macs"], 80.0)["stopping"]
-    for budget in first["at_budget"]:
-        assert first["at_budget"][budget]["thresholds"] == second["at_budget"][budget]["thresholds"]
-        assert first["at_budget"][budget]["weight"] == second["at_budget"][budget]["weight"]
-    assert [row["threshold"] for row in first["risk_control"]] == [row["threshold"] for row in second["risk_control"]]
+    points = summary.stopping_scores(test, val, {"macs": [0.3, 0.4, 0.5, 1.0]}).budgets["confidence"]["macs"]
+    assert points["25"] is None
+    assert points["50"] is not None
 
 
 def test_a_single_exit_can_be_scored():
     logits, labels = logits_and_labels(1)
     single = Trace.from_logits(logits[-1:], labels)
-    scores = {
-        "exits": summary.exit_scores(single),
-        "axes": summary.score_axes(single, {"macs": [50]}, {"macs": 50.0}),
-        "trace": summary.trace_scores(single, single, [50], 50.0),
-    }
-    json.dumps(scores, allow_nan=False)
-    assert scores["axes"]["macs"]["auc_1"]["value"] == pytest.approx(0.1)
-    assert scores["trace"]["images"]["flips"]["value"] == 0
-
-
-def test_confusion_is_stored_and_predicts_errors(runs):
-    test, val = runs
-    logits, labels = logits_and_labels(1)
-    probabilities = special.softmax(logits, axis=2)
-    np.testing.assert_allclose(test.confusion, per_sample.confusion(probabilities), rtol=1e-3)
-    found = summary.trace_scores(test, val, COSTS["macs"], 80.0)["images"]["confusion"]
-    expected = roc_auc_score(probabilities[-1].argmax(axis=1) != labels, test.confusion.astype(float))
-    assert found["auroc_error"] == pytest.approx(expected, abs=1e-9)
-    arrays = {name: value for name, value in test.to_arrays("test").items() if name != "test_confusion"}
-    older = Trace.from_arrays(arrays, "test")
-    assert "test_confusion" not in older.to_arrays("test")
-    assert summary.trace_scores(older, val, COSTS["macs"], 80.0)["images"]["confusion"] is None
+    assert len(summary.exit_scores(single, [1.0])) == 1
+    assert summary.score_axes(single, {"macs": [50]}, {"macs": 50.0})["macs"]["auc_1"].value == pytest.approx(0.1)
+    assert summary.image_scores(single, [1.0])["flips"].value == 0
+    assert summary.stopping_scores(single, single, {"macs": [1.0]}).curves["patience"].cost == [1.0] * 3
 
 
 @pytest.mark.parametrize("repeats", [1, 8])
@@ -201,7 +171,6 @@ STORED = {
     "val_labels": (lambda v: v + np.uint8(200), "val_labels: expected 0"),
     "val_spread": (lambda v: v[:, :-1], "val_spread: expected shape"),
     "val_predictions": (lambda v: v[:, :-1], "val_predictions: expected"),
-    "val_confusion": (lambda v: v * np.float16(np.nan), "val_confusion: expected"),
     "val_true_rank": (lambda v: v * 0 + 1, "val_true_rank: disagrees"),
 }
 
@@ -223,15 +192,15 @@ def test_an_empty_validation_split_is_refused(runs):
         Trace.from_arrays(empty, "val")
     unchecked = Trace(CLASSES, *(empty[f"val_{name}"] for name in list(Trace.__dataclass_fields__)[1:7]))
     with pytest.raises(TraceError, match="val_labels: the validation split is empty"):
-        summary.trace_scores(runs[0], unchecked, COSTS["macs"], 80.0)
+        summary.stopping_scores(runs[0], unchecked, {"macs": RELATIVE})
 
 
 def test_splits_and_costs_that_do_not_belong_together_are_refused(runs):
     test, val = runs
     with pytest.raises(TraceError, match="val_predictions: expected 4 exits and 10 classes"):
-        summary.trace_scores(test, trace_of(1, classes=7), COSTS["macs"], 80.0)
-    with pytest.raises(TraceError, match="cost: expected one number for each of 4 exits, got 2"):
-        summary.trace_scores(test, val, [1, 2], 80.0)
+        summary.stopping_scores(test, trace_of(1, classes=7), {"macs": RELATIVE})
+    with pytest.raises(TraceError, match=r"cost\[macs\]: expected one number for each of 4 exits"):
+        summary.stopping_scores(test, val, {"macs": [1, 2]})
     with pytest.raises(TraceError, match=r"cost\[ticks\]: expected one number for each of 4 exits"):
         summary.score_axes(test, {"ticks": [1, 2]}, HORIZONS)
     with pytest.raises(TraceError, match=r"horizon\[macs\]: missing"):

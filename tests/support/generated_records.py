@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, graph_to_arrays
 from anytime_bench.harness.span_summary import SpanMeta
+from anytime_bench.harness.timing_block import EarlyStopTiming, Spread, TimingMeta
 from anytime_bench.records import store
-from anytime_bench.records.record import MethodEntry, Record, TaskEntry, TrainingEntry
+from anytime_bench.records.record import Derived, MethodEntry, Record, Reference, TaskEntry, TrainingEntry
 from anytime_bench.records.scoring import derive
 from anytime_bench.trace.answers import Trace
+from anytime_bench.trace.axes import timed
 
 CLASSES = 10
 RESAMPLES = 500
@@ -69,24 +71,14 @@ def make_record(
     exits = test.num_exits
     ticks = [k + 1.0 for k in range(exits)]
     macs = [1_000_000 * (k + 1) + 40_000 * k * k for k in range(exits)]
-    reference: dict[str, Any] = {"method": "plain", "ticks": 5.0, "macs": 5_000_000}
+    reference = Reference(method="plain", costs={"ticks": 5.0, "macs": 5_000_000})
     meta, arrays = make_timing(exits, speed, f"{method} {options} {seed}", comparable=timed, gpu=gpu)
     arrays |= make_span(exits, speed, f"{method} {options} {seed}")
     arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
     derived = derive(
-        arrays,
-        ticks=ticks,
-        macs=macs,
-        macs_prefix=macs,
-        reference=reference,
-        timing_meta=meta,
-        span_meta=SpanMeta(device="generated", seed=0, reasons=()),
-        resamples=RESAMPLES,
-    )
-    full, device_block = derived["timing"]["reference_full"], derived["timing"]["device_time"]
-    reference["latency"] = full["p50"]
-    reference["span"] = derived["span"]["reference_seconds"]["value"]
-    reference["device_time"] = device_block["reference_full"]["p50"] if device_block else None
+        arrays, costs={"ticks": ticks, "macs": macs}, prefix_costs={"macs": macs}, reference=reference,
+        timing_meta=meta, span_meta=SpanMeta(device="generated", seed=0, reasons=()), resamples=RESAMPLES,
+    )  # fmt: skip
     fields: dict[str, Any] = {
         "created": created,
         "status": "ok",
@@ -114,21 +106,26 @@ def make_record(
         ),
         "environment": {"python": "3.12", "torch": "none", "device": "generated", "threads": 1},
         "parameters": 12_345,
-        "reference": reference,
         "evaluation": {"resamples": RESAMPLES},
         "artifacts": {"trace": {"sha256": "", "bytes": 0}},
-        **derived,
+        **dict(derived),
     }  # fmt: skip
     fields.update(change or {})
     return Record.model_validate(fields), arrays
 
 
+def failed(record: Record, **changes: Any) -> Record:
+    """The same run without results, as one that failed; ``changes`` replaces fields."""
+    empty = {name: field.get_default(call_default_factory=True) for name, field in Derived.model_fields.items()}
+    return record.model_copy(update={**empty, "artifacts": {}, "status": "failed", **changes})
+
+
 def make_timing(
     exits: int, speed: float, run: str, *, comparable: bool, gpu: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[TimingMeta, dict[str, Any]]:
     """What a timing run says of itself, and its raw samples; by speed 1 exit k costs (k + 1) / 5 of the reference."""
     rng = np.random.default_rng([crc32(run.encode()), exits])
-    clocks = ("latency", "device_time")[: 2 if gpu else 1]
+    clocks = timed()[: 2 if gpu else 1]
     sizes = (1, BATCH)
     steps = np.arange(1, exits + 1) / 5 / speed
     samples = {}
@@ -139,28 +136,25 @@ def make_timing(
             for what in ("run_through", "prefix")[: 2 if size == 1 else 1]:
                 noise = rng.normal(1, 0.005, (30, 3, exits))
                 samples[f"batch{size}_{clock}_{what}"] = (full[..., None] * steps * noise).astype(np.float32)
-    meta = {
-        "seed": 0,
-        "batch_sizes": list(sizes),
-        "stopped_because": {str(size): "rounds" for size in sizes},
-        "disturbances": {} if comparable else {"1": ["another process used the device"]},
-        "stop": {clock: {"run_through": "real", "prefix": "real"} for clock in clocks},
-        "clocks": dict.fromkeys(clocks, "generated"),
-        "notes": [],
-        "early_stop": [_early_stop(size, 0.004 * size**0.8 * steps) for size in sizes],
-    }
+    meta = TimingMeta(
+        batch_sizes=list(sizes),
+        stopped_because={str(size): "rounds" for size in sizes},
+        disturbances={} if comparable else {"1": ["another process used the device"]},
+        stop={clock: {"run_through": "real", "prefix": "real"} for clock in clocks},
+        clocks=dict.fromkeys(clocks, "generated"),
+        early_stop=[_early_stop(size, 0.004 * size**0.8 * steps) for size in sizes],
+    )
     return meta, {f"timing_{name}": values for name, values in samples.items()}
 
 
-def _early_stop(size: int, seconds: NDArray[np.float64]) -> dict[str, Any]:
+def _early_stop(size: int, seconds: NDArray[np.float64]) -> EarlyStopTiming:
     """Stopping at the middle exit, deciding for a tenth of the time; 0.01 of accuracy lost."""
     time = float(seconds[len(seconds) // 2])
-    return {
-        "policy": "confidence >= 0.9", "stop": "real" if size == 1 else "simulated", "batch_size": size, "images": 64,
-        "accuracy": 0.8, "final_accuracy": 0.81, "mean_exit": len(seconds) // 2,
-        "latency": dict.fromkeys(("p50", "p90", "p99", "mean", "low", "high"), time), "policy_share": 0.1,
-        "throughput": size / time,
-    }  # fmt: skip
+    return EarlyStopTiming(
+        policy="confidence >= 0.9", stop="real" if size == 1 else "simulated", batch_size=size, images=64,
+        accuracy=0.8, final_accuracy=0.81, mean_exit=len(seconds) // 2, policy_share=0.1,
+        latency=Spread(**dict.fromkeys(("p50", "p90", "p99", "mean", "low", "high"), time)),
+    )  # fmt: skip
 
 
 def make_span(exits: int, speed: float, run: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from anytime_bench.runs.sweep.jobs import Job, RunIdentity
 
 def identity_of(record: Record) -> RunIdentity | None:
     """What run a record is of; None for one that did not finish."""
-    if record.status != "ok" or record.training is None:
+    if record.status != "ok" or record.training is None or record.reference is None:
         return None
     return RunIdentity(
         method=record.method.name,
@@ -32,8 +32,8 @@ def identity_of(record: Record) -> RunIdentity | None:
         seed=record.training.seed,
         device=record.device,
         protocol=record.protocol_version,
-        reference=str(record.reference.get("method")),
-        reference_options=record.reference.get("options") or {},
+        reference=record.reference.method,
+        reference_options=record.reference.options or {},
     )
 
 

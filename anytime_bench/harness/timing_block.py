@@ -1,0 +1,150 @@
+"""The timing block of a record as typed models. Seconds, unless a field says otherwise.
+
+``Timing.meta`` is what was asked and noticed while the clock ran; all else is derived from the raw samples and
+``meta`` by ``timing_summary.summarise``. Every batch size has its block, and in it one ``ClockBlock`` per timed axis.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from anytime_bench.scores.results import Estimate, Strict
+
+Stop = Literal["real", "simulated"]
+
+
+class Spread(Strict):
+    """Percentiles and mean over all inferences, and the 95 % interval of the median over rounds."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    low: float
+    high: float
+
+
+class Execution(Strict):
+    """Run-through times of a further execution that the model offers, per exit."""
+
+    run_through: list[Spread]
+    ratio_to_reference: list[Estimate]
+
+
+class ProcessRatios(Strict):
+    """Ratios to the reference per exit as one of several timing processes measured them."""
+
+    ratio_to_reference: list[Estimate]
+    prefix_ratio_to_reference: list[Estimate] = Field(default_factory=list)
+
+
+class ClockBlock(Strict):
+    """One clock at one batch size; lists are per exit.
+
+    ``stop`` says whether run-through times are of a run that could be stopped there, ``prefix_stop`` the same of the
+    times of single exits (``answer(images, k)``, batch 1 only). ``throughput`` is images per second up to each exit,
+    ``queue_share`` the part of all latencies for which the thread stood ready without a core, None where unknown.
+    """
+
+    clock: str
+    stop: Stop
+    prefix_stop: Stop
+    reference_full: Spread
+    run_through: list[Spread]
+    ratio_to_reference: list[Estimate]
+    throughput: list[float]
+    prefix: list[Spread] = Field(default_factory=list)
+    prefix_ratio_to_reference: list[Estimate] = Field(default_factory=list)
+    executions: dict[str, Execution] = Field(default_factory=dict)
+    processes: list[ProcessRatios] = Field(default_factory=list)
+    queue_share: float | None = None
+
+
+class BatchTiming(Strict):
+    """Everything about one batch size; ``reasons`` say why its times are not ``comparable``."""
+
+    rounds: int
+    inferences_per_round: int
+    stopped_because: str
+    comparable: bool
+    reasons: list[str]
+    clocks: dict[str, ClockBlock]
+
+
+class EarlyStopTiming(Strict):
+    """Stopping for real at one batch size: ``latency`` per group of images with the decisions, whose part is
+    ``policy_share``. ``final_accuracy`` is that of the last exit on the same images, None in records made without."""
+
+    policy: str
+    stop: Stop
+    batch_size: int
+    images: int
+    accuracy: float
+    final_accuracy: float | None = None
+    mean_exit: float
+    latency: Spread
+    policy_share: float
+
+
+class TimingMeta(Strict):
+    """How a model was timed. Dictionaries are keyed by batch size (as text) or by clock.
+
+    ``answers_agree`` is the share of answers given while timing that an untimed pass repeats; ``watch`` is what the
+    watch on the machine read per batch size, ``disturbances`` its reasons against comparing.
+    """
+
+    device: str = ""
+    engine: str = ""
+    engine_requested: str = ""
+    precision: str = "fp32"
+    tf32: bool = False
+    cache: str = "warm"
+    threads: int = 0
+    seed: int = 0
+    num_exits: int = 0
+    batch_sizes: list[int] = Field(min_length=1)
+    clocks: dict[str, str]
+    stop: dict[str, dict[str, Stop]]
+    queue_wait_known: bool = False
+    stopped_because: dict[str, str]
+    answers_agree: float | None = None
+    disturbances: dict[str, list[str]] = Field(default_factory=dict)
+    watch: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    early_stop: list[EarlyStopTiming] = Field(default_factory=list)
+
+
+class Timing(Strict):
+    """The timing block of a record. The first batch size is the headline, on which boards rank."""
+
+    meta: TimingMeta
+    batches: dict[str, BatchTiming]
+    notes: list[str]
+
+    @model_validator(mode="after")
+    def _batches_are_those_asked_for(self) -> Timing:
+        if list(self.batches) != [str(size) for size in self.meta.batch_sizes]:
+            raise ValueError(f"expected one block per batch size {self.meta.batch_sizes}, got {list(self.batches)}")
+        if any("latency" not in batch.clocks for batch in self.batches.values()):
+            raise ValueError("every batch size must hold the clock 'latency'")
+        return self
+
+    @property
+    def headline(self) -> BatchTiming:
+        return self.batches[str(self.meta.batch_sizes[0])]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the headline's times may be ranked."""
+        return self.headline.comparable
+
+    @property
+    def latency(self) -> ClockBlock:
+        """The host's clock at the headline batch size, which every timing reads."""
+        return self.headline.clocks["latency"]
+
+    def clock(self, axis: str) -> ClockBlock | None:
+        """One clock at the headline batch size; None where it was not read."""
+        return self.headline.clocks.get(axis)
