@@ -30,7 +30,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from anytime_bench.analysis import ood as outside  # noqa: E402
-from anytime_bench.scores import compare, intervals, typicality  # noqa: E402
+from anytime_bench.analysis import typicality  # noqa: E402
+from anytime_bench.scores import compare, intervals  # noqa: E402
 from anytime_bench.scores import run_scores as summary  # noqa: E402
 from anytime_bench.trace.answers import Trace  # noqa: E402
 

@@ -20,7 +20,7 @@ import torch
 
 from anytime_bench.methods.contract import Progress
 from anytime_bench.registry import methods
-from anytime_bench.runs.plan import make_row
+from anytime_bench.runs.plan import resolve
 from anytime_bench.tasks.task import TaskCard
 from anytime_bench.training.optimisers import make_optimiser
 from anytime_bench.training.recipes import recipe_for
@@ -33,7 +33,7 @@ CARD = TaskCard(
 
 def step_of(name: str, batch: int, bf16: bool, compiled: bool) -> Callable[[], None]:
     """A function that makes one training step of a fresh model of ``name``."""
-    row = make_row(name, recipe_for("cifar10_jpeg", device="cpu"))
+    row = resolve(name, recipe_for("cifar10_jpeg", device="cpu"))
     torch.manual_seed(0)
     model = row.method.build(CARD).to(memory_format=torch.channels_last).train()
     if compiled:
@@ -68,7 +68,7 @@ def main() -> None:
     print(f"| row | {' | '.join(f'{v[0]} images/s' for v in variants)} | {' | '.join(v[0] for v in variants[1:])} |")
     print(f"|:--|{'--:|' * (2 * len(variants) - 1)}")
     for name in names:
-        row = make_row(name, recipe_for("cifar10_jpeg", device="cpu"))
+        row = resolve(name, recipe_for("cifar10_jpeg", device="cpu"))
         if row.method.weights_from or row.method.skip(CARD):
             continue
         steps = [step_of(name, options.batch, bf16, compiled) for _, bf16, compiled in variants]
