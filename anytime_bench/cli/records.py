@@ -7,6 +7,7 @@ for generated files that are not what the records give.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from enum import StrEnum
@@ -58,7 +59,7 @@ def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"),
     from anytime_bench.leaderboard.build import build
 
     with progress("reading") as bar:
-        paths = build(results, out, lambda what, done, total: bar.at(done, total=total, title=what))
+        paths = build(results, out, lambda what, done, total: bar.at(done, total=total, title=what), _cores())
     for path in paths:
         if path.suffix in (".md", ".html"):
             print(path)
@@ -92,7 +93,7 @@ def check_boards(
     from anytime_bench.leaderboard.build import check
 
     with progress("reading") as bar:
-        findings = check(results, out, lambda what, done, total: bar.at(done, total=total, title=what))
+        findings = check(results, out, lambda what, done, total: bar.at(done, total=total, title=what), _cores())
     if as_json:
         print(json.dumps([{"path": str(f.path), "problem": f.problem, "fault": f.fault} for f in findings]))
     else:
@@ -215,3 +216,8 @@ def _redo(results: dict[Path, list[str]], *, retrain: bool, retime: bool, data_r
             except UserError as error:
                 # Data or method of one record may be missing; the others are judged all the same.
                 faults.append(f"record '{path}': it cannot be judged here: {error}")
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

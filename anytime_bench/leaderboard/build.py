@@ -10,9 +10,12 @@ pages also depend on the libraries that draw them, whose versions they name; whe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from multiprocessing import get_context
 from pathlib import Path
 
 from anytime_bench.files import safe_name, write_all, write_atomically
@@ -27,6 +30,8 @@ from anytime_bench.records.entries import Group, groups, read_entries
 from anytime_bench.records.stamp import read_stamp
 
 PAGES = "anytime_bench.pages"
+#: Fewer records than this are read and drawn before a second process has started.
+WORTH_PROCESSES = 50
 #: Where records lie from the boards' folder in a repository of results.
 RECORDS = "../results"
 
@@ -42,24 +47,41 @@ class Placed:
     others: tuple[str, ...] = ()
 
 
-def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Placed]:
+@dataclass(frozen=True)
+class Job:
+    """One board to be made; what is read of its records is the records' own business."""
+
+    stem: Path
+    group: Group
+    others: tuple[str, ...] = ()
+
+    def placed(self) -> Placed:
+        return Placed(self.stem, assemble(self.group), self.others)
+
+
+def jobs(results: Path) -> list[Job]:
     """All boards of a store. A place's current group has the device's name; earlier ones add what differs."""
-    everything = groups(read_entries(results))
     places: dict[tuple[str, str], list[Group]] = {}
-    for group in everything:
+    for group in groups(read_entries(results)):
         places.setdefault((group.task, group.device), []).append(group)
-    done = 0
+    every = []
     for (task, device), members in places.items():
         names = [safe_name(device)]
         names = [*(f"{safe_name(device)}.{_difference_of(group, members)}" for group in members[:-1]), *names]
         for group, name in zip(members, names, strict=True):
-            if on_progress:
-                on_progress(f"{task} on {device}", done, len(everything))
-            others = tuple(other for other in names if other != name)
-            yield Placed(Path(safe_name(task)) / name, assemble(group), others)
-            done += 1
+            every.append(Job(Path(safe_name(task)) / name, group, tuple(other for other in names if other != name)))
+    return every
+
+
+def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Placed]:
+    """The boards of a store, one after the other."""
+    every = jobs(results)
+    for done, job in enumerate(every):
+        if on_progress:
+            on_progress(f"{job.group.task} on {job.group.device}", done, len(every))
+        yield job.placed()
     if on_progress:
-        on_progress("done", done, len(everything))
+        on_progress("done", len(every), len(every))
 
 
 def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
@@ -85,26 +107,47 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
             yield Path(f"{entry.name}.md"), text.encode()
 
 
-def files(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
-    """Every generated file, relative to the leaderboards' folder, with its bytes."""
-    placed_boards: list[Placed] = []
-    for placed in boards(results, on_progress):
-        yield from render(placed)
-        placed_boards.append(placed)
-    beside = []
-    for path, text in pages(results, on_progress):
-        yield path, text
-        beside.append(path.name)
-    if placed_boards:
-        yield (
-            Path("index.html"),
-            index_page([(each.stem, each.board) for each in placed_boards], beside, RECORDS).encode(),
-        )
+def files(results: Path, on_progress: Progress | None = None, workers: int = 1) -> Iterator[tuple[Path, bytes]]:
+    """Every generated file, relative to the leaderboards' folder, with its bytes.
+
+    With more than one of ``workers`` boards are made in processes of their own, which costs each the time to import
+    the suite; a script that asks for it must guard its main part, as ``multiprocessing`` demands.
+    """
+    every = jobs(results)
+    with ExitStack() as stack:
+        if workers > 1 and sum(len(job.group.entries) for job in every) >= WORTH_PROCESSES:
+            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(every) + 1), get_context("spawn")))
+            beside = pool.submit(_pages, results)
+            made: Iterable[Made] = pool.map(_made, every)
+        else:
+            beside, made = None, map(_made, every)
+        listed = []
+        for done, (job, (board, written)) in enumerate(zip(every, made, strict=True), start=1):
+            if on_progress:
+                on_progress(f"{job.group.task} on {job.group.device}", done, len(every))
+            yield from written
+            listed.append((job.stem, board))
+        texts = list(pages(results, on_progress)) if beside is None else beside.result()
+        yield from texts
+        if listed:
+            yield Path("index.html"), index_page(listed, [path.name for path, _ in texts], RECORDS).encode()
 
 
-def build(results: Path, out: Path, on_progress: Progress | None = None) -> list[Path]:
+Made = tuple[Board, list[tuple[Path, bytes]]]
+
+
+def _made(job: Job) -> Made:
+    placed = job.placed()
+    return placed.board, list(render(placed))
+
+
+def _pages(results: Path) -> list[tuple[Path, bytes]]:
+    return list(pages(results))
+
+
+def build(results: Path, out: Path, on_progress: Progress | None = None, workers: int = 1) -> list[Path]:
     """Write all leaderboards below ``out`` and remove generated files that no record gives any more."""
-    contents = {out / name: data for name, data in files(results, on_progress)}
+    contents = {out / name: data for name, data in files(results, on_progress, workers)}
     # All or nothing: a disk that is full keeps the old boards whole.
     write_all({path: data for path, data in contents.items() if not path.is_file() or path.read_bytes() != data})
     for path in _stale(out, set(contents)):
@@ -138,11 +181,11 @@ class Finding:
         return f"{self.path}: {self.problem}.{fix}"
 
 
-def check(results: Path, out: Path, on_progress: Progress | None = None) -> list[Finding]:
+def check(results: Path, out: Path, on_progress: Progress | None = None, workers: int = 1) -> list[Finding]:
     """Rebuild in memory and compare; no faults means that ``out`` is exactly what ``results`` gives."""
     findings = []
     expected = set()
-    for name, data in files(results, on_progress):
+    for name, data in files(results, on_progress, workers):
         path = out / name
         expected.add(path)
         if not path.is_file():

@@ -79,6 +79,11 @@ class Group:
     absent: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def entries(self) -> list[Entry]:
+        """Of all rows."""
+        return [entry for entries in self.rows.values() for entry in entries]
+
 
 def read_entries(root: Path) -> list[Entry]:
     """All records below ``root``, validated; raises ``UserError`` naming the first bad one or duplicate."""

@@ -305,3 +305,9 @@ def test_records_of_a_part_of_the_test_split_cannot_be_mixed_in(tmp_path: Path) 
     (group,) = groups(read_entries(tmp_path))
     with pytest.raises(UserError, match="cannot be paired"):
         assemble(group)
+
+
+def test_processes_of_their_own_make_the_same_bytes(built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out = built
+    monkeypatch.setattr("anytime_bench.leaderboard.build.WORTH_PROCESSES", 1)
+    assert check(results, out, workers=2) == []
