@@ -120,7 +120,7 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         verdicts=verdicts(board),
         promise=_picture(board, "promise"),
         unranked=[row for row in board.rows if row.place is None],
-        stamp=stamp([title, lead, board.model_dump(mode="json")], *LIBRARIES),
+        stamp=stamp([title, lead, board.model_dump_json()], *LIBRARIES),
         css=source("page.css"),
         script=source("page.js"),
         bundle=script_bundle(),

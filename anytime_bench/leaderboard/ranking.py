@@ -20,9 +20,11 @@ from anytime_bench.scores.curve import envelope, exit_shares
 from anytime_bench.scores.exit_sets import best_exit_set, best_fixed_exit, set_weights
 from anytime_bench.scores.horizons import GRID, holds_in
 from anytime_bench.scores.intervals import Interval
+from anytime_bench.scores.joint import JointMoments
 from anytime_bench.scores.measured import clock_variance, clock_variance_along
 from anytime_bench.scores.ranks import Standing, standing
-from anytime_bench.scores.variance import half_width
+from anytime_bench.scores.variance import Spread, half_width
+from anytime_bench.scores.verdicts import apart
 from anytime_bench.trace.axes import AXES
 
 Floats = NDArray[np.float64]
@@ -119,26 +121,42 @@ class AxisRanking:
             )
         return result
 
-    def standing(self, horizon: int = ONE, *, planned: bool = True) -> Standing:
-        """Ranks and differences of ``ranked`` at ``GRID[horizon]``; without ``planned`` no numbers of seeds."""
-        joint = self.board.joint.select(self.ranked)
+    def gaps(self, horizon: int) -> tuple[Floats, Spread]:
+        """Gaps ``(K, K)`` of the ranked rows in AUC at ``GRID[horizon]``, and their spread, clocks included."""
         rows = [self.weights[r][horizon] for r in self.ranked]
-        gaps, spread = joint.gaps([row[1:] for row in rows], [row[0] * self.chance for row in rows])
+        gaps, spread = self._joint.gaps([row[1:] for row in rows], [row[0] * self.chance for row in rows])
         clock = np.array([self.clock[r][0][horizon] for r in self.ranked])
         df = np.array([self.clock[r][1] for r in self.ranked])
         for variance, freedom in ((clock[:, None], df[:, None]), (clock[None], df[None])):
             spread = spread.plus(np.broadcast_to(variance, gaps.shape), np.broadcast_to(freedom, gaps.shape))
-        return standing(gaps, spread, self.board.one_network[np.ix_(self.ranked, self.ranked)], planned=planned)
+        return gaps, spread
+
+    @cached_property
+    def _joint(self) -> JointMoments:
+        return self.board.joint.select(self.ranked)
+
+    @cached_property
+    def _one_network(self) -> NDArray[np.bool_]:
+        return self.board.one_network[np.ix_(self.ranked, self.ranked)]
 
     @cached_property
     def verdicts(self) -> Standing:
-        """``standing`` at horizon 1."""
-        return self.standing()
+        """Ranks and differences of the ranked rows at horizon 1."""
+        return standing(*self.gaps(ONE), self._one_network)
+
+    def better(self, horizon: int) -> NDArray[np.bool_]:
+        """``(K, K)``: whether ranked row i is better than ranked row j at ``GRID[horizon]``."""
+        gaps, spread = self.gaps(horizon)
+        i, j = np.triu_indices(len(gaps), 1)
+        decided, _ = apart(gaps[i, j], spread[i, j], self._one_network[i, j])
+        result = np.zeros(gaps.shape, dtype=bool)
+        result[i[decided], j[decided]] = True
+        return (result | result.T) & (gaps > 0)
 
     @cached_property
     def orders(self) -> dict[tuple[int, int], tuple[float, float]]:
         """The range of horizons around 1 in which the first row of a pair is better than the second."""
-        better = np.stack([self.standing(h, planned=False).better for h in range(len(GRID))])
+        better = np.stack([self.better(h) for h in range(len(GRID))])
         ranges = {}
         for i, j in zip(*np.nonzero(better[ONE]), strict=True):
             reach = holds_in(better[:, i, j])

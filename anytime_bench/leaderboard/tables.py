@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -138,15 +139,20 @@ FILES = {"csv": "csv", "exits": "exits.csv", "pairs": "pairs.csv"}
 
 @dataclass(frozen=True)
 class Table:
-    """A frame with the columns that made it; ``places`` are the lines' rows on the board."""
+    """Values by name, one per line, with the columns that made them; ``places`` are the lines' rows on the board."""
 
     name: str
     title: str
     about: str
     columns: list[Column]
-    frame: pd.DataFrame
+    values: dict[str, list[Any]]
     places: list[int]
     missing: dict[tuple[int, str], Missing]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The values as a frame; what is missing is NA."""
+        return pd.DataFrame({name: _array(values) for name, values in self.values.items()})
 
     def cell(self, line: int, column: Column) -> Cell:
         """One cell as a reader sees it."""
@@ -160,10 +166,7 @@ class Table:
         return Cell(column.form.text(value), value, interval)
 
     def _number(self, line: int, name: str) -> Any:
-        if name not in self.frame:
-            return None
-        value = self.frame[name].iat[line]
-        return None if pd.isna(value) else value
+        return self.values[name][line] if name in self.values else None
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ def _mode_title(mode: str) -> str:
 
 def make_table(name: str, title: str, about: str, chosen: Sequence[Column], lines: Sequence[Line]) -> Table:
     """Read every column of every line once. A column that no line has a value in is left out, but for CSV files."""
-    data: dict[str, Any] = {}
+    data: dict[str, list[Any]] = {}
     missing: dict[tuple[int, str], Missing] = {}
     kept = []
     for column in chosen:
@@ -233,11 +236,11 @@ def make_table(name: str, title: str, about: str, chosen: Sequence[Column], line
         if name != "csv" and all(value is None for value in values):
             continue
         kept.append(column)
-        data[column.name] = _array([value.value if isinstance(value, Estimate) else value for value in values])
+        data[column.name] = [value.value if isinstance(value, Estimate) else value for value in values]
         if any(isinstance(value, Estimate) for value in values):
             for end in ("low", "high"):
-                data[f"{column.name}_{end}"] = _array([getattr(value, end, None) for value in values])
-    return Table(name, title, about, kept, pd.DataFrame(data), [line.place for line in lines], missing)
+                data[f"{column.name}_{end}"] = [getattr(value, end, None) for value in values]
+    return Table(name, title, about, kept, data, [line.place for line in lines], missing)
 
 
 def _array(values: Sequence[Any]) -> Any:

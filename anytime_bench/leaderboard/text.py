@@ -6,12 +6,10 @@ What a record says of itself (names, reasons, commands) is quoted: it can make n
 
 from __future__ import annotations
 
-import json
 from html import escape
 
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.tables import FILES, Table, file_table, meanings, table
-from anytime_bench.records.record import finite
 from anytime_bench.trace.axes import AXES
 
 BUILD = "anytime-bench leaderboard build"
@@ -35,8 +33,7 @@ MARKUP = "\\`*[]|~#"
 
 
 def to_json(board: Board) -> str:
-    data = finite(board.model_dump(mode="json"))
-    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return board.model_dump_json(indent=1) + "\n"
 
 
 def to_csv(board: Board, name: str = "csv") -> str:
@@ -66,7 +63,7 @@ def to_markdown(board: Board, stem: str, others: list[str]) -> str:
         lines += ["", "Not ranked:", "", *(f"- {quoted(row.label)}: {quoted(row.unranked)}" for row in unranked)]
     for name in SHOWN:
         shown = table(board, name)
-        if len(shown.frame) and len(shown.columns) > 1:
+        if len(shown.places) and len(shown.columns) > 1:
             lines += [
                 "",
                 f"## {shown.title}",
@@ -100,7 +97,7 @@ def markdown_table(shown: Table) -> list[str]:
         "| " + " | ".join(quoted(column.title) for column in shown.columns) + " |",
         "|" + "|".join("--:" if right else ":--" for right in numeric) + "|",
     ]
-    for line in range(len(shown.frame)):
+    for line in range(len(shown.places)):
         cells = []
         for column in shown.columns:
             cell = shown.cell(line, column)

@@ -192,6 +192,10 @@ def new_figure(width: float, height: float) -> Figure:
 def figure_bytes(figure: Figure, form: str, data: Any) -> bytes:
     """The file of a figure in one of ``FORMS``, with the stamp of the drawn ``data``."""
     buffer = io.BytesIO()
+    if figure.get_layout_engine() is not None:
+        # Laid out once for all forms: every further layout costs a drawing.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     made_by = stamp(data, "matplotlib", "seaborn", "numpy")
     metadata: dict[str, dict[str, str | None]] = {
         "png": {"Software": None, "Source": made_by},

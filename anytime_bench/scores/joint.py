@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -76,12 +77,12 @@ class JointMoments:
     def images(self) -> int:
         return self.rows[0].images if self.rows else 0
 
-    @property
+    @cached_property
     def means(self) -> Floats:
         """Accuracy of every column, ``(C,)``."""
         return np.concatenate([np.zeros(0), *(row.means for row in self.rows)])
 
-    @property
+    @cached_property
     def columns(self) -> list[slice]:
         """Where each row's exits lie among the columns."""
         ends = np.cumsum([0, *(len(row.between) for row in self.rows)]).tolist()

@@ -78,7 +78,7 @@ class Moments:
             by_seed = np.where(np.isnan(other), by_seed, other)
         return cls(by_seed, between, within, images)
 
-    @property
+    @cached_property
     def means(self) -> Floats:
         """Accuracy of every column over seeds and images, ``(C,)``."""
         means: Floats = self.by_seed.mean(axis=0)

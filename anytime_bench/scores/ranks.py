@@ -89,7 +89,7 @@ def standing(
     margin: float = MARGIN,
     alpha: float = ALPHA,
 ) -> Standing:
-    """From ``gaps (K, K)``, row minus column, and their spread (``moments.Moments.pairs``); higher is better.
+    """From ``gaps (K, K)``, row minus column, and their spread (``joint.JointMoments.gaps``); higher is better.
 
     ``same (K, K)`` marks rows that are one network (``verdicts.differences``); ``planned`` asks how many seeds would
     decide what is undecided.

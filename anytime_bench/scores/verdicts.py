@@ -69,6 +69,18 @@ def holm(p: ArrayLike) -> Floats:
     return adjusted
 
 
+def apart(gaps: ArrayLike, spread: Spread, same: ArrayLike, alpha: float = ALPHA) -> tuple[NDArray[np.bool_], Floats]:
+    """Which of P pairs are told apart, and their corrected p-values; ``same`` as in ``differences``.
+
+    >>> apart([0.02, 0.001], Spread(np.full(2, 1e-5), np.zeros(2), np.zeros(2)), [False, False])[0].tolist()
+    [True, False]
+    """
+    values, one_network = np.abs(np.asarray(gaps, dtype=np.float64)), np.asarray(same, dtype=bool)
+    p = np.where(one_network, 1.0, np.minimum(2 * tail(values, spread), 1.0))
+    adjusted = holm(np.where(values < ROUNDING, 1.0, p))
+    return (adjusted <= alpha) & ~one_network, adjusted
+
+
 def differences(
     gaps: ArrayLike,
     spread: Spread,
@@ -91,16 +103,14 @@ def differences(
     values = np.asarray(gaps, dtype=np.float64)
     values = np.where(np.abs(values) < ROUNDING, 0.0, values)
     one_network = np.zeros(len(values), dtype=bool) if same is None else np.asarray(same, dtype=bool)
-    p = np.minimum(2 * tail(np.abs(values), spread), 1.0)
-    adjusted = holm(np.where(one_network, 1.0, p))
-    apart = (adjusted <= alpha) & ~one_network
+    decided, adjusted = apart(values, spread, one_network, alpha)
     # The larger of the two one-sided p-values is the one against the nearer margin.
     equivalent = (tail(margin - np.abs(values), spread) <= alpha) & (np.abs(values) < margin)
     half = half_width(spread, LEVEL)
     needed: list[int | None] = [None] * len(values)
     if seeds > 1:
-        still = max(1, len(values) - int(apart.sum()))
-        for k in np.flatnonzero(~apart & ~equivalent & ~one_network):
+        still = max(1, len(values) - int(decided.sum()))
+        for k in np.flatnonzero(~decided & ~equivalent & ~one_network):
             needed[k] = seeds_to_decide(values[k], spread[k], seeds, alpha / still, margin, alpha)
     return [
         Difference(
@@ -108,7 +118,7 @@ def differences(
             float(values[k] - half[k]),
             float(values[k] + half[k]),
             float(adjusted[k]),
-            ("better" if values[k] > 0 else "worse") if apart[k] else "equivalent" if equivalent[k] else "undecided",
+            ("better" if values[k] > 0 else "worse") if decided[k] else "equivalent" if equivalent[k] else "undecided",
             needed[k],
         )
         for k in range(len(values))
