@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from anytime_bench.scores import stopping
 from anytime_bench.scores.confidence import auroc
 from anytime_bench.scores.curve import check_cost
-from anytime_bench.scores.stopping_contract import Answers
+from anytime_bench.scores.stopping_contract import Answers, Arrays
 from anytime_bench.scores.trace_gru import TraceGru, answer_is_final, stop_probabilities, train
 from anytime_bench.trace.answers import Trace, TraceError
 
@@ -35,15 +35,18 @@ class Learned:
     on_test: Floats
 
 
-def learn(test: Trace, val: Trace, seed: int = 0) -> Learned:
-    """Fit the GRU on one half of ``val``. Raises ``TraceError`` where there is nothing to fit or to decide."""
+def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) -> Learned:
+    """Fit the GRU on one half of ``val``, or read what a record ``stored`` of it.
+
+    Raises ``TraceError`` where there is nothing to fit or to decide.
+    """
     if test.num_exits != val.num_exits:
         raise TraceError(f"val_predictions: expected {test.num_exits} exits as on the test split, got {val.num_exits}")
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
     rule = TraceGru()
     first, fit = rule.halves(val)
-    weights = train(first, seed)
+    weights = stored or train(first, seed)
     return Learned(fit, stop_probabilities(weights, Answers.of(fit)), stop_probabilities(weights, Answers.of(test)))
 
 

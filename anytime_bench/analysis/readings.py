@@ -10,7 +10,7 @@ still told. Bad input raises ``UserError``. Source of the three readings: Iuzzol
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,8 @@ from anytime_bench.records.entries import row_key
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores import stopping
+from anytime_bench.scores.stopping_budgets import PREFIX, learned_from
+from anytime_bench.scores.trace_gru import PARTS, TraceGru
 from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.answers import STORED, Trace, TraceError
 from anytime_bench.trace.axes import counted
@@ -40,6 +42,7 @@ Floats = NDArray[np.float64]
 RULES = ("gru", "confidence")
 #: The arrays of a record's file that are read.
 TRACES = [f"{split}_{name}" for split in ("test", "val") for name in STORED]
+LEARNED = [f"{PREFIX}{TraceGru.name}.{part}" for part in PARTS]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Answers:
     test: Trace
     val: Trace
     cost: Floats
+    #: What the record stored of its trace GRU; empty where it learned none.
+    gru: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -98,13 +103,14 @@ def load_answers(given: Sequence[Path], axis: str = "macs") -> list[Answers]:
 
 
 def _answers(path: Path, record: Record, axis: str) -> Answers:
-    arrays = store.load_arrays(path, record, TRACES)
+    arrays = store.load_arrays(path, record, [*TRACES, *LEARNED])
     costs = exit_costs(record, axis)
     if costs is None:
         raise UserError(f"record '{path}' has no cost of its reference in {axis}.")
     with _named(path):
         test, val = Trace.from_arrays(arrays, "test"), Trace.from_arrays(arrays, "val")
-    return Answers(path, record, test, val, np.asarray(costs.relative))
+    gru = learned_from(arrays).get(TraceGru.name, {})
+    return Answers(path, record, test, val, np.asarray(costs.relative), gru)
 
 
 # --- typicality -------------------------------------------------------------------------------------------------------
@@ -207,7 +213,7 @@ def read_stopping(answers: Answers, seed: int = 0) -> tuple[dict[str, Any] | str
     """
     test, val, cost = answers.test, answers.val, answers.cost
     try:
-        learned = learn(test, val, seed)
+        learned = learn(test, val, seed, answers.gru)
     except TraceError as error:
         return f"no stopping rule can be learned: {error}", {}
     result = learned_stopping(test, val, cost, 1.0, learned=learned)

@@ -22,6 +22,8 @@ HIDDEN = 16
 STEPS = 200
 BATCH = 512
 LEARNING_RATE = 0.02
+#: What it learns, by name.
+PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "head_weight", "head_bias", "mean", "spread")
 #: Probabilities of "final already" from which to stop.
 GRID = (*np.linspace(0, 0.99, 100), 0.995, 0.999, 1.0)
 

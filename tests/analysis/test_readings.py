@@ -16,6 +16,7 @@ from anytime_bench.analysis.tables import show
 from anytime_bench.cli import analyse
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
+from anytime_bench.scores.stopping_budgets import learn_rules
 from anytime_bench.trace.answers import Trace
 
 app = typer.Typer()
@@ -135,6 +136,16 @@ def test_a_rule_does_not_differ_from_itself(quick, monkeypatch):
         assert found["equal_cost"][budget]["verdict"] == "equivalent"
         assert found["equal_cost"][budget]["value"] == 0
         np.testing.assert_allclose(pair["gru"], pair["confidence"], atol=1e-9)
+
+
+def test_a_record_that_stored_its_gru_is_read_without_learning_again(tmp_path, monkeypatch):
+    record, arrays = generated.make_record("quick")
+    plain = readings.load_answers([store.save(tmp_path / "plain", record, arrays)])[0]
+    learned = learn_rules(plain.val, plain.cost)
+    both = readings.load_answers([store.save(tmp_path / "learned", record, {**arrays, **learned})])[0]
+    expected, _ = readings.read_stopping(plain)
+    monkeypatch.setattr(learned_stopping, "train", lambda *_: pytest.fail("learned again"))
+    assert readings.read_stopping(both)[0] == expected
 
 
 def test_a_single_exit_is_said_and_not_an_error(tmp_path):
