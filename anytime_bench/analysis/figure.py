@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 
 from anytime_bench.analysis.readings import Reading
@@ -39,8 +38,6 @@ def draw(readings: Sequence[Reading], axis: str, path: Path) -> Path:
             panel.set_title(f"{record.method.name} on {record.task.title}, seed {reading.answers.seed}", loc="left")
             panel_of(panel, reading, axis)
             panel.grid(axis="y", color="0.92", lw=0.8)
-            panel.set_axisbelow(True)
-            sns.despine(ax=panel)
         data = [axis, [each.as_json() for each in readings]]
         written = figure_bytes(figure, path.suffix.lstrip("."), data)
     write_atomically(path, written)

@@ -5,20 +5,18 @@ All panels share the time axis, so that what lanes save can be seen. Equal data 
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from anytime_bench.files import write_atomically
 from anytime_bench.harness.operator_graph import OperatorGraph
 from anytime_bench.harness.schedule import Schedule
-from anytime_bench.records.figures import STYLE
-from anytime_bench.records.stamp import stamp
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from anytime_bench.records.figures import figure_bytes, figure_style, hues, new_figure
 
 NO_BLOCK = "0.75"
 #: Letters that a line of the legend holds.
@@ -26,38 +24,26 @@ LEGEND_WIDTH = 110
 
 
 def draw_schedules(graph: OperatorGraph, schedules: Mapping[str, Schedule], title: str, path: Path) -> Path:
-    """Draw ``schedules`` by their titles; the suffix of ``path``, .png or .svg, decides the form. Returns ``path``."""
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
+    """Draw ``schedules`` by their titles; the suffix of ``path`` decides the form. Returns ``path``."""
     blocks = blocks_of(graph)
     names = sorted({blocks[index] for index in graph.needed} - {""}, key=_natural)
-    colours = dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
+    colours = dict(zip(names, hues(len(names)), strict=True))
     rows = [run.lanes_used for run in schedules.values()]
-    style: Any = {**sns.axes_style("white"), **sns.plotting_context("paper"), **STYLE}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(8.4, 1.6 + 0.23 * sum(rows) + 0.35 * len(rows)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_style(**{"axes.spines.left": False}):
+        figure = new_figure(8.4, 1.6 + 0.23 * sum(rows) + 0.35 * len(rows))
         panels = figure.subplots(len(rows), 1, squeeze=False, sharex=True, height_ratios=[count + 1 for count in rows])
         for panel, (name, run) in zip(panels[:, 0], schedules.items(), strict=True):
             _panel(panel, graph, run, name, [colours.get(block, NO_BLOCK) for block in blocks])
-            sns.despine(ax=panel, left=True, bottom=panel is not panels[-1, 0])
+            panel.spines["bottom"].set_visible(panel is panels[-1, 0])
             panel.grid(axis="x", color="0.92", lw=0.8)
-            panel.set_axisbelow(True)
         panels[-1, 0].set_xlabel("milliseconds")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         handles = [Patch(color=colours[name], label=name) for name in names]
         columns = max(1, LEGEND_WIDTH // (max(map(len, names), default=0) + 6))
         figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, handlelength=1)
-        told = stamp([title, *(run.answers.tolist() for run in schedules.values())], "matplotlib", "seaborn", "numpy")
-        form = path.suffix.lstrip(".")
-        buffer = io.BytesIO()
-        metadata = {"Software": None, "Source": told} if form == "png" else {"Date": None, "Creator": told}
-        figure.savefig(buffer, format=form, metadata=metadata)
-    write_atomically(path, buffer.getvalue())
+        data = [title, *(run.answers.tolist() for run in schedules.values())]
+        written = figure_bytes(figure, path.suffix.lstrip("."), data)
+    write_atomically(path, written)
     return path
 
 

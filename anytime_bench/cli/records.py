@@ -59,7 +59,7 @@ def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"),
     from anytime_bench.leaderboard.build import build
 
     with progress("reading") as bar:
-        paths = build(results, out, lambda what, done, total: bar.at(done, total=total, title=what), _cores())
+        paths = build(results, out, lambda what, done, total: bar.at(done, total=total, title=what), _cores(plugin))
     for path in paths:
         if path.suffix in (".md", ".html"):
             print(path)
@@ -93,7 +93,7 @@ def check_boards(
     from anytime_bench.leaderboard.build import check
 
     with progress("reading") as bar:
-        findings = check(results, out, lambda what, done, total: bar.at(done, total=total, title=what), _cores())
+        findings = check(results, out, lambda what, done, total: bar.at(done, total=total, title=what), _cores(plugin))
     if as_json:
         print(json.dumps([{"path": str(f.path), "problem": f.problem, "fault": f.fault} for f in findings]))
     else:
@@ -218,6 +218,8 @@ def _redo(results: dict[Path, list[str]], *, retrain: bool, retime: bool, data_r
                 faults.append(f"record '{path}': it cannot be judged here: {error}")
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
+def _cores(plugin: list[str] | None) -> int:
+    """Processes that may make boards: one per core, and this one alone where it has loaded plugins."""
+    if plugin:
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

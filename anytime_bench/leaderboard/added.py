@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anytime_bench.leaderboard.board import BudgetLine, digits, share
+from anytime_bench.leaderboard.row_parts import BudgetLine, digits, share
 from anytime_bench.records.record import Added, Record
 from anytime_bench.scores.results import Estimate
 from anytime_bench.scores.stopping_budgets import ORACLE

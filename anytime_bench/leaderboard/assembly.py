@@ -10,27 +10,21 @@ import numpy as np
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.added import added_by_name, budget_lines, extra_exits, extra_scores
 from anytime_bench.leaderboard.agreement import between_axes, between_horizons
-from anytime_bench.leaderboard.board import (
-    Absent,
-    Agreement,
-    AxisScores,
-    Behaviour,
-    Board,
-    BoardRow,
-    Noise,
-    Parallel,
-    Quality,
-    Ranking,
-    RecordFacts,
-    Reference,
-    digits,
-    digits_or_none,
-    share,
-)
+from anytime_bench.leaderboard.board import Absent, Agreement, Board, BoardRow, Ranking, RecordFacts, Reference
 from anytime_bench.leaderboard.lanes import parallel_rows
 from anytime_bench.leaderboard.moments import BoardMoments
 from anytime_bench.leaderboard.noise import board_noise
 from anytime_bench.leaderboard.ranking import AxisRanking
+from anytime_bench.leaderboard.row_parts import (
+    AxisScores,
+    Behaviour,
+    Noise,
+    Parallel,
+    Quality,
+    digits,
+    digits_or_none,
+    share,
+)
 from anytime_bench.leaderboard.rows import Row, labels, read_row
 from anytime_bench.leaderboard.speed import promises, seconds, throughput
 from anytime_bench.leaderboard.standing import SHARES, axis_scores, estimate, pairs

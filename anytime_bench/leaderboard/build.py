@@ -1,6 +1,6 @@
 """The leaderboard: a pure function from a store of records to files, and the check that the files are its image.
 
-``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (PNG, SVG), a page
+``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (PNG, SVG, PDF), a page
 ``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``, and ``<out>/index.html`` over all; ``check`` rebuilds them
 in memory and compares bytes. Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and
 pages also depend on the libraries that draw them, whose versions they name; where those differ from the ones here,
@@ -93,8 +93,7 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
             yield _named(stem, end), to_csv(board, name).encode()
     yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
     for name in figure_names(board):
-        # A PDF's fonts take longer than all else in a picture; ``draw_figures`` makes it where it is wanted.
-        for form, drawn in board_figure(board, name, forms=("svg", "png")):
+        for form, drawn in board_figure(board, name):
             yield _named(stem, f"{name}.{form}"), drawn
     yield _named(stem, "html"), board_page(board).encode()
 

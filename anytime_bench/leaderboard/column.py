@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anytime_bench.leaderboard.board import Board, Place
+from anytime_bench.leaderboard.board import Board
+from anytime_bench.leaderboard.row_parts import Place
 from anytime_bench.records.record import Estimate
 
 NONE = "–"

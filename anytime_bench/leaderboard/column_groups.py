@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from anytime_bench.leaderboard.board import AxisScores, Board, Reach, digits
+from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.column import (
     COUNT,
     DIGITS_3,
@@ -25,6 +25,7 @@ from anytime_bench.leaderboard.column import (
     Missing,
     Value,
 )
+from anytime_bench.leaderboard.row_parts import AxisScores, Reach, digits
 from anytime_bench.records.record import Estimate
 from anytime_bench.trace.axes import AXES
 

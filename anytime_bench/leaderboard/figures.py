@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from anytime_bench.leaderboard.board import Board, BoardRow
+from anytime_bench.leaderboard.row_parts import LaneScore
 from anytime_bench.records.figures import (
     FORMS,
     Line,
@@ -36,22 +36,27 @@ PANEL_SHARE = 0.78
 
 @dataclass(frozen=True)
 class Size:
-    """Width and height in inches, font size in points."""
+    """Width and height in inches, font size in points, kind of fonts in a PDF.
+
+    Fonts of type 42 are what venues ask for; picking their glyphs takes longer than drawing the figure.
+    """
 
     width: float
     height: float
     font: float
+    font_type: int = 3
 
 
 SCREEN = Size(7.6, 4.4, 9)
 #: Column widths of common two-column styles.
-PAPER = {"one": Size(3.35, 2.5, 6.5), "two": Size(6.9, 3.4, 8)}
+PAPER = {"one": Size(3.35, 2.5, 6.5, 42), "two": Size(6.9, 3.4, 8, 42)}
 
 
 def figure_names(board: Board) -> list[str]:
     """The figures that a board has data for, the one of the ranking axis first."""
     promised = any(promise.arrives is not None for row in board.rows for promise in row.promises)
-    return [*board.shown_axes, *(["horizons"] if board.rows else []), *(["promise"] if promised else [])]
+    further = {"horizons": bool(board.rows), "promise": promised, "lanes": any(row.parallel for row in board.rows)}
+    return [*board.shown_axes, *(name for name, known in further.items() if known)]
 
 
 def board_figure(
@@ -59,7 +64,7 @@ def board_figure(
 ) -> Iterator[tuple[str, bytes]]:
     """One figure of ``figure_names`` as (format, file)."""
     fonts = dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"), size.font)
-    with figure_style(**fonts, **{"axes.titlesize": size.font + 1}):
+    with figure_style(**fonts, **{"axes.titlesize": size.font + 1, "pdf.fonttype": size.font_type}):
         figure = new_figure(size.width, size.height)
         panel = figure.subplots()
         data = DRAWN[name](panel, board, size) if name in DRAWN else _curves(panel, board, name, size)
@@ -112,7 +117,6 @@ def _promise(panel: Axes, board: Board, size: Size) -> Any:
     panel.set_xlim(0, 101)
     panel.set_ylim(min(0.0, *(min(y) - 5 for _, _, y in drawn)), 101)
     panel.grid(color="0.92", lw=0.8)
-    sns.despine(ax=panel)
     name_ends(panel, [(x[-1], y[-1], name) for name, x, y in drawn], size.height)
     return drawn
 
@@ -136,13 +140,40 @@ def _horizons(panel: Axes, board: Board, size: Size) -> Any:
     panel.set_xlim(board.horizons[0], board.horizons[-1])
     panel.set_ylim(0, 1.02)
     panel.grid(axis="y", color="0.92", lw=0.8)
-    sns.despine(ax=panel)
     name_ends(panel, [(board.horizons[-1], value[-1], name) for name, value, _, _ in drawn], size.height)
     return [board.horizons, drawn]
 
 
+def _lanes(panel: Axes, board: Board, size: Size) -> Any:
+    """AUC@1 over the number of lanes, edges between lanes being free; unlimited lanes stand at the right end."""
+    rows = [row for row in board.rows if row.parallel][:MOST]
+    counts = list(dict.fromkeys(each.lanes for row in rows for each in _free(row)))
+    drawn, ends = [], []
+    for index, (row, name) in enumerate(zip(rows, short_names(rows), strict=True)):
+        areas = {each.lanes: each.auc_1 for each in _free(row)}
+        x = [place for place, count in enumerate(counts) if count in areas]
+        value, low, high = ([getattr(areas[counts[k]], end) for k in x] for end in ("value", "low", "high"))
+        mark = mark_of(index)
+        panel.fill_between(x, low, high, color=mark["color"], alpha=0.15, lw=0)
+        panel.plot(x, value, lw=1.4, ms=4, **mark)
+        drawn.append((name, x, value, low, high))
+        ends.append((float(x[-1]), value[-1], name))
+    panel.set_xticks(range(len(counts)), ["unlimited" if count == "inf" else count for count in counts])
+    panel.set_xlabel("lanes")
+    panel.set_ylabel("AUC@1 over time on that many lanes")
+    panel.set_xlim(0, len(counts) - 1)
+    panel.set_ylim(0, 1.02)
+    panel.grid(axis="y", color="0.92", lw=0.8)
+    name_ends(panel, ends, size.height)
+    return [counts, drawn]
+
+
+def _free(row: BoardRow) -> list[LaneScore]:
+    return [each for each in row.parallel.lanes if not each.edge_us] if row.parallel else []
+
+
 #: Figures that are not curves over an axis, by name.
-DRAWN: dict[str, Callable[[Axes, Board, Size], Any]] = {"horizons": _horizons, "promise": _promise}
+DRAWN: dict[str, Callable[[Axes, Board, Size], Any]] = {"horizons": _horizons, "promise": _promise, "lanes": _lanes}
 
 
 def shown_rows(board: Board, axis: str) -> list[BoardRow]:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.leaderboard.board import BreakEven, LaneScore, Parallel, digits, share
 from anytime_bench.leaderboard.moments import BoardMoments, intervals
+from anytime_bench.leaderboard.row_parts import BreakEven, LaneScore, Parallel, digits, share
 from anytime_bench.leaderboard.standing import estimate
 from anytime_bench.scores.curve import exit_shares, settle
 from anytime_bench.scores.intervals import Interval

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.leaderboard.board import MovingNoise, Noise, NoiseCell, share
+from anytime_bench.leaderboard.row_parts import MovingNoise, Noise, NoiseCell, share
 from anytime_bench.records.record import Estimate
 from anytime_bench.scores.variance import from_sums, half_width, spread_of_difference
 from anytime_bench.trace.noise import unpack

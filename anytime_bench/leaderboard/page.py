@@ -21,10 +21,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from anytime_bench.errors import UserError
 from anytime_bench.files import write_atomically
 from anytime_bench.leaderboard.assembly import assemble
-from anytime_bench.leaderboard.board import AxisScores, Board
+from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.chart import curve_chart, script_bundle
 from anytime_bench.leaderboard.figures import board_figure, figure_names
 from anytime_bench.leaderboard.pairs import verdicts
+from anytime_bench.leaderboard.row_parts import AxisScores
 from anytime_bench.leaderboard.tables import FILES, KINDS, exit_tables, meanings, moving_tables, table
 from anytime_bench.leaderboard.text import legend, reference_sentence
 from anytime_bench.records.entries import Entry, groups

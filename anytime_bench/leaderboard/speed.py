@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from anytime_bench.harness.timing_block import Spread
-from anytime_bench.leaderboard.board import Promise, Seconds, Throughput, digits, digits_or_none, share
+from anytime_bench.leaderboard.row_parts import Promise, Seconds, Throughput, digits, digits_or_none, share
 from anytime_bench.records.record import Record
 from anytime_bench.scores.results import Estimate
 from anytime_bench.trace.axes import timed

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anytime_bench.leaderboard.board import AxisScores, Pair, Place, Reach, digits, share
+from anytime_bench.leaderboard.board import Pair
 from anytime_bench.leaderboard.moments import Reached
 from anytime_bench.leaderboard.ranking import ONE, AxisRanking
+from anytime_bench.leaderboard.row_parts import AxisScores, Place, Reach, digits, share
 from anytime_bench.leaderboard.rows import AxisCosts, Row
 from anytime_bench.records.record import Estimate
 from anytime_bench.scores.horizons import GRID

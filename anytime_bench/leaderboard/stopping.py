@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anytime_bench.harness.timing_block import EarlyStopTiming
-from anytime_bench.leaderboard.board import RealStop, StoppingCurve, digits, share
+from anytime_bench.leaderboard.row_parts import RealStop, StoppingCurve, digits, share
 from anytime_bench.leaderboard.speed import over_seeds
 from anytime_bench.records.record import Record
 

@@ -33,6 +33,7 @@ MARKUP = "\\`*[]|~#"
 
 
 def to_json(board: Board) -> str:
+    """Everything that the board says; what is not finite is null."""
     return board.model_dump_json(indent=1) + "\n"
 
 

@@ -2,9 +2,9 @@
 
 Every curve is drawn as what it is, a step function: between two exits the latest answer stands. It rises from chance at
 its first exit; before that every method guesses, which is one line for all. Costs are multiples of the reference
-model's full answer on the same axis. Colours are seaborn's colour-blind palette, and line style and marker change with
-the method too, so that no figure needs its colours. No date, host or program name goes into a file; its stamp names the
-data and the libraries whose versions decide the bytes.
+model's full answer on the same axis. Colours are told apart with any colour vision, and line style and marker change
+with the method too, so that no figure needs its colours. No date, host or program name goes into a file; its stamp
+names the data and the libraries whose versions decide the bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -34,18 +33,30 @@ from anytime_bench.trace.axes import AXES
 FORMS = ("svg", "png", "pdf")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX*<>"
-#: Text stays text in an SVG and fonts stay fonts in a PDF; the salt fixes an SVG's element ids.
+#: For any colour vision: the palette "colorblind" of seaborn without its yellow, which is too faint on paper.
+COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#56b4e9")
+#: Text stays text in an SVG; the salt fixes its element ids.
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "anytime_bench",
-    "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "savefig.dpi": 160,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "0.15",
+    "axes.labelcolor": "0.15",
+    "text.color": "0.15",
+    "xtick.color": "0.15",
+    "ytick.color": "0.15",
+    "lines.solid_capstyle": "round",
 }
 #: Full costs that differ by this factor, the reference's among them, are drawn on a logarithmic axis.
 DECADE = 10.0
@@ -132,14 +143,17 @@ def speed_accuracy_bytes(record: Record, arrays: Mapping[str, NDArray[np.generic
 
 def mark_of(index: int) -> dict[str, Any]:
     """Colour, line style and marker of the ``index``-th method of a figure; all three change, so each is unique."""
-    palette = sns.color_palette("colorblind")
-    del palette[8]  # Yellow: too faint on paper.
     # After each full turn of the palette the line style moves on, so colour and style together stay unique.
     return {
-        "color": palette[index % len(palette)],
-        "ls": DASHES[(index // len(palette) + index % len(palette)) % len(DASHES)],
+        "color": COLOURS[index % len(COLOURS)],
+        "ls": DASHES[(index // len(COLOURS) + index % len(COLOURS)) % len(DASHES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
+
+
+def hues(count: int) -> list[Any]:
+    """``count`` colours around the circle, for parts that only need to differ from their neighbours."""
+    return [mpl.colormaps["hsv"](0.85 * place / max(1, count - 1)) for place in range(count)]
 
 
 def draw_curve(panel: Axes, line: Line, index: int, extent: Extent) -> None:
@@ -172,13 +186,11 @@ def dress(panel: Axes, axis: str, extent: Extent, chance: float | None = None) -
     panel.set_xlim(extent.start, extent.end)
     panel.set_ylim(0, 1.02)
     panel.grid(axis="y", color="0.92", lw=0.8)
-    panel.set_axisbelow(True)
-    sns.despine(ax=panel)
 
 
 def figure_style(**settings: Any) -> AbstractContextManager[None]:
     """The settings under which a figure is made and saved."""
-    style: Any = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE, **settings}
+    style: Any = {**STYLE, **settings}
     return mpl.rc_context(style)
 
 
@@ -191,12 +203,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 def figure_bytes(figure: Figure, form: str, data: Any) -> bytes:
     """The file of a figure in one of ``FORMS``, with the stamp of the drawn ``data``."""
+    if engine := figure.get_layout_engine():
+        # Laid out once for all formats: matplotlib would do it for each, and draw each twice for it.
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     buffer = io.BytesIO()
-    if figure.get_layout_engine() is not None:
-        # Laid out once for all forms: every further layout costs a drawing.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    made_by = stamp(data, "matplotlib", "seaborn", "numpy")
+    made_by = stamp(data, "matplotlib", "numpy")
     metadata: dict[str, dict[str, str | None]] = {
         "png": {"Software": None, "Source": made_by},
         "svg": {"Date": None, "Creator": made_by},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anytime_bench.leaderboard.board import OFF_TIES
+from anytime_bench.leaderboard.row_parts import OFF_TIES
 from anytime_bench.records import store
 from anytime_bench.scores.intervals import Interval, mean_interval
 from anytime_bench.scores.verdicts import paired_difference

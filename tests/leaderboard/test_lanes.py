@@ -9,6 +9,7 @@ import pytest
 
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.build import boards
+from anytime_bench.leaderboard.figures import board_figure, figure_names
 from anytime_bench.leaderboard.lanes import _break_even
 from anytime_bench.leaderboard.tables import table
 from anytime_bench.scores.intervals import Interval
@@ -43,6 +44,15 @@ def test_tables_show_them(board: Board) -> None:
         assert row.parallel is not None
         rivals = {each.rival for each in row.parallel.break_even}
         assert row.label not in rivals
+
+
+def test_the_figure_of_lanes_is_drawn_where_rows_state_them(board: Board) -> None:
+    assert figure_names(board)[-1] == "lanes"
+    ((form, drawn),) = board_figure(board, "lanes", forms=["svg"])
+    assert form == "svg"
+    assert all(label in drawn.decode() for label in ("unlimited", "AUC@1", *(row.label for row in board.rows)))
+    bare = board.model_copy(update={"rows": [row.model_copy(update={"parallel": None}) for row in board.rows]})
+    assert "lanes" not in figure_names(bare)
 
 
 @pytest.mark.parametrize(
