@@ -9,6 +9,7 @@ import torch
 
 from anytime_bench.corruptions import contact_sheet, corrupt
 from anytime_bench.records import noise_figures
+from anytime_bench.scores.results import Estimate, NoiseBlock, NoiseRow, NoiseScores
 from anytime_bench.tasks.task import TaskCard
 
 TASK = TaskCard("toy", "Toy", ("a", "b"), (1, 8, 8), {}, (0.5,), (0.25,))
@@ -36,11 +37,15 @@ def test_pictures_are_the_pixels_behind_the_normalised_image() -> None:
 def test_accuracy_is_drawn_as_steps_from_chance(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    entry = {"accuracy": [0.5, 0.75], "cost": {"ticks": [1.0, 2.0]}}
+    entry = {
+        "final_accuracy": Estimate(value=0.75, low=0.5, high=0.9),
+        "accuracy": [0.5, 0.75],
+        "cost": {"ticks": [1.0, 2.0]},
+    }
     rows = [
-        {"policy": "onset", "kind": "fog", "mode": mode, **entry} for mode in ("persistent", "transient_1", "burst_1_2")
+        NoiseRow(policy="onset", kind="fog", mode=mode, **entry) for mode in ("persistent", "transient_1", "burst_1_2")
     ]
-    summary = {"clean": {"onset": entry}, "rows": rows, "chance": 0.25, "images": 4}
+    summary = NoiseBlock(images=4, chance=0.25, clean={"onset": NoiseScores(**entry)}, rows=rows)
     assert is_png(noise_figures.accuracy_over_ticks(summary, tmp_path / "ticks.png"))
     panel = Figure().subplots()
     noise_figures._panel(panel, summary, "onset")
