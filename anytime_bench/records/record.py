@@ -89,6 +89,8 @@ class TrainingEntry(Strict):
     source_recipe: dict[str, Any] | None = None
     weights_sha256: str
     seconds: float
+    #: Of the forward pass: "fp32" or "bf16"; None where the weights do not say it.
+    precision: str | None = None
     final_loss: float | None = None
     final_losses: list[float] = Field(default_factory=list)
 

@@ -252,7 +252,7 @@ def training_entry(plan: Plan, report: checkpoints.TrainingReport) -> TrainingEn
         seed=plan.seed, epochs=report.epochs, recipe_name=config.recipe_name,
         recipe=finite(config.recipe()), recipe_sha256=config.recipe_sha256(),
         source_recipe=finite(source.trained_by.config.recipe()) if source is not None else None,
-        weights_sha256=report.weights_sha256, seconds=report.seconds,
+        weights_sha256=report.weights_sha256, seconds=report.seconds, precision=report.precision or None,
         final_loss=report.losses[-1] if report.losses else None, final_losses=report.losses[-5:],
     )  # fmt: skip
 

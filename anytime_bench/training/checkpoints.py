@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,12 +26,23 @@ from anytime_bench.files import file_sha256, write_atomically
 
 @dataclass
 class TrainingReport:
-    """What a finished training leaves for the record. ``seconds`` counts all sessions of a resumed run."""
+    """What a finished training leaves for the record. ``seconds`` counts all sessions of a resumed run; ``precision``
+    is the forward pass's, "fp32" or "bf16", and empty for weights that do not say it."""
 
     weights_sha256: str
     epochs: int
     seconds: float
     losses: list[float] = field(default_factory=list)
+    precision: str = ""
+
+
+class Stored(NamedTuple):
+    """What ``write_tensors`` wrote."""
+
+    tensors: dict[str, Tensor]
+    seconds: float
+    losses: list[float]
+    precision: str
 
 
 @contextlib.contextmanager
@@ -45,7 +57,9 @@ def storage_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], *, seconds: float, losses: list[float]) -> None:
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], *, seconds: float, losses: list[float], precision: str = ""
+) -> None:
     """Atomically write tensors with the training history in the header. Equal tensors and losses give equal files.
 
     The header carries a hash of both. Seconds would make two equal runs differ, so they go into a file beside it.
@@ -53,13 +67,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], *, seconds: float, los
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(losses)
     # One entry: safetensors writes several in any order, and equal files would not have equal bytes.
-    header = json.dumps({"losses": history, "sha256": _content_hash(plain, history)})
+    header = json.dumps({"losses": history, "sha256": _content_hash(plain, history), "precision": precision})
     write_atomically(path, save(plain, metadata={"training": header}))
     write_atomically(path.with_suffix(".seconds"), f"{seconds:.3f}\n".encode())
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], float, list[float]]:
-    """Tensors, seconds and losses that ``write_tensors`` stored. Never runs code from the file.
+def read_tensors(path: Path) -> Stored:
+    """What ``write_tensors`` stored. Never runs code from the file.
 
     Raises ValueError where the content does not have the hash it was written with.
     """
@@ -72,7 +86,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], float, list[float]]:
     losses = json.loads(history)
     if not (isinstance(losses, list) and all(isinstance(loss, float) for loss in losses)):
         raise ValueError("its history of losses is not a list of numbers")
-    return tensors, _seconds(path.with_suffix(".seconds")), losses
+    return Stored(tensors, _seconds(path.with_suffix(".seconds")), losses, str(header.get("precision", "")))
 
 
 def _seconds(path: Path) -> float:
@@ -104,12 +118,12 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], TrainingReport] | Non
     if not path.is_file():
         return None
     try:
-        tensors, seconds, losses = read_tensors(path)
+        tensors, seconds, losses, precision = read_tensors(path)
     except SafetensorError:
         return None
     except ValueError as error:
         raise UserError(f"weights '{path}' were altered: {error}. Remove the file to train again.") from error
-    return tensors, TrainingReport(file_sha256(path), len(losses), seconds, losses)
+    return tensors, TrainingReport(file_sha256(path), len(losses), seconds, losses, precision)
 
 
 def verify_weights(path: Path, sha256: str, owner: str) -> None:

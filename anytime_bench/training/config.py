@@ -35,8 +35,8 @@ class TrainingConfig:
 
     ``optimizer`` names one of ``torch.optim`` and ``optimizer_args`` its further keywords; ``decay_norms=false`` spares
     norms and biases; ``accumulate`` batches make one step. ``precision`` is that of the forward pass (weights stay
-    float32). ``deterministic`` asks cuDNN and cuBLAS for repeatable bits; on a CPU they repeat anyway. ``compile``
-    compiles the model's forward pass.
+    float32); ``auto`` is bfloat16 where the device multiplies in it. ``deterministic`` asks cuDNN and cuBLAS for
+    repeatable bits; on a CPU they repeat anyway. ``compile`` compiles the model's forward pass.
     """
 
     epochs: int = 30

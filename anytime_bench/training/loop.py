@@ -80,7 +80,10 @@ def train(
     train_split = train_split.sample(settings.train_images)
     ddp.check_batches(len(train_split), settings.batch_size)
     checkpoint = folder / "checkpoint.safetensors"
-    before, losses = _resumed(checkpoint, model, optimiser, settings, warn) if resume else (0.0, [])
+    precision = training_precision(settings.precision, train_split.device)
+    new: tuple[float, list[float], str] = (0.0, [], precision)
+    earlier = _resumed(checkpoint, model, optimiser, settings, warn) if resume else None
+    before, losses, precision = earlier or new
     started = time.perf_counter()
     accuracies: list[float] = []
     validate_every = max(1, settings.epochs // 20)
@@ -90,7 +93,7 @@ def train(
             report = lambda fraction, loss: on_step(  # noqa: E731
                 TrainingStep(epoch, settings.epochs, fraction, loss, accuracies)  # noqa: B023
             )
-            losses.append(_train_epoch(loss_of, model, optimiser, train_split, config, seed, epoch, report))
+            losses.append(_train_epoch(loss_of, model, optimiser, train_split, config, precision, seed, epoch, report))
             if ddp.rank() != 0:
                 continue
             if epoch % validate_every == 0 or epoch == settings.epochs:
@@ -99,18 +102,19 @@ def train(
             with storage_errors(folder):
                 rate = learning_rate(settings, epoch)
                 _append_log(folder / "log.jsonl", epoch, losses[-1], rate, accuracies, seconds)
-                write_tensors(checkpoint, snapshot(model, optimiser), seconds=seconds, losses=losses)
+                state = snapshot(model, optimiser)
+                write_tensors(checkpoint, state, seconds=seconds, losses=losses, precision=precision)
     weights = folder / "weights.safetensors"
     if ddp.rank() != 0:
-        return TrainingReport("", settings.epochs, before + time.perf_counter() - started, losses)
+        return TrainingReport("", settings.epochs, before + time.perf_counter() - started, losses, precision)
     with _repeatable(settings.deterministic):
         _finish(method, model, train_split, config, seed)
     seconds = before + time.perf_counter() - started
     with storage_errors(folder):
-        write_tensors(weights, dict(model.state_dict()), seconds=seconds, losses=losses)
+        write_tensors(weights, dict(model.state_dict()), seconds=seconds, losses=losses, precision=precision)
         for leftover in (checkpoint, checkpoint.with_suffix(".seconds")):
             leftover.unlink(missing_ok=True)
-    return TrainingReport(file_sha256(weights), settings.epochs, seconds, losses)
+    return TrainingReport(file_sha256(weights), settings.epochs, seconds, losses, precision)
 
 
 def _train_epoch(
@@ -119,13 +123,13 @@ def _train_epoch(
     optimiser: torch.optim.Optimizer,
     split: DeviceSplit,
     config: RunConfig,
+    precision: str,
     seed: int,
     epoch: int,
     report: Callable[[float, float | None], None],
 ) -> float:
     """One pass over ``split``; returns its mean loss. ``report(fraction, loss)`` after every batch."""
     settings, device = config.training, split.device
-    bf16 = training_precision(settings.precision, device) == "bf16"
     generator = seeded(seed, epoch, 1)
     torch.manual_seed(int(torch.randint(0, 2**62, (), generator=generator)) + ddp.rank())
     model.train()
@@ -140,7 +144,7 @@ def _train_epoch(
         first = (step - 1) // settings.accumulate * settings.accumulate
         batches = min(settings.accumulate, steps - first)
         set_learning_rate(optimiser, learning_rate(settings, epoch - 1 + first / steps))
-        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+        with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
             loss = loss_of(model, images, targets, position)
         (loss / batches if batches > 1 else loss).backward()
         if step == first + batches:
@@ -173,10 +177,17 @@ def _finish(method: Method, model: AnytimeModel, split: DeviceSplit, config: Run
 
 
 def training_precision(choice: str, device: torch.device) -> str:
-    """What ``training.precision`` comes to on ``device``: "auto" is bfloat16 on a GPU and float32 on a CPU."""
-    if choice == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return choice
+    """What ``training.precision`` comes to on ``device``.
+
+    "auto" is bfloat16 on a GPU and on a CPU that multiplies in it (AMX or AVX512-BF16), else float32: where it is
+    emulated it is slower than float32.
+    """
+    if choice != "auto":
+        return choice
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # younger than the oldest torch supported here
+        return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
+    return "bf16" if device.type == "cuda" else "fp32"
 
 
 def _resumed(
@@ -185,19 +196,22 @@ def _resumed(
     optimiser: torch.optim.Optimizer,
     settings: TrainingConfig,
     warn: Callable[[str], None],
-) -> tuple[float, list[float]]:
-    """Seconds and losses of the epochs that a checkpoint holds; a damaged one changes nothing and is named."""
+) -> tuple[float, list[float], str] | None:
+    """Seconds, losses and precision of the epochs that a checkpoint holds, which go on in that precision.
+
+    None where there is none; a damaged one changes nothing and is named.
+    """
     if not checkpoint.is_file():
-        return 0.0, []
+        return None
     try:
-        tensors, seconds, losses = read_tensors(checkpoint)
+        tensors, seconds, losses, precision = read_tensors(checkpoint)
         if len(losses) > settings.epochs:
             raise ValueError(f"it holds {len(losses)} epochs of {settings.epochs}")
         restore(tensors, model, optimiser)
     except (SafetensorError, KeyError, IndexError, ValueError, RuntimeError) as error:
         warn(f"'{checkpoint}' is damaged ({error}); training starts from the first epoch.")
-        return 0.0, []
-    return seconds, losses
+        return None
+    return seconds, losses, precision or training_precision(settings.precision, next(model.parameters()).device)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def boosted_losses(logits: Tensor, targets: Tensor, weights: Tensor, published: 
     ``targets (B,)``, ``weights (E,)``. The exits before are constants: no gradient flows through them. ``published``
     adds up G_{k-1} instead of w_k F_{k-1} (see above).
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of logits lose digits in bfloat16
     losses, before = [], torch.zeros_like(logits[0])
     for own, weight in zip(logits, weights, strict=True):
         offset = before if published else weight * before

@@ -58,5 +58,6 @@ def td_loss(logits: Tensor, targets: Tensor, lam: float) -> Tensor:
     >>> round(td_loss(torch.zeros(3, 1, 2), torch.tensor([1]), lam=0.0).item(), 4)  # 3 log 2
     2.0794
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # autocast leaves a CPU's softmax in bfloat16
     soft = td_targets(logits, targets, lam)
     return -(soft * logits.log_softmax(-1)).sum() / logits.shape[1]

@@ -15,12 +15,13 @@ def test_equal_tensors_and_losses_give_equal_bytes_in_every_write(tmp_path):
     tensors = {"a": torch.arange(3.0), "b": torch.zeros(())}
     hashes = set()
     for seconds in range(20):  # a header in random order would show in one of twenty
-        write_tensors(path, tensors, seconds=seconds, losses=[1.0, 0.5])
+        write_tensors(path, tensors, seconds=seconds, losses=[1.0, 0.5], precision="bf16")
         hashes.add(file_sha256(path))
     assert len(hashes) == 1
-    read, seconds, losses = read_tensors(path)
+    read, seconds, losses, precision = read_tensors(path)
     assert losses == [1.0, 0.5]
     assert seconds == 19.0
+    assert precision == "bf16"
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
