@@ -36,6 +36,9 @@ def sweep(
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file instead of the tasks' own.")] = None,
     existing: Annotated[str | None, typer.Option(help="Runs that exist: skip, rerun or error.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Just this run: method@task@seed.")] = None,
+    train_only: Annotated[
+        bool, typer.Option("--train-only", help="Train what is missing; a later sweep predicts, times and records.")
+    ] = False,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which a job is stopped; 0: never.")] = None,
     memory_limit: Annotated[float | None, typer.Option(help="GiB of address space per CPU job; 0: no limit.")] = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="slurm: submit as array jobs instead.")] = None,
@@ -61,7 +64,7 @@ def sweep(
         "methods": methods, "tasks": tasks, "seeds": seeds, "jobs": jobs, "gpus": gpus, "device": device,
         "plugins": plugin, "data_root": data_root and str(data_root), "out": out and str(out),
         "recipe": recipe, "existing": existing, "only": only, "time_limit": time_limit,
-        "memory_limit": memory_limit,
+        "memory_limit": memory_limit, "train_only": train_only or None,
     }  # fmt: skip
     values.update({key: value for key, value in options.items() if value is not None})
     grid = make_grid(values)

@@ -14,9 +14,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -185,7 +186,8 @@ def training_precision(choice: str, device: torch.device) -> str:
     if choice != "auto":
         return choice
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # younger than the oldest torch supported here
+        # Younger than the oldest torch supported here.
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
     return "bf16" if device.type == "cuda" else "fp32"
 

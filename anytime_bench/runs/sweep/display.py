@@ -61,7 +61,8 @@ def plan_lines(plan: SweepPlan, slots: int, how: str) -> list[str]:
         unknown = len(new) - len(known)
         rest = f", {unknown} runs not counted: no earlier record to go by" if unknown else ""
         lines.append(f"training takes about {duration(sum(known) / max(slots, 1))} by earlier records{rest}")
-    shared = sum(job.until == "trained" for job in plan.jobs.values())
+    needed = {need for job in plan.jobs.values() for need in job.needs}
+    shared = sum(job.until == "trained" and name in needed for name, job in plan.jobs.items())
     if shared:
         lines.append(f"{shared} trainings are shared by several runs and done once")
     return lines

@@ -50,7 +50,10 @@ class SlurmOptions:
 
 @dataclass
 class Grid:
-    """A sweep as asked for. ``only`` holds ``method@task@seed``, and restricts the product to these runs."""
+    """A sweep as asked for. ``only`` holds ``method@task@seed``, and restricts the product to these runs.
+
+    ``train_only`` leaves everything after the training to a later sweep.
+    """
 
     methods: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=lambda: ["digits"])
@@ -63,6 +66,7 @@ class Grid:
     recipe: str | None = None
     existing: Existing = "skip"
     only: list[str] = field(default_factory=list)
+    train_only: bool = False
     jobs: int = 0
     gpus: list[str] = field(default_factory=list)
     time_limit: float = 0.0
@@ -109,6 +113,7 @@ class Grid:
         if len(axes[0]) * len(axes[1]) * len(axes[2]) > len(failed):
             parts += [piece for each in failed for piece in ("--only", each.name)]
         parts += self.shared_options()
+        parts += ["--train-only"] if self.train_only else []
         parts += ["--jobs", str(self.jobs)] if self.jobs else []
         parts += ["--gpus", ",".join(self.gpus)] if self.gpus else []
         parts += ["--time-limit", f"{self.time_limit:g}"] if self.time_limit else []
@@ -191,6 +196,8 @@ def make_grid(plain: Mapping[str, Any]) -> Grid:
     for key in ("out", "device", "data_root", "recipe", "existing"):
         if not isinstance(values.get(key, ""), str):
             raise UserError(f"sweep: '{key}' must be text, got {values[key]!r}.")
+    if not isinstance(values.get("train_only", False), bool):
+        raise UserError(f"sweep: 'train_only' must be true or false, got {values['train_only']!r}.")
     if "slurm" in values:
         values["slurm"] = _slurm_options(values["slurm"])
     grid = Grid(**values)

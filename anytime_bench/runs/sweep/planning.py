@@ -89,7 +89,11 @@ class _Planner:
             return cell
         if existing is not None:
             cell.why = "exists, runs again"
-        self._lay_out(cell, resolved, task)
+        if self.grid.train_only:
+            cell.jobs = list(self._trainings(resolved, cell, task))
+            cell.state, cell.why = ("new", cell.why) if cell.jobs else ("cached", "trained already")
+        else:
+            self._lay_out(cell, resolved, task)
         return cell
 
     def _task(self, name: str) -> Task:
@@ -144,11 +148,17 @@ class _Planner:
         if weights.exists() and not self.rerun:
             return before
         job = self._add(
-            cell, source.name, "trained", source.overrides, needs=before, locks=(_training_lock(folder),),
+            cell, source.name, "trained", {**source.overrides, **self._of_reference()}, needs=before,
+            locks=(_training_lock(folder),),
             done_file="" if self.rerun else str(weights), resume=not self.rerun,
         )  # fmt: skip
         self._trainer[folder] = job.name
         return (job.name,)
+
+    def _of_reference(self) -> dict[str, JsonValue]:
+        """The overrides that choose the reference: a source's own do not hold them."""
+        values = parsed_overrides(self.grid.overrides)
+        return {key: value for key, value in values.items() if of_reference(key)}
 
     def _folder(self, resolved: ResolvedMethod, task: Task, seed: int) -> Path:
         return resolved.folder(Path(self.grid.out), self.device_name, task, seed)

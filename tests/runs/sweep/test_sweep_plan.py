@@ -60,6 +60,29 @@ def test_times_are_taken_by_jobs_that_are_alone(grid):
     ]
 
 
+def test_training_without_the_rest(grid):
+    """Each row's weights once, no record and no clock; the sweep that follows starts from them."""
+    timed = dataclasses.replace(grid, methods=["plain", "taker", "tuner"], overrides=[*QUICK[:2], "timing_rounds=3"])
+    only = dataclasses.replace(timed, train_only=True)
+    plan = plan_sweep(only)
+    assert {name: (job.until, job.needs, job.exclusive) for name, job in plan.jobs.items()} == {
+        "train plain@specks@0": ("trained", (), False),
+        "train tuner@specks@0": ("trained", ("train plain@specks@0",), False),
+    }
+    assert [cell.jobs for cell in plan.cells] == [
+        ["train plain@specks@0"], ["train plain@specks@0"], ["train tuner@specks@0"]
+    ]  # fmt: skip
+    for job in plan.jobs.values():
+        assert run_job(job) == JobEnd("ok")
+        assert Path(job.done_file).is_file()
+    assert [(cell.state, cell.why) for cell in plan_sweep(only).cells] == [("cached", "trained already")] * 3
+    before = {job.done_file: Path(job.done_file).read_bytes() for job in plan.jobs.values()}
+    after = plan_sweep(dataclasses.replace(timed, overrides=[*QUICK[:2], "timing_rounds=0", "resamples=20"]))
+    assert {run_job(job).status for job in after.jobs.values()} == {"ok"}
+    assert all(Path(name).read_bytes() == content for name, content in before.items())
+    assert only.repeat_command([Outcome("plain", "specks", 0, "failed")]).count("--train-only") == 1
+
+
 def test_skipped_with_its_reason(grid):
     plan = plan_sweep(dataclasses.replace(grid, methods=["not_here"]))
     assert (plan.cells[0].state, plan.cells[0].why, plan.jobs) == ("skip", "never fits", {})
