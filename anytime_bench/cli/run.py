@@ -36,6 +36,9 @@ def run(
         typer.Option(help="The method whose full cost is the unit of every horizon."),
     ] = None,
     noise: Annotated[str | None, typer.Option(help="none, paper, common, all, or kinds separated by commas.")] = None,
+    deadlines: Annotated[
+        bool, typer.Option("--deadlines", help="Interrupt the trained model at drawn deadlines too.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,6 +50,7 @@ def run(
         raise UserError(f"which method? Give one with --method. Known: {', '.join(methods.names())}.")
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more.")
+    from anytime_bench.harness.deadlines import DeadlineSettings
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.pipeline import run as run_method
     from anytime_bench.training.config import parsed_overrides
@@ -57,7 +61,8 @@ def run(
 
     record = run_method(
         method, task, seed=seed, overrides=values, device=device, out=out, data_root=data_root,
-        recipe=recipe, resume=resume, command=command_line(), display=Display(),
+        recipe=recipe, resume=resume, deadlines=DeadlineSettings(seed=seed) if deadlines else None,
+        command=command_line(), display=Display(),
     )  # fmt: skip
     if as_json:
         print(json.dumps({"path": str(record.path), **record.model_dump(mode="json")}))

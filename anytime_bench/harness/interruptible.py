@@ -30,16 +30,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from anytime_bench.errors import UserError
+from anytime_bench.harness.deadline_summary import MODES, Mode
 from anytime_bench.methods.contract import AnytimeModel
-
-Mode = Literal["ask", "run_ahead", "known"]
-MODES: tuple[Mode, ...] = ("ask", "run_ahead", "known")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 ``record_id`` is the SHA-256 of the canonical JSON of everything else. Values that repeat bit for bit for the same seed
 and device live in ``exits``, ``scores`` and ``images``; whatever a clock had a part in lives in ``timing``, ``span``,
-``timed_scores`` and the budgets of ``stopping``. Shares (accuracies, AUC) are in [0, 1], costs in their axis's unit
-(ticks, MACs, seconds). What is undefined or was not measured is absent.
+``timed_scores``, ``deadlines`` and the budgets of ``stopping``. Shares (accuracies, AUC) are in [0, 1], costs in their
+axis's unit (ticks, MACs, seconds). What is undefined or was not measured is absent.
 
 ``Derived`` is what the record's ``.npz`` gives (``scoring.derive``), ``Record`` adds who made it and how.
 """
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
 from anytime_bench.files import canonical_json
+from anytime_bench.harness.deadline_summary import DeadlineBlock
 from anytime_bench.harness.span_summary import SpanBlock
 from anytime_bench.harness.timing_block import Timing
 from anytime_bench.scores.results import Areas, Estimate, NoiseBlock, Stopping, Strict
@@ -175,6 +176,8 @@ class Derived(Strict):
     #: Parallel time: work, span, and when exits are ready on P lanes.
     span: SpanBlock | None = None
     timed_scores: dict[str, Areas] = Field(default_factory=dict)
+    #: What came of interrupting the model at deadlines.
+    deadlines: DeadlineBlock | None = None
     robustness: NoiseBlock | None = None
 
     @field_validator("exits")

@@ -1,8 +1,8 @@
 """From stored arrays and counted costs to every number of a record: what a run writes and ``verify`` redoes.
 
 Pure, without torch: the same arrays and costs give the same record on any machine. Arrays are those of the ``.npz``:
-the traces ``test_*`` and ``val_*``, raw timing samples ``timing_*``, operators and their times ``span_*``, correctness
-under noise ``noise_*``, what stopping rules learned ``rule_*``.
+the traces ``test_*`` and ``val_*``, raw timing samples ``timing_*``, operators and their times ``span_*``, answers by
+deadlines ``deadlines_*``, correctness under noise ``noise_*``, what stopping rules learned ``rule_*``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.harness.deadline_summary import DeadlineMeta, summarise_deadlines
 from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, summarise_span
 from anytime_bench.harness.timing_block import ClockBlock, Timing, TimingMeta
 from anytime_bench.harness.timing_summary import summarise
@@ -36,6 +37,7 @@ def derive(
     reference: Reference,
     timing_meta: TimingMeta | None,
     span_meta: SpanMeta | None = None,
+    deadline_meta: DeadlineMeta | None = None,
     resamples: int,
     rules: Collection[str] | None = None,
 ) -> Derived:
@@ -55,6 +57,9 @@ def derive(
     # Multiples of the reference's time in the same rounds, so every horizon is 1.
     clocks = {axis: [each.value for each in block.ratio_to_reference] for axis, block in _clocks(timing).items()}
     ratios = {"span": [each.value for each in span.span], **clocks} if span else clocks
+    deadlines = None
+    if deadline_meta:
+        deadlines = summarise_deadlines(_part(arrays, "deadlines_"), deadline_meta, test, _latencies(timing))
     return Derived(
         exits=[
             ExitEntry(
@@ -75,12 +80,18 @@ def derive(
         timing=timing,
         span=span,
         timed_scores=score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples),
+        deadlines=deadlines,
         robustness=noise_block(arrays) if "noise_correct" in arrays else None,
     )
 
 
-def derive_again(record: Record, arrays: Arrays, rules: Collection[str] | None = None) -> Derived:
-    """What today's suite derives from a record's own arrays; ``rules`` and errors as in ``derive``."""
+def derive_again(
+    record: Record, arrays: Arrays, rules: Collection[str] | None = None, deadline_meta: DeadlineMeta | None = None
+) -> Derived:
+    """What today's suite derives from a record's own arrays; ``rules`` and errors as in ``derive``.
+
+    ``deadline_meta`` is that of deadlines which ``arrays`` hold and the record does not state yet.
+    """
     assert record.reference is not None  # as every record with results has one
     axes = [axis for axis in counted() if all(axis in entry.costs for entry in record.exits)]
     return derive(
@@ -94,6 +105,7 @@ def derive_again(record: Record, arrays: Arrays, rules: Collection[str] | None =
         reference=record.reference.model_copy(update={"costs": {a: record.reference.costs[a] for a in axes}}),
         timing_meta=record.timing.meta if record.timing else None,
         span_meta=record.span.meta if record.span else None,
+        deadline_meta=deadline_meta or (record.deadlines.meta if record.deadlines else None),
         resamples=record.resamples,
         rules=rules,
     )
@@ -118,6 +130,17 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
 def _clocks(timing: Timing | None) -> dict[str, ClockBlock]:
     """What each clock read at the headline batch size."""
     return timing.headline.clocks if timing else {}
+
+
+def _latencies(timing: Timing | None) -> dict[str, list[float]]:
+    """Costs of the exits one after the other and alone, in multiples of the reference; empty where not timed."""
+    if timing is None:
+        return {}
+    latency = timing.latency
+    return {
+        "run_through": [each.value for each in latency.ratio_to_reference],
+        "prefix": [each.value for each in latency.prefix_ratio_to_reference],
+    }
 
 
 def _with_times(reference: Reference, timing: Timing | None, span: SpanBlock | None) -> Reference:

@@ -104,6 +104,8 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         problems.append("its trace holds timing samples, but the record states no times")
     if record.span is None and any(name.startswith("span_") for name in arrays):
         problems.append("its trace holds operators, but the record states no parallel time")
+    if record.deadlines is None and any(name.startswith("deadlines_") for name in arrays):
+        problems.append("its trace holds deadlines, but the record does not state what came of them")
     for demand in protocol.demands:
         problems += [
             f"{where} is missing, protocol {record.protocol_version} demands it"

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from anytime_bench.harness.deadline_summary import DeadlineBlock
 from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.record import Record
 from anytime_bench.scores.results import Estimate, NoiseRow
@@ -28,6 +29,7 @@ def closing(record: Record, curve: bool = False) -> Iterator[RenderableType]:
     if curve:
         yield Text("\n".join(curve_of(record)))
     yield score_table(record)
+    yield from deadline_tables(record.deadlines)
     yield from noise_tables(record)
 
 
@@ -61,6 +63,27 @@ def score_table(record: Record) -> Table:
         first, *others = (percent(areas[key].value) for key in ("auc_1", "auc_2", "alc_1"))
         table.add_row(AXES[axis].title, first, _interval(areas["auc_1"]), *others)
     return table
+
+
+def deadline_tables(block: DeadlineBlock | None) -> Iterator[RenderableType]:
+    """Per mode and kind of deadlines what was delivered and promised, the verdicts, and what to know about them."""
+    if block is None:
+        return
+    table = _table(f"Interrupted at deadlines within {1e3 * block.horizon:.2f} ms")
+    for name in ("mode", "deadlines", "got", "promised", "missed", "late p50", "p99", "max", "free p99"):
+        table.add_column(name, justify="left" if name in ("mode", "deadlines") else "right")
+    for row in block.rows:
+        late, free = row.lateness, row.release
+        times = (f"{1e3 * seconds:.2f}" for seconds in (late.p50, late.p99, late.max, free.p99))
+        table.add_row(
+            row.mode, row.kind.replace("_", "-"), percent(row.accuracy.value), percent(row.promised),
+            f"{100 * row.misses.value:.1f} %", *times,
+        )  # fmt: skip
+    yield table
+    for mode in block.points:
+        yield Text(f"{mode}: the curve's promise is {block.row(mode).verdict}")
+    for line in (*block.reasons, *block.notes):
+        yield Text(line)
 
 
 def noise_tables(record: Record) -> Iterator[Table]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from anytime_bench.errors import UserError, describe, message
+from anytime_bench.harness.deadline_summary import DeadlineMeta
+from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing_block import TimingMeta
 from anytime_bench.methods.contract import AnytimeModel, Method
@@ -30,6 +32,7 @@ from anytime_bench.runs.guard import guarded, is_meant
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan
 from anytime_bench.runs.stages import (
     Arrays,
+    deadline_stage,
     learning_stage,
     prepared_path,
     span_stage,
@@ -58,14 +61,16 @@ def run(
     data_root: str | Path | None = None,
     recipe: str | None = None,
     resume: bool = False,
+    deadlines: DeadlineSettings | None = None,
     command: str = "",
     display: Display | None = None,
 ) -> Record:
     """Train, measure and score one method on one task; returns the stored record, whose ``path`` says where it is.
 
     ``method`` is a registered name or a ``Method`` class, ``task`` a name or a ``Task``, ``overrides`` a list such as
-    ``["epochs=5"]`` or a dictionary. Raises ``UserError`` for bad input, before anything is trained; a training that
-    diverges returns a record with status ``failed``.
+    ``["epochs=5"]`` or a dictionary. With ``deadlines`` the trained model is interrupted at them too. Raises
+    ``UserError`` for bad input, before anything is trained; a training that diverges returns a record with status
+    ``failed``.
     """
     out = Path(out).absolute()
     display = display or Display(quiet=not sys.stderr.isatty())
@@ -83,6 +88,7 @@ def run(
             method, loaded, seed=seed, overrides=overrides, device=device, out=out, resume=resume, recipe=recipe,
             data_root=data_root, command=command or call,
         )  # fmt: skip
+    plan.deadlines = deadlines
     if distributed.processes() > 1:
         plan.environment["training_processes"] = distributed.processes()
     display.plan(plan)
@@ -144,7 +150,11 @@ def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] |
     timed, timing_meta = timing_stage(plan, model, display)
     operators, span_meta = span_stage(plan, model, display)
     arrays |= timed | operators
-    return build_record(plan, report, arrays, timing_meta, span_meta), arrays
+    deadline_meta = None
+    if plan.deadlines:
+        draws, deadline_meta = deadline_stage(plan, model, plan.deadlines, display)
+        arrays |= draws
+    return build_record(plan, report, arrays, timing_meta, span_meta, deadline_meta), arrays
 
 
 def without_result(plan: Plan, status: str, reason: str, training: TrainingEntry | None = None) -> Path:
@@ -196,13 +206,14 @@ def build_record(
     arrays: Arrays,
     timing_meta: TimingMeta | None,
     span_meta: SpanMeta | None,
+    deadline_meta: DeadlineMeta | None = None,
 ) -> Record:
     """Score what was measured and put the record together, unsealed."""
     evaluation = plan.resolved.config.evaluation
     derived = derive(
         arrays, costs={"ticks": plan.costs.ticks, "macs": plan.costs.macs},
         prefix_costs={"macs": plan.costs.macs_prefix}, reference=reference_entry(plan), timing_meta=timing_meta,
-        span_meta=span_meta, resamples=evaluation.resamples,
+        span_meta=span_meta, deadline_meta=deadline_meta, resamples=evaluation.resamples,
     )  # fmt: skip
     fields = {**common_fields(plan, "ok"), **dict(derived)}
     fields.update(

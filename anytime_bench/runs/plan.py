@@ -21,6 +21,7 @@ from anytime_bench.corruptions.catalogue import named
 from anytime_bench.errors import UserError, describe, message
 from anytime_bench.files import safe_name
 from anytime_bench.harness.cost import ExitCosts, count_costs
+from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.environment import capture
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import method_class
@@ -101,6 +102,8 @@ class Plan:
     command: str
     data_root: Path | None = None
     skip: str | None = None
+    #: Deadlines to interrupt the trained model at; None for none.
+    deadlines: DeadlineSettings | None = None
 
     @property
     def folder(self) -> Path:

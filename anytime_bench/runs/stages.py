@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from anytime_bench.corruptions.cifar10c import OfficialFiles
 from anytime_bench.files import npz_bytes, write_atomically
 from anytime_bench.harness.cost import evaluating
+from anytime_bench.harness.deadline_summary import DeadlineMeta
+from anytime_bench.harness.deadlines import DeadlineSettings, serve_deadlines
 from anytime_bench.harness.early_stop import confident, stop_early
 from anytime_bench.harness.noise import evaluate_noise
 from anytime_bench.harness.policies import ExitCosts as NoiseCosts
@@ -109,6 +111,17 @@ def span_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Array
             progress=bar.at,
         )  # fmt: skip
     return {f"span_{name}": array for name, array in measurement.samples.items()}, measurement.meta
+
+
+def deadline_stage(
+    plan: Plan, model: AnytimeModel, settings: DeadlineSettings, display: Display
+) -> tuple[Arrays, DeadlineMeta]:
+    """The model interrupted at deadlines, on the test split, beside an untrained reference."""
+    reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
+    images = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).normalised()
+    with display.bar("deadlines", 1.0) as bar:
+        session = serve_deadlines(model, reference, images, settings, lambda share, what: bar.at(share))
+    return {f"deadlines_{name}": array for name, array in session.samples.items()}, session.meta
 
 
 def early_stop(

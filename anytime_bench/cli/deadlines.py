@@ -1,0 +1,61 @@
+"""The verb ``deadlines``: an existing record's model, interrupted for real. See ``mount``.
+
+Nothing heavy is imported until the verb runs. Exit status as in ``cli.main``: 0 done, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, command_line, load_plugins
+
+
+def mount(app: Verbs) -> None:
+    """Add the verb to the command line."""
+    app.command()(deadlines)
+
+
+def deadlines(
+    record: Annotated[Path, typer.Argument(help="A record whose trained weights are still in a runs folder.")],
+    draws: Annotated[int, typer.Option("--draws", help="Uniform deadlines per mode.")] = 600,
+    others: Annotated[int, typer.Option("--others", help="Log-uniform ones per mode, and as many of jitter.")] = 200,
+    jitter: Annotated[
+        Path | None, typer.Option("--jitter", help="Deadlines to replay: a file, one per line, in multiples of H.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Longest time to spend.")] = 240.0,
+    seed: Annotated[int, typer.Option(help="Deadlines, images and the order of modes follow from it.")] = 0,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="The runs folder with the weights. Default: the record's own store.")
+    ] = None,
+    plugin: Plugin = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Interrupt an existing record's model at deadlines; writes a new record that supersedes it."""
+    load_plugins(plugin)
+    from rich.console import Console
+
+    from anytime_bench.harness.deadlines import DeadlineSettings
+    from anytime_bench.runs.closing import deadline_tables
+    from anytime_bench.runs.deadlines import deadlines_on_record, read_jitter
+    from anytime_bench.runs.display import Display
+    from anytime_bench.runs.guard import guarded
+
+    settings = DeadlineSettings(
+        uniform=draws, others=others, jitter=read_jitter(jitter) if jitter else (), seconds=seconds, seed=seed
+    )
+    with guarded():
+        made = deadlines_on_record(
+            record, settings, data_root=data_root, device=device, out=runs, command=command_line(), display=Display()
+        )
+    if as_json:
+        print(json.dumps({"path": str(made.path), **made.model_dump(mode="json", exclude_none=True)}))
+        return
+    console = Console(highlight=False)
+    for part in deadline_tables(made.deadlines):
+        console.print(part, soft_wrap=isinstance(part, str))

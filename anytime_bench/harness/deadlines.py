@@ -1,0 +1,257 @@
+"""Interrupt a model for real: many requests with deadlines, served in three ways, and what was delivered by then.
+
+The deadlines of a *session* are drawn beforehand, as multiples of the horizon H, the reference model's full answer as
+it takes here and now:
+
+``uniform``
+    on [0, H]: the mean of the delivered accuracy is the delivered AUC.
+``log_uniform``
+    uniform on the scale of the ALC, log(1 + b/t0) with t0 = H/20: early deadlines weigh more.
+``jitter``
+    a replayed list around H/2: given, or drawn as a random walk, because what else runs on a machine changes slowly.
+
+Images are drawn at random. Every draw is served in every mode of ``Interruptible`` (ask, run_ahead, known), in blocks
+of one mode whose order is random; each block begins with an untimed answer, so that no mode pays for the thread pools
+of another. Between blocks the reference and the uninterrupted model are timed, so that H and the exits are those of the
+same minutes. When time runs out the session ends after a whole block: what was served is a random part of the draws.
+
+Python's thread switch interval (5 ms) plays no part in *ask* and *known*, which run in the caller's thread alone. In
+*run_ahead* the caller sleeps until its deadline while a worker computes; it gets the interpreter back as soon as the
+worker enters an operator, each of which gives the interpreter up, and the session's switch interval is set to
+``SWITCH_SECONDS`` for the stretches of pure Python between two operators. The setting before is restored.
+
+Shapes: images ``(N, D, H, W)``, normalised, on the model's device. Units: seconds.
+Errors: ``UserError`` for settings that cannot be served and for a model that does not let go; a model's errors pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anytime_bench.errors import UserError
+from anytime_bench.harness.cost import evaluating
+from anytime_bench.harness.deadline_summary import JITTER, LOG_UNIFORM, UNIFORM, DeadlineMeta
+from anytime_bench.harness.disturbance import DisturbanceWatch
+from anytime_bench.harness.interruptible import MODES, Interruptible
+from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.scores.curve import ALC_ORIGIN
+
+Floats = NDArray[np.float64]
+Progress = Callable[[float, str], None]
+
+#: Longest stretch of pure Python for which a thread keeps the interpreter while a session runs.
+SWITCH_SECONDS = 1e-4
+#: Draws served in one mode before the next takes over.
+BLOCK = 20
+#: Answers of the reference from which H is taken, before the first deadline is drawn.
+HORIZON_RUNS = 20
+#: Runs by which every mode learns how long the exits take.
+ROUNDS = 20
+#: Jitter: mean deadline as a share of H, its scatter, and how much of it the next deadline inherits.
+JITTER_CENTRE, JITTER_SCATTER, JITTER_MEMORY = 0.5, 0.25, 0.9
+
+
+@dataclass(frozen=True)
+class DeadlineSettings:
+    """``uniform`` draws of the first kind and ``others`` of each further kind, per mode.
+
+    ``jitter`` are deadlines in multiples of H to be replayed in this order, again from the first where they run out.
+    ``seconds`` bounds the session, ``limit`` any single run of the model.
+    """
+
+    uniform: int = 600
+    others: int = 200
+    jitter: tuple[float, ...] = ()
+    seconds: float = 240.0
+    limit: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.uniform < 1 or self.others < 0:
+            raise UserError(f"{self.uniform} and {self.others} deadlines: expected at least 1, and none below 0.")
+        if not self.seconds > 0:
+            raise UserError(f"a session of {self.seconds:g} s: expected more than 0.")
+        if any(not np.isfinite(each) or each < 0 for each in self.jitter):
+            raise UserError("a replayed deadline is negative or no number; expected multiples of the horizon.")
+
+
+@dataclass(frozen=True)
+class DeadlineSession:
+    """Raw ``samples`` (see ``deadline_summary``) and ``meta``, what was asked and what was noticed."""
+
+    samples: dict[str, NDArray[Any]]
+    meta: DeadlineMeta
+
+
+def draw_deadlines(settings: DeadlineSettings) -> tuple[NDArray[np.uint8], Floats]:
+    """Kinds ``(M,)`` and deadlines ``(M,)`` in multiples of H, in random order; jitter keeps its own order."""
+    rng = np.random.default_rng([settings.seed, 0xDEAD])
+    uniform = rng.uniform(0, 1, settings.uniform)
+    scale = np.log1p(1 / ALC_ORIGIN)
+    early = ALC_ORIGIN * np.expm1(rng.uniform(0, 1, settings.others) * scale)
+    walk = _replayed(settings.jitter, settings.others) if settings.jitter else _random_walk(rng, settings.others)
+    kinds = np.repeat(np.array([UNIFORM, LOG_UNIFORM, JITTER], np.uint8), [len(uniform), len(early), len(walk)])
+    order = rng.permutation(len(kinds))
+    kinds = kinds[order]
+    values = np.empty(len(kinds))
+    for kind, drawn in ((UNIFORM, uniform), (LOG_UNIFORM, early), (JITTER, walk)):
+        values[kinds == kind] = drawn
+    return kinds, values
+
+
+def serve_deadlines(
+    model: AnytimeModel,
+    reference: AnytimeModel,
+    images: Tensor,
+    settings: DeadlineSettings | None = None,
+    progress: Progress | None = None,
+) -> DeadlineSession:
+    """Serve every draw in every mode; see the module's docstring. ``progress(share, what)`` once a block."""
+    settings = settings or DeadlineSettings()
+    kinds, relative = draw_deadlines(settings)
+    chosen = np.random.default_rng([settings.seed, 0x1A6E]).integers(0, len(images), len(kinds))
+    with evaluating(model), evaluating(reference), _switching(SWITCH_SECONDS), contextlib.ExitStack() as stack:
+        example = images[:1]
+        horizon = float(np.median([_full(reference, example) for _ in range(HORIZON_RUNS + 3)][3:]))
+        servers = [
+            stack.enter_context(Interruptible(model, example, mode, rounds=ROUNDS, limit=settings.limit))
+            for mode in MODES
+        ]
+        watch = DisturbanceWatch(images.device)
+        session = _Session(model, reference, servers, images, chosen, relative * horizon)
+        served = session.serve(settings, progress or (lambda share, what: None))
+        reasons = watch.finish()
+    notes = []
+    if served < len(kinds):
+        notes.append(f"ended after {served} of {len(kinds)} deadlines, when {settings.seconds:g} s were over")
+    samples: dict[str, NDArray[Any]] = {
+        "horizon": np.array(horizon),
+        "kind": kinds[:served],
+        "image": chosen[:served].astype(np.min_scalar_type(len(images))),
+        "deadline": (relative * horizon)[:served].astype(np.float32),
+        **{name: table[:, :served] for name, table in session.results.items()},
+        "reference": np.array(session.reference_seconds, dtype=np.float32),
+        "run_through": np.array(session.exit_seconds, dtype=np.float32),
+    }
+    meta = DeadlineMeta(
+        device=str(images.device),
+        threads=torch.get_num_threads(),
+        seed=settings.seed,
+        jitter="replayed" if settings.jitter else "random walk",
+        reasons=reasons,
+        notes=notes,
+    )
+    return DeadlineSession(samples, meta)
+
+
+class _Session:
+    """One model served in all modes; ``results`` are per mode and draw, the others per pause between blocks."""
+
+    def __init__(
+        self,
+        model: AnytimeModel,
+        reference: AnytimeModel,
+        servers: Sequence[Interruptible],
+        images: Tensor,
+        chosen: NDArray[np.int64],
+        deadlines: Floats,
+    ) -> None:
+        self.model, self.reference, self.servers = model, reference, servers
+        self.images, self.chosen, self.deadlines = images, chosen, deadlines
+        shape = (len(servers), len(deadlines))
+        self.results: dict[str, NDArray[Any]] = {
+            "exit": np.full(shape, -1, dtype=np.int8 if model.num_exits < 128 else np.int16),
+            "prediction": np.zeros(shape, dtype=np.uint16),
+            "late": np.zeros(shape, dtype=np.float16),
+            "release": np.zeros(shape, dtype=np.float16),
+        }
+        self.reference_seconds: list[float] = []
+        self.exit_seconds: list[list[float]] = []
+
+    def serve(self, settings: DeadlineSettings, progress: Progress) -> int:
+        """Serve block after block; returns how many draws were served in every mode."""
+        rng = np.random.default_rng([settings.seed, 0xB10C])
+        until = perf_counter() + settings.seconds
+        for start in range(0, len(self.deadlines), BLOCK):
+            self._time_uninterrupted(start)
+            stop = min(start + BLOCK, len(self.deadlines))
+            for row in rng.permutation(len(self.servers)):
+                server = self.servers[row]
+                server.answer(self.images[:1], settings.limit)
+                for draw in range(start, stop):
+                    self._serve_one(int(row), server, draw)
+            progress(stop / len(self.deadlines), "deadlines")
+            if perf_counter() > until:
+                return stop
+        return len(self.deadlines)
+
+    def _serve_one(self, row: int, server: Interruptible, draw: int) -> None:
+        image = int(self.chosen[draw])
+        answer = server.answer(self.images[image : image + 1], float(self.deadlines[draw]))
+        release = server.release_time()
+        results = self.results
+        results["late"][row, draw] = answer.late_by
+        results["release"][row, draw] = release
+        if answer.exit is not None and answer.logits is not None:
+            results["exit"][row, draw] = answer.exit
+            results["prediction"][row, draw] = int(answer.logits[0].argmax())
+
+    def _time_uninterrupted(self, draw: int) -> None:
+        """One full answer of the reference and one run through all exits of the model, each after an untimed one."""
+        image = self.images[int(self.chosen[draw])][None]
+        self.reference_seconds.append([_full(self.reference, image) for _ in range(2)][-1])
+        self.exit_seconds.append([_exits(self.model, image) for _ in range(2)][-1])
+
+
+def _full(model: AnytimeModel, image: Tensor) -> float:
+    begun = perf_counter()
+    model.answer(image, model.num_exits - 1)
+    _synchronise(image)
+    return perf_counter() - begun
+
+
+def _exits(model: AnytimeModel, image: Tensor) -> list[float]:
+    times, begun = [], perf_counter()
+    for _ in model.stream(image):
+        _synchronise(image)
+        times.append(perf_counter() - begun)
+    return times
+
+
+def _synchronise(image: Tensor) -> None:
+    if image.is_cuda:
+        torch.cuda.synchronize(image.device)
+
+
+def _replayed(jitter: Sequence[float], count: int) -> Floats:
+    return np.resize(np.asarray(jitter, dtype=np.float64), count)
+
+
+def _random_walk(rng: np.random.Generator, count: int) -> Floats:
+    """A first-order autoregressive walk around ``JITTER_CENTRE``, cut off at 0 and at H."""
+    steps = rng.normal(size=count) * JITTER_SCATTER * np.sqrt(1 - JITTER_MEMORY**2)
+    values, value = np.empty(count), float(rng.normal() * JITTER_SCATTER)
+    for number, step in enumerate(steps):
+        value = JITTER_MEMORY * value + step
+        values[number] = value
+    return np.clip(JITTER_CENTRE + values, 0.0, 1.0)
+
+
+@contextlib.contextmanager
+def _switching(seconds: float) -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -1,0 +1,73 @@
+"""An existing record's model interrupted at deadlines, from its stored weights; the result supersedes the record."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from anytime_bench.errors import UserError
+from anytime_bench.harness.deadlines import DeadlineSettings
+from anytime_bench.records import store
+from anytime_bench.records.record import Record
+from anytime_bench.records.scoring import derive_again
+from anytime_bench.runs.display import Display
+from anytime_bench.runs.rerun import plan_of, weights_of
+from anytime_bench.runs.stages import deadline_stage
+
+
+def deadlines_on_record(
+    path: Path,
+    settings: DeadlineSettings,
+    *,
+    data_root: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    command: str = "",
+    display: Display,
+) -> Record:
+    """Interrupt the record's model and store a new record that supersedes it.
+
+    ``out`` is the runs folder that holds the weights, by default the one in which the record lies. Raises ``UserError``
+    where they are not there, or where this machine is of another device class: what is promised was timed there.
+    """
+    record = store.load(path)
+    plan = plan_of(record, path, data_root=data_root, device=device, out=out)
+    if plan.device_name != record.device:
+        raise UserError(
+            f"record '{path}' was made on {record.device}, this is {plan.device_name}: what it promises in ms was "
+            "measured there. Give --device, or run the method here."
+        )
+    model = weights_of(plan, record)
+    arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("deadlines_")}
+    draws, meta = deadline_stage(plan, model, settings, display)
+    arrays |= draws
+    fields = {
+        **record.content(), **dict(derive_again(record, arrays, deadline_meta=meta)), "supersedes": record.record_id,
+        "command": command, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }  # fmt: skip
+    made = store.save(plan.out, Record.model_validate(fields), arrays)
+    display.say(f"record  {made}")
+    return store.load(made)
+
+
+def read_jitter(path: Path) -> tuple[float, ...]:
+    """Deadlines to replay: a text file, one per line in multiples of the horizon; ``#`` begins a comment."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the deadlines in '{path}': {error}") from error
+    values = []
+    for number, line in enumerate(lines, 1):
+        text = line.split("#")[0].strip()
+        if not text:
+            continue
+        try:
+            values.append(float(text))
+        except ValueError:
+            raise UserError(
+                f"'{path}', line {number}: '{text}' is no number. Expected one deadline per line, in multiples of the "
+                "horizon, such as 0.5."
+            ) from None
+    if not values:
+        raise UserError(f"'{path}' holds no deadline. Expected one per line, in multiples of the horizon.")
+    return tuple(values)
