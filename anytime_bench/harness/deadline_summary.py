@@ -295,19 +295,19 @@ def _short(horizon: float) -> list[str]:
 
 
 def _require_shapes(samples: Mapping[str, NDArray[Any]], test: Trace) -> None:
-    draws, exits = len(samples.get("kind", ())), test.num_exits
-    pauses = len(samples.get("reference", ()))
+    draws, pauses = (len(samples[name]) if name in samples else 0 for name in ("kind", "reference"))
+    exits = test.num_exits
     expected = {
         "horizon": (), "kind": (draws,), "image": (draws,), "deadline": (draws,), "reference": (pauses,),
         "run_through": (pauses, exits),
         **dict.fromkeys(("exit", "prediction", "late", "release"), (len(MODES), draws)),
     }  # fmt: skip
+    missing = [name for name in expected if name not in samples]
+    if missing:
+        raise ValueError(f"array '{missing[0]}' of the deadline samples is missing")
     for name, shape in expected.items():
-        if name not in samples:
-            raise ValueError(f"array '{name}' of the deadline samples is missing")
-        if samples[name].shape != shape or not draws or not pauses:
-            raise ValueError(
-                f"array '{name}' of the deadline samples has shape {samples[name].shape}, expected {shape}"
-            )
+        if samples[name].shape != shape or 0 in shape:
+            was = samples[name].shape
+            raise ValueError(f"array '{name}' of the deadline samples has shape {was}, expected {shape}")
     if int(samples["image"].max()) >= test.num_samples or int(samples["exit"].max()) >= exits:
         raise ValueError("the deadline samples name images or exits that the trace does not hold")

@@ -66,19 +66,20 @@ def score_table(record: Record) -> Table:
 
 
 def deadline_tables(block: DeadlineBlock | None) -> Iterator[RenderableType]:
-    """Per mode and kind of deadlines what was delivered and promised, the verdicts, and what to know about them."""
+    """Per mode and kind of deadlines what was delivered and promised, the verdicts, and what to know about them.
+
+    ``late`` and ``free`` (the 99th percentile of the time until the model is free again) are ms after the deadline.
+    """
     if block is None:
         return
     table = _table(f"Interrupted at deadlines within {1e3 * block.horizon:.2f} ms")
-    for name in ("mode", "deadlines", "got", "promised", "missed", "late p50", "p99", "max", "free p99"):
+    for name in ("mode", "deadlines", "got", "promised", "missed", "late p50", "p99", "max", "free"):
         table.add_column(name, justify="left" if name in ("mode", "deadlines") else "right")
     for row in block.rows:
         late, free = row.lateness, row.release
-        times = (f"{1e3 * seconds:.2f}" for seconds in (late.p50, late.p99, late.max, free.p99))
-        table.add_row(
-            row.mode, row.kind.replace("_", "-"), percent(row.accuracy.value), percent(row.promised),
-            f"{100 * row.misses.value:.1f} %", *times,
-        )  # fmt: skip
+        shares = (f"{100 * share:.1f} %" for share in (row.accuracy.value, row.promised, row.misses.value))
+        times = (f"{1e3 * seconds:.1f}" for seconds in (late.p50, late.p99, late.max, free.p99))
+        table.add_row(row.mode, row.kind.replace("_", "-"), *shares, *times)
     yield table
     for mode in block.points:
         yield Text(f"{mode}: the curve's promise is {block.row(mode).verdict}")

@@ -15,6 +15,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, graph_to_arrays
 from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing_block import EarlyStopTiming, Spread, TimingMeta
@@ -57,6 +58,7 @@ def make_record(
     speed: float = 1.0,
     timed: bool = True,
     gpu: bool = False,
+    deadlines: bool = False,
     reported: float | None = None,
     created: str = "2026-01-01T00:00:00Z",
     traces: tuple[Trace, Trace] | None = None,
@@ -74,10 +76,12 @@ def make_record(
     reference = Reference(method="plain", costs={"ticks": 5.0, "macs": 5_000_000})
     meta, arrays = make_timing(exits, speed, f"{method} {options} {seed}", comparable=timed, gpu=gpu)
     arrays |= make_span(exits, speed, f"{method} {options} {seed}")
+    arrays |= make_deadlines(test, speed, f"{method} {options} {seed}") if deadlines else {}
     arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
     derived = derive(
         arrays, costs={"ticks": ticks, "macs": macs}, prefix_costs={"macs": macs}, reference=reference,
         timing_meta=meta, span_meta=SpanMeta(device="generated", seed=0, reasons=()), resamples=RESAMPLES,
+        deadline_meta=DeadlineMeta(device="generated", threads=1, seed=0, jitter="drawn") if deadlines else None,
     )  # fmt: skip
     fields: dict[str, Any] = {
         "created": created,
@@ -183,6 +187,32 @@ def make_span(exits: int, speed: float, run: str) -> dict[str, Any]:
         "lanes": (costs.sum() * np.array([0.9, 0.75])[:, None] * rng.normal(1, 0.01, (2, 7))).astype(np.float32),
     }
     return {f"span_{name}": values for name, values in samples.items()}
+
+
+def make_deadlines(test: Trace, speed: float, run: str, *, behind: float = 0.0, draws: int = 300) -> dict[str, Any]:
+    """Raw samples of deadlines, delivered as the curve promises, only ``behind`` of H later; H is 40 ms.
+
+    The known deadline is served as the others are, because the made-up times of an exit alone are those of the stream.
+    """
+    rng = np.random.default_rng([crc32(run.encode()), test.num_exits, 4])
+    horizon, costs = 0.04, np.arange(1, test.num_exits + 1) / 5 / speed
+    deadline = rng.uniform(0, 1, draws)
+    image = rng.integers(0, test.num_samples, draws)
+    newest = np.tile(np.searchsorted(costs + behind, deadline, side="right") - 1, (3, 1))
+    late = np.where(rng.uniform(size=(3, draws)) < 0.1, 0.002, 0.0)
+    samples = {
+        "horizon": np.array(horizon),
+        "kind": np.repeat(np.arange(3), draws // 3).astype(np.uint8),
+        "image": image.astype(np.uint16),
+        "deadline": (deadline * horizon).astype(np.float32),
+        "exit": newest.astype(np.int8),
+        "prediction": np.where(newest >= 0, test.predictions[newest, image], 0).astype(np.uint16),
+        "late": late.astype(np.float16),
+        "release": (late + 0.001).astype(np.float16),
+        "reference": (horizon * rng.normal(1, 0.002, 15)).astype(np.float32),
+        "run_through": (horizon * costs * rng.normal(1, 0.002, (15, test.num_exits))).astype(np.float32),
+    }
+    return {f"deadlines_{name}": values for name, values in samples.items()}
 
 
 def save(root: Path, *args: Any, **options: Any) -> Path:
