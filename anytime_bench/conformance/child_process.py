@@ -6,8 +6,6 @@ import path. A plugin file is on no path, so it is loaded there under the module
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import multiprocessing
 import pickle
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anytime_bench.conformance.fixture import CheckFailure
+from anytime_bench.methods.elsewhere import make_importable
 
 #: Seconds to wait for answers.
 TIMEOUT = 120.0
@@ -102,30 +100,8 @@ def _serve(requests: Connection) -> None:
 
 def _reply(request: _Request) -> list[NDArray[np.floating]]:
     sys.path[:] = request.path
-    _make_importable(request.module, request.source)
+    make_importable(request.module, request.source)
     method, config, model = pickle.loads(request.payload)
     method(config)
     with torch.no_grad():
         return [logits.numpy() for logits in model.eval()(torch.from_numpy(request.images))]
-
-
-def _make_importable(name: str, source: str | None) -> None:
-    """Import module ``name``, from the file ``source`` where it is a plugin file that no path leads to."""
-    loaded = sys.modules.get(name)
-    if name == "__main__" or (loaded is not None and getattr(loaded, "__file__", None) == source):
-        return
-    try:
-        importlib.import_module(name)
-        return
-    except ModuleNotFoundError:
-        pass
-    spec = importlib.util.spec_from_file_location(name, source) if source else None
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"module {name!r} has no file to load it from")
-    module = importlib.util.module_from_spec(spec)
-    # Unpickling asks for the packages around a module too, which pytest's import mode names and nobody can import.
-    for end, letter in enumerate(name):
-        if letter == ".":
-            sys.modules.setdefault(name[:end], ModuleType(name[:end]))
-    sys.modules[name] = module
-    spec.loader.exec_module(module)

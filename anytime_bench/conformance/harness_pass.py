@@ -13,9 +13,9 @@ import numpy as np
 
 from anytime_bench.conformance.fixture import Subject, require, seeded
 from anytime_bench.harness.cost import count_costs
-from anytime_bench.harness.noise import evaluate_noise
+from anytime_bench.harness.noise import NoiseSettings, evaluate_noise
 from anytime_bench.harness.predict import predict
-from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.tasks.task import Split
 from anytime_bench.training.config import RunConfig, TrainingConfig
 from anytime_bench.training.data import DeviceSplit
@@ -39,8 +39,9 @@ def check_harness(subject: Subject) -> None:
         f"prediction gave logits of shape {logits.shape}, expected (exits, images, classes)",
     )
     images = split.normalised(0, 4)
-    time_exits(model, model, images, device="cpu", rounds=2, budget_seconds=0.05)
-    evaluate_noise(model, images, split.labels[:4], task=task, kinds=("occlusion",), periods=(1,), batch_size=4)
+    time_exits(model, model, images, "cpu", TimingSettings(rounds=2, budget_seconds=0.05))
+    noise = NoiseSettings(kinds=("occlusion",), periods=(1,), batch_size=4)
+    evaluate_noise(model, images, split.labels[:4], task, noise)
 
 
 def _split(subject: Subject) -> DeviceSplit:

@@ -8,6 +8,10 @@ At batch 1 stopping is always real. At larger batches it is real for a model tha
 (``model.compacts``): images that are done leave the batch. For other models the whole batch runs until its last image
 is done, and the stop is called simulated.
 
+A model that is asked exit by exit runs its own Python, on a GPU too, so these times do not compare with those of
+graphs. Before anything is timed every group runs once: images that leave make new batch sizes, and a GPU's libraries
+plan each shape when they first see it.
+
 Units: seconds. Errors: ``ValueError`` for empty or mismatched inputs, and for a policy that does not answer per image.
 """
 
@@ -22,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_bench.harness.clocks import HostClock
+from anytime_bench.harness.clocks import HostClock, on_device
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.timing_block import EarlyStopTiming, Stop
 from anytime_bench.harness.timing_summary import spread
@@ -80,12 +84,13 @@ def stop_early(
     policy: Policy,
     *,
     batch_size: int = 1,
-    warm_up: int = 3,
+    warm_up: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> EarlyStop:
     """Run ``policy`` over ``images (N, D, H, W)``, which lie on the model's device already, and stop for real.
 
-    ``warm_up`` groups are run untimed first. ``progress`` gets the number of images done.
+    ``warm_up`` groups are run untimed first (None: all of them, or ten single images). ``progress`` gets the number of
+    images done.
     """
     if len(images) == 0 or len(images) != len(labels) or batch_size < 1:
         raise ValueError(
@@ -94,8 +99,10 @@ def stop_early(
         )
     clock = HostClock(images.device)
     groups = images.split(batch_size)
+    if warm_up is None:
+        warm_up = 10 if batch_size == 1 else len(groups)
     results = []
-    with evaluating(model):
+    with on_device(images.device), evaluating(model):
         for group in groups[:warm_up]:
             _stop_group(model, group, policy, clock)
         done = 0

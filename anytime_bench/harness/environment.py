@@ -1,8 +1,8 @@
 """The machine and the software a run took place on, and what of it harms a measurement.
 
-``capture`` reads, ``findings`` judges: each finding says what was found and what that does to a measurement. Nothing is
-ever changed. torch must import; torchvision need not: the CPU build of one beside the CUDA build of the other does not
-import, and saying so is half the purpose.
+``capture`` reads, ``findings`` judges: each finding says what is the case and what that does to a measurement. Nothing
+is ever changed. torch must import; torchvision need not: the CPU build of one beside the CUDA build of the other does
+not import, and saying so is half the purpose.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def capture(device: torch.device | str = "cpu") -> dict[str, Any]:
             "model": _cpu_model(),
             "cores": psutil.cpu_count(logical=False),
             "logical_cores": psutil.cpu_count(),
-            "usable_cores": _usable_cores(),
+            "usable_cores": usable_cores(),
             "mhz": _cpu_mhz(),
             "governor": _governor(),
             "capability": torch.backends.cpu.get_cpu_capability(),
@@ -88,9 +88,9 @@ def capture(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def findings(environment: Mapping[str, Any]) -> list[Finding]:
     """What in ``environment`` (from ``capture``) helps or harms a measurement, worst first."""
-    found = [*_library_findings(environment), *_cpu_findings(environment), *_gpu_findings(environment)]
+    judged = [*_library_findings(environment), *_cpu_findings(environment), *_gpu_findings(environment)]
     order = {"error": 0, "warn": 1, "ok": 2}
-    return sorted(found, key=lambda finding: order[finding.level])
+    return sorted(judged, key=lambda finding: order[finding.level])
 
 
 def slug(name: str) -> str:
@@ -121,10 +121,10 @@ def _library_findings(environment: Mapping[str, Any]) -> list[Finding]:
 
 
 def _cpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
-    cpu, found = environment["cpu"], []
+    cpu, results = environment["cpu"], []
     usable = cpu["usable_cores"] or 1
     if cpu["busy_share"] is not None and cpu["busy_share"] > 0.10:
-        found.append(
+        results.append(
             Finding(
                 "warn",
                 f"the cores are {cpu['busy_share']:.0%} busy before anything is measured",
@@ -132,10 +132,10 @@ def _cpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
             )
         )
     else:
-        found.append(Finding("ok", "the cores are idle", "times are this process's own"))
+        results.append(Finding("ok", "the cores are idle", "times are this process's own"))
     threads = environment["threads"]["intra_op"]
     if threads > usable:
-        found.append(
+        results.append(
             Finding(
                 "warn",
                 f"{threads} threads on {usable} usable cores",
@@ -143,10 +143,10 @@ def _cpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
             )
         )
     if cpu["governor"] not in (None, "performance"):
-        found.append(
+        results.append(
             Finding("warn", f"CPU governor is {cpu['governor']}", "short inferences run before the clock has gone up")
         )
-    return found
+    return results
 
 
 def _gpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
@@ -163,24 +163,24 @@ def _gpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
         ]
     if gpu is None:
         return [Finding("warn", "NVML does not answer", "throttling and foreign processes would go unseen")]
-    found = []
+    results = []
     if gpu["foreign_processes"]:
         pids = ", ".join(map(str, gpu["foreign_processes"]))
-        found.append(
+        results.append(
             Finding("warn", f"other processes compute on the GPU (pid {pids})", "times will not be comparable")
         )
     if gpu["throttle_reasons"]:
         listed = ", ".join(gpu["throttle_reasons"])
-        found.append(
+        results.append(
             Finding("warn", f"the GPU throttles ({listed})", "every kernel takes longer than on a cool device")
         )
     if gpu["mig"]:
-        found.append(
+        results.append(
             Finding("warn", "the GPU is partitioned (MIG)", "times are of a part of it, and the name hides that")
         )
-    if not found:
-        found.append(Finding("ok", f"{gpu['name']}, driver {gpu['driver']}, nobody else on it", "times are its own"))
-    return found
+    if not results:
+        results.append(Finding("ok", f"{gpu['name']}, driver {gpu['driver']}, nobody else on it", "times are its own"))
+    return results
 
 
 def _builds() -> dict[str, Any]:
@@ -262,7 +262,8 @@ def _governor() -> str | None:
     return None
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
+    """The cores this process may run on; None where nobody knows."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return psutil.cpu_count()

@@ -23,7 +23,7 @@ from anytime_bench.corruptions.apply import to_normalised
 from anytime_bench.corruptions.cifar10c import SEVERITIES, OfficialFiles
 from anytime_bench.errors import UserError
 from anytime_bench.harness import policies as policy_plans
-from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, ExitCosts, Schedule
+from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, PassCosts, Schedule
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.tasks.task import TaskCard
 from anytime_bench.trace.noise import NoiseRun, pack
@@ -62,76 +62,93 @@ def is_stateful(model: AnytimeModel) -> bool:
     return type(model).watch is not AnytimeModel.watch
 
 
+@dataclass(frozen=True)
+class NoiseSettings:
+    """Which noise, and how frames arrive.
+
+    ``kinds`` in every mode of ``modes``, ``persistent`` and ``transient``; the latter covers each frame period of
+    ``periods`` (ticks, or inf) and each burst ``(start, stop)`` of ``bursts`` (default: a third, from tick 2 on).
+    Common kinds come in ``severities`` (None: all), per frame in ``transient_severities``. ``policies`` (None: all that
+    suit the model) are those of ``harness.policies``. ``num_frames`` (None: the model's depth in ticks) should be the
+    largest depth on the board.
+    """
+
+    kinds: Sequence[str] = ()
+    modes: Sequence[str] = ("persistent", "transient")
+    periods: Sequence[float] = (1, 2, 4)
+    bursts: Sequence[tuple[int, int]] | None = None
+    policies: Sequence[str] | None = None
+    severities: Sequence[int] | None = None
+    transient_severities: Sequence[int] = TRANSIENT_SEVERITIES
+    num_frames: int | None = None
+    seed: int = 0
+    batch_size: int = 256
+
+
 @torch.no_grad()
 def evaluate_noise(
     model: AnytimeModel,
     images: Tensor,
     labels: Tensor,
-    *,
     task: TaskCard,
-    kinds: Iterable[str],
-    modes: Sequence[str] = ("persistent", "transient"),
-    periods: Sequence[float] = (1, 2, 4),
-    bursts: Sequence[tuple[int, int]] | None = None,
-    policies: Sequence[str] | None = None,
-    severities: Sequence[int] | None = None,
-    transient_severities: Sequence[int] = TRANSIENT_SEVERITIES,
-    seed: int = 0,
-    batch_size: int = 256,
-    num_frames: int | None = None,
-    costs: ExitCosts | None = None,
+    settings: NoiseSettings,
+    costs: PassCosts | None = None,
     official: OfficialFiles | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NoiseResult:
     """Evaluate ``model`` clean and under every kind, in every mode, with every policy it can follow.
 
-    ``modes`` are ``persistent`` and ``transient``; the latter covers each frame period of ``periods`` (ticks, or inf)
-    and each burst ``(start, stop)`` of ``bursts`` (default: a third, from tick 2 on). ``policies`` defaults
-    to all that suit the model; naming one that does not raises ``UserError``. ``num_frames`` defaults to the model's
-    depth in ticks and should be the largest depth on the board. ``costs`` defaults to the model's ticks and counted
-    MACs. ``progress`` receives (images done, images in all), counted over kinds. ``official`` adds the kinds of the
-    CIFAR-10-C files, named ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split
-    from the first on.
+    ``costs`` defaults to the model's ticks and counted MACs. ``official`` adds the kinds of the CIFAR-10-C files, named
+    ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split from the first on.
+    ``progress`` receives (images done, images in all), counted over kinds. Raises ``UserError`` for a policy that the
+    model cannot follow.
     """
     model.eval()
-    frames = num_frames or ceil(max(model.ticks))
-    chosen = _chosen(policies, is_stateful(model))
-    if costs is None:
-        costs = ExitCosts(model.ticks, count_macs(model.stream(images[:1]), model.num_exits))
-    schedules = _schedules(frames, modes, periods, bursts)
-    step_macs = _step_macs(model, images[:1], [policy_plans.clean(frames), *schedules]) if is_stateful(model) else {}
+    groups = _planned(model, images[:1], settings, costs, official)
+    if official is not None:
+        _check_order(official, labels)
+    total, done, runs = len(groups) * len(labels), 0, []
+    for group in groups:
+        parts: list[list[NDArray[np.bool_]]] = [[] for _ in group]
+        for start in range(0, len(labels), settings.batch_size):
+            batch = slice(start, start + settings.batch_size)
+            source = _Frames(model, images[batch], group[0], settings.seed, start, task, official)
+            for part, correct in zip(parts, _correctness(source, group, labels[batch]), strict=True):
+                part.append(correct)
+            done += len(labels[batch])
+            if progress is not None:
+                progress(done, total)
+        runs += [_finished(run, np.concatenate(part, axis=1)) for run, part in zip(group, parts, strict=True)]
+    return NoiseResult(runs, task.num_classes)
+
+
+def _planned(
+    model: AnytimeModel,
+    image: Tensor,
+    settings: NoiseSettings,
+    costs: PassCosts | None,
+    official: OfficialFiles | None,
+) -> list[list[_Run]]:
+    """All runs, those on the same frames together: clean, then each kind and severity, then official files."""
+    frames = settings.num_frames or ceil(max(model.ticks))
+    chosen = _chosen(settings.policies, is_stateful(model))
+    costs = costs or PassCosts(model.ticks, count_macs(model.stream(image), model.num_exits))
+    schedules = _schedules(frames, settings.modes, settings.periods, settings.bursts)
+    step_macs = _step_macs(model, image, [policy_plans.clean(frames), *schedules]) if is_stateful(model) else {}
 
     def planned(kind: str, severity: int | None, schedule: Schedule) -> list[_Run]:
         made = [policy_plans.answers(p, schedule, costs, step_macs.get(schedule.mode, ())) for p in chosen]
         return [_Run(kind, severity, schedule, p, a) for p, a in zip(chosen, made, strict=True)]
 
     groups = [planned("clean", None, policy_plans.clean(frames))]
-    for kind, severity in conditions(kinds, severities):
-        per_frame = severity is None or severity in transient_severities
+    for kind, severity in conditions(settings.kinds, settings.severities):
+        per_frame = severity is None or severity in settings.transient_severities
         usable = [schedule for schedule in schedules if per_frame or schedule.mode == "persistent"]
         groups.append([run for schedule in usable for run in planned(kind, severity, schedule)])
-
-    if official is not None:
-        _check_order(official, labels)
-        held = policy_plans.persistent(frames)
-        for kind in official.kinds:
-            groups += [planned(OFFICIAL + kind, severity, held) for severity in severities or range(1, SEVERITIES + 1)]
-
-    total, done, runs = len(groups) * len(labels), 0, []
-    for group in groups:
-        parts: list[list[NDArray[np.bool_]]] = [[] for _ in group]
-        for start in range(0, len(labels), batch_size):
-            batch = images[start : start + batch_size]
-            source = _Frames(model, batch, group[0].kind, group[0].severity, seed, start, task, official)
-            for part, correct in zip(
-                parts, _correctness(source, group, labels[start : start + batch_size]), strict=True
-            ):
-                part.append(correct)
-            done += len(batch)
-            if progress is not None:
-                progress(done, total)
-        runs += [_finished(run, np.concatenate(part, axis=1)) for run, part in zip(group, parts, strict=True)]
-    return NoiseResult(runs, task.num_classes)
+    for kind in official.kinds if official is not None else ():
+        held, levels = policy_plans.persistent(frames), settings.severities or range(1, SEVERITIES + 1)
+        groups += [planned(OFFICIAL + kind, severity, held) for severity in levels]
+    return groups
 
 
 class _Frames:
@@ -141,8 +158,7 @@ class _Frames:
         self,
         model: AnytimeModel,
         images: Tensor,
-        kind: str,
-        severity: int | None,
+        run: _Run,
         seed: int,
         start: int,
         task: TaskCard,
@@ -150,7 +166,7 @@ class _Frames:
     ) -> None:
         self.official = official
         self.model, self.images, self.task = model, images, task
-        self.kind, self.severity, self.seed = kind, severity, seed
+        self.kind, self.severity, self.seed = run.kind, run.severity, seed
         self.indices = torch.arange(start, start + len(images), device=images.device)
         self._drawn: dict[int, Tensor] = {CLEAN: images}
         self._exits: dict[int, Tensor] = {}
@@ -193,7 +209,7 @@ class _Frames:
 
 def _correctness(source: _Frames, runs: Sequence[_Run], labels: Tensor) -> list[NDArray[np.bool_]]:
     """Correctness ``(answers, B)`` of every run. Ties go to the lowest class, as in a trace."""
-    found = []
+    correct = []
     for run in runs:
         seen = run.schedule.seen
         rows = []
@@ -206,8 +222,8 @@ def _correctness(source: _Frames, runs: Sequence[_Run], labels: Tensor) -> list[
             # argmax may return any of several equal classes on a device; the first one is the first True.
             first = (total == total.amax(dim=1, keepdim=True)).to(torch.uint8).argmax(dim=1)
             rows.append(first == labels)
-        found.append(torch.stack(rows).cpu().numpy())
-    return found
+        correct.append(torch.stack(rows).cpu().numpy())
+    return correct
 
 
 def _finished(run: _Run, correct: NDArray[np.bool_]) -> NoiseRun:
@@ -240,13 +256,13 @@ def _schedules(
     unknown = [mode for mode in modes if mode not in ("persistent", "transient")]
     if unknown:
         raise UserError(f"unknown noise mode '{unknown[0]}'. Expected persistent or transient.")
-    found = [policy_plans.persistent(frames)] if "persistent" in modes else []
+    schedules = [policy_plans.persistent(frames)] if "persistent" in modes else []
     if "transient" in modes:
-        found += [policy_plans.transient(frames, period) for period in periods]
+        schedules += [policy_plans.transient(frames, period) for period in periods]
         if bursts is None:
             bursts = [(2, 2 + frames // 3)] if frames >= 5 else []
-        found += [policy_plans.burst(frames, *window) for window in bursts]
-    return list({schedule.mode: schedule for schedule in found}.values())
+        schedules += [policy_plans.burst(frames, *window) for window in bursts]
+    return list({schedule.mode: schedule for schedule in schedules}.values())
 
 
 def count_macs(outputs: Iterable[Tensor], limit: int) -> list[float]:
@@ -262,10 +278,10 @@ def count_macs(outputs: Iterable[Tensor], limit: int) -> list[float]:
 
 def _step_macs(model: AnytimeModel, image: Tensor, schedules: Sequence[Schedule]) -> dict[str, list[float]]:
     """Cumulative MACs of the stateful model's steps by mode: a held frame may be cheaper than a new one per tick."""
-    found = {}
+    macs = {}
     for schedule in schedules:
         # Draws need only differ from one another here; pixels do not change a count.
         drawn = {draw: image if draw == CLEAN else image + 0.1 * (draw + 1) for draw in set(schedule.seen)}
         frames = torch.stack([drawn[draw] for draw in schedule.seen])
-        found[schedule.mode] = count_macs(model.watch(frames), model.num_exits)
-    return found
+        macs[schedule.mode] = count_macs(model.watch(frames), model.num_exits)
+    return macs

@@ -118,8 +118,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class ExitCosts:
-    """Cumulative cost of each exit on one image, ``(E,)`` per axis."""
+class PassCosts:
+    """Cumulative cost of each exit of one pass over one frame, ``(E,)`` per axis."""
 
     ticks: Sequence[float]
     macs: Sequence[float]
@@ -129,7 +129,7 @@ class ExitCosts:
             raise UserError(f"macs: expected one cost per exit ({len(self.ticks)}), got {len(self.macs)}")
 
 
-def answers(policy: str, schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float] = ()) -> list[Answer]:
+def answers(policy: str, schedule: Schedule, costs: PassCosts, step_macs: Sequence[float] = ()) -> list[Answer]:
     """What ``policy`` answers on ``schedule``, in order of time.
 
     ``step_macs (E,)`` are the cumulative MACs of the stateful model's steps on these frames, for the two ``watch``
@@ -140,28 +140,28 @@ def answers(policy: str, schedule: Schedule, costs: ExitCosts, step_macs: Sequen
     return _PLANS[policy](schedule, costs, step_macs)
 
 
-def _onset(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float]) -> list[Answer]:
+def _onset(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float]) -> list[Answer]:
     first = schedule.arrivals[0][1]
     return [Answer("frame", (first,), k, float(costs.ticks[k]), float(costs.macs[k])) for k in range(len(costs.ticks))]
 
 
-def _restart(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float], mean: bool = False) -> list[Answer]:
-    found = _onset(schedule, costs, step_macs)
+def _restart(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float], mean: bool = False) -> list[Answer]:
+    planned = _onset(schedule, costs, step_macs)
     last = len(costs.ticks) - 1
     draws = [draw for _, draw in schedule.arrivals]
     for passes in range(1, len(draws)):
         ready = max((passes + 1) * float(costs.ticks[-1]), schedule.arrivals[passes][0] + float(costs.ticks[-1]))
         members = tuple(draws[: passes + 1]) if mean else (draws[passes],)
         macs = (passes + 1) * float(costs.macs[-1])
-        found.append(Answer("frame", members, last, ready, macs))
-    return found
+        planned.append(Answer("frame", members, last, ready, macs))
+    return planned
 
 
-def _restart_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float]) -> list[Answer]:
+def _restart_mean(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float]) -> list[Answer]:
     return _restart(schedule, costs, step_macs, mean=True)
 
 
-def _pipelined_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float]) -> list[Answer]:
+def _pipelined_mean(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float]) -> list[Answer]:
     last = len(costs.ticks) - 1
     depth = float(costs.ticks[-1])
     draws = tuple(draw for _, draw in schedule.arrivals)
@@ -176,7 +176,7 @@ def _pipelined_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[fl
     return [Answer("frame", members, k, time, macs_until(time)) for time, members, k in ready]
 
 
-def _watch(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float], mean: bool = False) -> list[Answer]:
+def _watch(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float], mean: bool = False) -> list[Answer]:
     if len(step_macs) != len(costs.ticks):
         raise UserError(f"step_macs: expected one cost per step ({len(costs.ticks)}), got {len(step_macs)}")
     return [
@@ -185,11 +185,11 @@ def _watch(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float], mea
     ]
 
 
-def _watch_mean(schedule: Schedule, costs: ExitCosts, step_macs: Sequence[float]) -> list[Answer]:
+def _watch_mean(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float]) -> list[Answer]:
     return _watch(schedule, costs, step_macs, mean=True)
 
 
-_Plan = Callable[[Schedule, ExitCosts, Sequence[float]], list[Answer]]
+_Plan = Callable[[Schedule, PassCosts, Sequence[float]], list[Answer]]
 _PLANS: dict[str, _Plan] = {
     "onset": _onset,
     "restart": _restart,

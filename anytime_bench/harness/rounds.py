@@ -1,8 +1,8 @@
 """The interleaved rounds: who runs when, for how long, and why it ended.
 
 A *pass* runs every task once, in random order, one inference each; a *round* is a few passes. So reference and method
-alternate within milliseconds and whatever the machine does, it does to both. At least ``rounds_least`` rounds are run,
-then more until the ratios are narrow enough or the time budget ends.
+alternate within milliseconds and whatever the machine does, it does to both. At least ``Effort.rounds`` rounds are run,
+then more until every ratio is known well enough or the time is over.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.harness.timing_summary import median_interval, ratios_of, widest
+from anytime_bench.harness.intervals_of_rounds import median_interval, widest
+from anytime_bench.harness.timing_summary import ratios_of
 
-#: A ratio is known well enough when the widest interval among the exits is narrower than this share of it.
-WIDTH_WANTED = 0.02
 #: More inferences than this per round add little: the median over rounds is what counts.
-PASSES_MOST = 9
-#: Rounds between two looks at the interval.
+MAX_INFERENCES = 5
+#: The least rounds may take this share of the time; the rest is for those that noise asks for.
+LEAST_SHARE = 0.25
+#: Rounds between two looks at the intervals: at least so many, and a tenth of those that are done.
 CHECK_EVERY = 5
 
 Measured = Mapping[str, NDArray[np.float64]]
@@ -35,53 +36,66 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How much to measure: at least ``rounds``, until every ratio's interval is narrower than ``width`` of it.
+
+    No longer than ``seconds``, or ``patience`` times as long where even the least rounds are not done by then.
+    ``inferences`` make a round (None: as many as the time allows).
+    """
+
+    rounds: int
+    seconds: float
+    width: float
+    patience: float = 10.0
+    inferences: int | None = None
+
+
+@dataclass(frozen=True)
 class Rounds:
-    """``samples`` name -> ``(R, I, E)``, why the rounds ended, and how long a pass took in seconds."""
+    """``samples`` name -> ``(R, I, E)``, or ``(R, I)`` of a reference, and why the rounds ended."""
 
     samples: dict[str, NDArray[np.float32]]
     stopped_because: str
-    pass_seconds: float
+    inferences: int
 
 
 def run_rounds(
     tasks: Sequence[Task],
     size: int,
-    rounds_least: int,
-    budget_seconds: float,
-    patience: float,
+    effort: Effort,
     seed: int,
     progress: Callable[[float], None] = lambda share: None,
     on_round: Callable[[], None] = lambda: None,
 ) -> Rounds:
-    """Run ``tasks`` (batch ``size``) in interleaved rounds; ``progress`` gets the share done, 0..1.
-
-    Past ``patience`` times the budget the rounds end even where fewer than ``rounds_least`` are done.
-    """
+    """Run ``tasks`` (batch ``size``) in interleaved rounds; ``progress`` gets the share done, 0..1."""
     rng = np.random.default_rng(seed)
-    pass_seconds = _warm_up(tasks, budget_seconds)
-    # Half the budget for the rounds that must be, the other half for those that noise asks for.
-    passes = int(np.clip(0.5 * budget_seconds / (rounds_least * pass_seconds), 1, PASSES_MOST))
+    pass_seconds = _warm_up(tasks, effort.seconds)
+    affordable = LEAST_SHARE * effort.seconds / (effort.rounds * pass_seconds)
+    passes = effort.inferences or int(np.clip(affordable, 1, MAX_INFERENCES))
     rows: list[dict[str, NDArray[np.float64]]] = []
-    begun, done, why = perf_counter(), 0, ""
+    begun, done, look_at, why = perf_counter(), 0, effort.rounds, ""
     while not why:
-        for _ in range(passes):
-            rows.append(_one_pass(tasks, rng))
+        rows += [_one_pass(tasks, rng) for _ in range(passes)]
         done += 1
         on_round()
-        used = (perf_counter() - begun) / budget_seconds
-        progress(min(1.0, max(used, 0.5 * done / rounds_least)))
-        if done < rounds_least:
-            if used >= patience:
-                why = f"{patience:g} times the time budget of {budget_seconds:g} s ended after {done} rounds"
-            continue
-        if (done - rounds_least) % CHECK_EVERY == 0:
-            width = widest(median_interval(ratios_of(_stack(rows, passes), size), seed, resamples=200))
-            if width < WIDTH_WANTED:
-                why = f"every ratio's interval is narrower than {WIDTH_WANTED:.0%}"
-        if not why and used >= 1:
-            why = f"the time budget of {budget_seconds:g} s ended after {done} rounds"
+        used = (perf_counter() - begun) / effort.seconds
+        progress(min(1.0, max(used, LEAST_SHARE * done / effort.rounds)))
+        if done >= look_at:
+            look_at = done + max(CHECK_EVERY, done // 10)
+            if widest_ratio(_stack(rows, passes), size, seed) < effort.width:
+                why = f"every ratio's interval is narrower than {effort.width:.1%} after {done} rounds"
+        if not why and used >= (1 if done >= effort.rounds else effort.patience):
+            times = "" if done >= effort.rounds else f"{effort.patience:g} times "
+            why = f"{times}the time of {effort.seconds:.3g} s ended after {done} rounds"
     progress(1.0)
-    return Rounds(_stack(rows, passes), why, pass_seconds)
+    return Rounds(_stack(rows, passes), why, passes)
+
+
+def widest_ratio(samples: Mapping[str, NDArray[np.float32]], size: int, seed: int) -> float:
+    """Width, relative to its value, of the widest interval among the ratios that a board shows."""
+    whats = [what for what in ("run_through", "prefix") if f"batch{size}_latency_{what}" in samples]
+    intervals = [median_interval(ratios_of(samples, size, what=what), seed, resamples=200) for what in whats]
+    return max(widest(each) for each in intervals)
 
 
 def _warm_up(tasks: Sequence[Task], budget_seconds: float) -> float:
@@ -112,10 +126,11 @@ def _one_pass(tasks: Sequence[Task], rng: np.random.Generator) -> dict[str, NDAr
 
 
 def _stack(rows: Sequence[Mapping[str, NDArray[np.float64]]], passes: int) -> dict[str, NDArray[np.float32]]:
-    """``{name: (R, I, E)}``; the reference has no exits and loses that axis."""
+    """``{name: (R, I, E)}``; the reference's copies have no exits and lose that axis."""
     stacked = {}
     for name in rows[0]:
         values = np.array([row[name] for row in rows], dtype=np.float32)
         values = values.reshape(-1, passes, values.shape[-1])
-        stacked[name] = values[..., 0] if name.endswith("_reference") else values
+        plain = name.endswith("_twin") or "_reference" in name
+        stacked[name] = values[..., 0] if plain else values
     return stacked

@@ -6,16 +6,13 @@ The interval of their ratio must contain 1 and be narrow; where it is not, no co
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anytime_bench.harness.timing import time_exits
-from anytime_bench.harness.timing_summary import median_interval, ratios_of
+from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.scores.results import Estimate
 
@@ -56,64 +53,38 @@ def self_test(
 ) -> dict[str, Any]:
     """Time two copies of one model against each other for about ``seconds``; JSON-able.
 
-    ``passed`` says whether the 95 % interval of the ratio contains 1 and is narrow enough for the device; ``clocks``
+    ``passed`` says whether the 99 % interval of the ratio contains 1 and is narrow enough for the device; ``clocks``
     has the ratio, its interval and width per clock; ``verdict`` puts it into a sentence.
     """
     device = torch.device(device)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        one = PlainResNet().to(device)
+        model = PlainResNet().to(device)
         images = torch.randn(64, 3, 32, 32)
-    # Where a copy lies in memory is alone worth half a percent, for as long as it lies there. Both copies take both
-    # parts, and the geometric mean of a round's two ratios is free of it: what remains is the harness's own error.
-    copies = [copy.deepcopy(one), copy.deepcopy(one)]
-    halves = []
-    for turn, (model, reference) in enumerate((copies, copies[::-1])):
-        part = None if progress is None else partial(_half, progress, turn)
-        halves.append(
-            time_exits(
-                model, reference, images, device=device, engine=engine, budget_seconds=seconds / 2, seed=seed + turn,
-                threads=threads, progress=part,
-            )
-        )  # fmt: skip
-    summary = halves[0].summary()
-    reasons = list(dict.fromkeys(reason for half in halves for reason in half.summary().headline.reasons))
+    settings = TimingSettings(engine=engine, budget_seconds=seconds, seed=seed, threads=threads, target=0.0)
+    summary = time_exits(copy.deepcopy(model), model, images, device, settings, progress).summary()
     allowed = WIDTH_ALLOWED.get(device.type, WIDTH_ALLOWED["cpu"])
-    clocks = {
-        clock: _judge(_interval([half.samples for half in halves], clock, seed), allowed)
-        for clock in summary.headline.clocks
-    }
+    clocks = {clock: _judge(block.a_a, allowed) for clock, block in summary.headline.clocks.items() if block.a_a}
     passed = all(entry["contains_one"] and entry["narrow"] for entry in clocks.values())
     faults = [
         f"the {name} ratio of two copies of one model is {entry['value']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
         for name, entry in clocks.items()
         if not (entry["contains_one"] and entry["narrow"])
     ]
+    reasons = summary.headline.reasons
     return {
         "passed": passed,
-        "verdict": "equal models measure as equal" if passed else "; ".join(faults + reasons),
+        "verdict": "equal models measure as equal" if passed else "; ".join(dict.fromkeys(faults + reasons)),
         "width_allowed": allowed,
         "clocks": clocks,
         "engine": summary.meta.engine,
         "threads": summary.meta.threads,
-        "rounds": [half.summary().headline.rounds for half in halves],
+        "rounds": summary.headline.rounds,
         "stopped_because": summary.headline.stopped_because,
         "comparable": not reasons,
         "reasons": reasons,
         "queue_share": summary.latency.queue_share,
     }
-
-
-def _half(progress: Callable[[float, str], None], turn: int, share: float, what: str) -> None:
-    progress((turn + share) / 2, what)
-
-
-def _interval(samples: Sequence[Mapping[str, Any]], clock: str, seed: int) -> Estimate:
-    """Median and interval of the rounds' geometric mean ratios, over as many rounds as both halves have."""
-    # Both sides by the same call: the reference's answer is a prefix, and a stream costs microseconds less.
-    first, second = (ratios_of(each, 1, clock, "prefix")[:, 0] for each in samples)
-    rounds = min(len(first), len(second))
-    return median_interval(np.sqrt(first[:rounds] * second[:rounds])[:, None], seed)[0]
 
 
 def _judge(ratio: Estimate, allowed: float) -> dict[str, Any]:

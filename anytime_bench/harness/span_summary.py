@@ -32,9 +32,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.harness.intervals_of_rounds import resampled_rounds
 from anytime_bench.harness.operator_graph import OperatorGraph, SpanError, graph_from_arrays
 from anytime_bench.harness.schedule import critical_path, edge_times, lane_times, span, work
-from anytime_bench.harness.timing_summary import resampled_rounds
 from anytime_bench.scores.results import Estimate, Strict
 
 Floats = NDArray[np.float64]

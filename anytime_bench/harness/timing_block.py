@@ -27,10 +27,15 @@ class Spread(Strict):
 
 
 class Execution(Strict):
-    """Run-through times of a further execution that the model offers, per exit."""
+    """Run-through times of the model executed in another way, per exit.
+
+    ``reference_full`` is the reference executed in that way too, where the ratios are to that and not to its plain
+    answer.
+    """
 
     run_through: list[Spread]
     ratio_to_reference: list[Estimate]
+    reference_full: Spread | None = None
 
 
 class ProcessRatios(Strict):
@@ -45,7 +50,8 @@ class ClockBlock(Strict):
 
     ``stop`` says whether run-through times are of a run that could be stopped there, ``prefix_stop`` the same of the
     times of single exits (``answer(images, k)``, batch 1 only). ``throughput`` is images per second up to each exit,
-    ``queue_share`` the part of all latencies for which the thread stood ready without a core, None where unknown.
+    ``queue_share`` the part of all latencies for which the thread was runnable without a core, None where unknown.
+    ``a_a`` is the ratio of two copies of the reference in the same rounds, with its 99 % interval.
     """
 
     clock: str
@@ -60,10 +66,14 @@ class ClockBlock(Strict):
     executions: dict[str, Execution] = Field(default_factory=dict)
     processes: list[ProcessRatios] = Field(default_factory=list)
     queue_share: float | None = None
+    a_a: Estimate | None = None
 
 
 class BatchTiming(Strict):
-    """Everything about one batch size; ``reasons`` say why its times are not ``comparable``."""
+    """Everything about one batch size; ``reasons`` say why its times are not ``comparable``.
+
+    ``widest`` is the width, relative to its ratio, of the widest interval on the host's clock.
+    """
 
     rounds: int
     inferences_per_round: int
@@ -71,14 +81,30 @@ class BatchTiming(Strict):
     comparable: bool
     reasons: list[str]
     clocks: dict[str, ClockBlock]
+    widest: float | None = None
+
+
+class Dispatch(Strict):
+    """How much of the last exit's latency is fixed, a line through its times at the batch sizes.
+
+    ``seconds`` is what a run-through takes whatever the batch, which on a small network is dispatch, and ``share`` its
+    part of one image's time; ``seconds_per_image`` and ``seconds_per_mac`` are what the arithmetic takes.
+    """
+
+    seconds: float
+    seconds_per_image: float
+    seconds_per_mac: float | None = None
+    share: float
 
 
 class EarlyStopTiming(Strict):
     """Stopping for real at one batch size: ``latency`` per group of images with the decisions, whose part is
-    ``policy_share``. ``final_accuracy`` is that of the last exit on the same images, None in records made without."""
+    ``policy_share``. ``final_accuracy`` is that of the last exit on the same images, None in records made without.
+    ``engine`` ran the model, which times of another engine are not comparable to."""
 
     policy: str
     stop: Stop
+    engine: str = "eager"
     batch_size: int
     images: int
     accuracy: float
@@ -91,8 +117,11 @@ class EarlyStopTiming(Strict):
 class TimingMeta(Strict):
     """How a model was timed. Dictionaries are keyed by batch size (as text) or by clock.
 
-    ``answers_agree`` is the share of answers given while timing that an untimed pass repeats; ``watch`` is what the
-    watch on the machine read per batch size, ``disturbances`` its reasons against comparing.
+    ``tf32`` is said of convolutions, ``tf32_products`` of matrix products. ``target`` is the width of every ratio's
+    interval at which timing may end before its time is over, ``inferences`` how many make a round, ``best_threads`` how
+    many intra-op threads the model runs on fastest. ``answers_agree`` is the share of answers given while timing that
+    an untimed pass repeats; ``watch`` is what the watch on the machine read per batch size, ``disturbances`` its
+    reasons against comparing.
     """
 
     device: str = ""
@@ -100,10 +129,16 @@ class TimingMeta(Strict):
     engine_requested: str = ""
     precision: str = "fp32"
     tf32: bool = False
+    tf32_products: bool = False
     cache: str = "warm"
     threads: int = 0
     seed: int = 0
     num_exits: int = 0
+    macs: list[int] = Field(default_factory=list)
+    processes: int = 1
+    target: float | None = None
+    inferences: dict[str, int] = Field(default_factory=dict)
+    best_threads: int | None = None
     batch_sizes: list[int] = Field(min_length=1)
     clocks: dict[str, str]
     stop: dict[str, dict[str, Stop]]
@@ -122,6 +157,7 @@ class Timing(Strict):
     meta: TimingMeta
     batches: dict[str, BatchTiming]
     notes: list[str]
+    dispatch: Dispatch | None = None
 
     @model_validator(mode="after")
     def _batches_are_those_asked_for(self) -> Timing:

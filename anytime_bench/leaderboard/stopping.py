@@ -43,10 +43,18 @@ def _curve(by_seed: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Stoppi
 
 
 def real_stops(records: Sequence[Record]) -> list[RealStop]:
-    """One entry per batch size and rule that every seed was stopped by."""
-    by_seed = [{(s.batch_size, s.policy): s for s in (r.timing.meta.early_stop if r.timing else ())} for r in records]
+    """One entry per batch size and rule that every seed was stopped by.
+
+    Stopping runs a model's own Python; where full runs were timed otherwise, as graphs say, the two do not compare.
+    """
+    by_seed = [{(s.batch_size, s.policy): s for s in _comparable_stops(record)} for record in records]
     places = [place for place in by_seed[0] if all(place in stops for stops in by_seed)] if by_seed else []
     return [_real_stop(place, [stops[place] for stops in by_seed], records) for place in sorted(places)]
+
+
+def _comparable_stops(record: Record) -> list[EarlyStopTiming]:
+    meta = record.timing.meta if record.timing else None
+    return [stop for stop in meta.early_stop if meta.engine in ("", stop.engine)] if meta else []
 
 
 def _real_stop(place: tuple[int, str], stops: Sequence[EarlyStopTiming], records: Sequence[Record]) -> RealStop:

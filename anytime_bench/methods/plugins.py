@@ -19,6 +19,7 @@ from typing import Any
 
 from anytime_bench.errors import UserError, describe, did_you_mean
 from anytime_bench.methods.contract import Method
+from anytime_bench.methods.elsewhere import PLUGIN_PREFIX
 from anytime_bench.methods.options import build_options
 from anytime_bench.methods.sources import plugin_sources, sources_sha256
 from anytime_bench.registry import Origin, Registry, methods, registering_from
@@ -71,13 +72,13 @@ def _import_file(plugin: str) -> tuple[ModuleType, dict[str, str]]:
     sources = plugin_sources(path)
     origin = {"file": str(path), "sha256": sources_sha256(sources)}
     # The hash in the module's name keeps two files of one name apart, and pickles need it in sys.modules.
-    name = f"anytime_bench_plugin_{path.stem}_{origin['sha256'][:8]}"
+    name = f"{PLUGIN_PREFIX}{path.stem}_{origin['sha256'][:8]}"
     if name in sys.modules:
         return sys.modules[name], origin
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin file '{plugin}' is not a Python file (expected a name ending in .py).")
-    if any(loaded.startswith(f"anytime_bench_plugin_{path.stem}_") for loaded in sys.modules):
+    if any(loaded.startswith(f"{PLUGIN_PREFIX}{path.stem}_") for loaded in sys.modules):
         # Edited since it was loaded: modules beside it may have been edited too.
         for module_name, source in sources.items():
             if getattr(sys.modules.get(module_name), "__file__", None) == str(source):

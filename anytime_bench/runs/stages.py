@@ -26,13 +26,14 @@ from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.deadlines import DeadlineSettings, serve_deadlines
 from anytime_bench.harness.early_stop import confident, stop_early
-from anytime_bench.harness.noise import evaluate_noise
-from anytime_bench.harness.policies import ExitCosts as NoiseCosts
+from anytime_bench.harness.noise import NoiseSettings, evaluate_noise
+from anytime_bench.harness.policies import PassCosts
 from anytime_bench.harness.predict import predict
 from anytime_bench.harness.span import measure_span
 from anytime_bench.harness.span_summary import SpanMeta
-from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing import TimingSettings
 from anytime_bench.harness.timing_block import EarlyStopTiming, TimingMeta
+from anytime_bench.harness.timing_processes import time_in_processes
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records.record import PROTOCOL_VERSION
 from anytime_bench.runs.display import Display
@@ -49,7 +50,7 @@ CONFIDENCE = 0.9
 
 #: Images from which the passes of the span measurement draw, and its time as a share of the timing's.
 SPAN_IMAGES = 256
-SPAN_SHARE = 0.25
+SPAN_SHARE = 0.1
 
 Arrays = dict[str, NDArray[Any]]
 #: The entry of a prepared file that names the weights.
@@ -87,12 +88,9 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
     split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).sample(512)
     with display.bar("time", 1.0) as bar:
-        timing = time_exits(
-            model, reference, split.normalised(), device=plan.device, engine=settings.engine,
-            batch_sizes=settings.timing_batches, rounds=settings.timing_rounds,
-            budget_seconds=settings.timing_budget, seed=plan.seed, precision=settings.timing_precision,
-            threads=settings.threads or None, cache=settings.cache, progress=bar.at,
-        )  # fmt: skip
+        timing = time_in_processes(
+            model, reference, split.normalised(), plan.device, timing_settings(plan), progress=bar.at
+        )
     stops = early_stop(model, split, settings.timing_batches, display)
     meta = timing.meta.model_copy(update={"early_stop": stops})
     return {f"timing_{name}": np.asarray(value) for name, value in timing.samples.items()}, meta
@@ -122,6 +120,24 @@ def deadline_stage(
     with display.bar("deadlines", 1.0) as bar:
         session = serve_deadlines(model, reference, images, settings, lambda share, what: bar.at(share))
     return {f"deadlines_{name}": array for name, array in session.samples.items()}, session.meta
+
+
+def timing_settings(plan: Plan) -> TimingSettings:
+    """What the run's configuration says of timing."""
+    settings = plan.resolved.config.evaluation
+    return TimingSettings(
+        engine=settings.engine,
+        batch_sizes=tuple(settings.timing_batches),
+        rounds=settings.timing_rounds,
+        budget_seconds=settings.timing_budget,
+        processes=settings.timing_processes,
+        seed=plan.seed,
+        threads=settings.threads or None,
+        precision=settings.timing_precision,
+        cache=settings.cache,
+        beside=tuple(settings.timing_beside),
+        macs=tuple(plan.costs.macs),
+    )
 
 
 def early_stop(
@@ -156,13 +172,13 @@ def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) 
     split = DeviceSplit.place(plan.task.splits["test"], card, plan.device)
     # The official files are in the order of CIFAR-10's test split, which is not sorted.
     split = split.first(settings.noise_images) if official else split.sample(settings.noise_images)
-    costs = NoiseCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
+    costs = PassCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
     with display.bar("noise", 1.0) as bar:
         # As many frames as the reference is deep, so that every method is shown the same ones.
         frames = math.ceil(max(plan.reference_costs.ticks[-1], plan.costs.ticks[-1]))
+        noise = NoiseSettings(kinds=kinds, num_frames=frames, batch_size=settings.prediction_batch)
         result = evaluate_noise(
-            model, split.normalised(), split.labels, task=card, kinds=kinds, num_frames=frames, costs=costs,
-            batch_size=settings.prediction_batch, official=official,
+            model, split.normalised(), split.labels, card, noise, costs, official,
             progress=lambda count, total: bar.at(count, total=total),
         )  # fmt: skip
     return dict(result.arrays())

@@ -256,12 +256,6 @@ class CascadedResNet(AnytimeModel):
             )
         return others
 
-    def activations(self, images: Tensor) -> Iterator[list[Tensor]]:
-        """Per step, the features of the stem and of blocks 1..L, for inspection."""
-        run = LazySteps(self)
-        for k in range(self.num_exits):
-            yield [run.lanes.take(token) for token in run.advance(images if k == 0 else None)]
-
     def plain(self, images: Tensor, k: int | None = None) -> Tensor:
         """Logits ``(B, C)`` of the plain ResNet with these weights, residual branches above block ``k`` left out."""
         self._check(images)

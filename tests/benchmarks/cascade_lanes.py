@@ -19,7 +19,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from anytime_bench.harness.timing_summary import median_interval
+from anytime_bench.harness.intervals_of_rounds import median_interval
 from baselines.cascade.model import CascadedResNet
 from baselines.cascade.stepwise import run_ahead
 from baselines.cascade.threads import ThreadLanes

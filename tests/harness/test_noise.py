@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from anytime_bench.corruptions import KINDS, corrupt, register_corruption
 from anytime_bench.corruptions import cifar10c as official
 from anytime_bench.errors import UserError
-from anytime_bench.harness.noise import NoiseResult, count_macs, evaluate_noise
-from anytime_bench.harness.policies import ExitCosts
+from anytime_bench.harness.noise import NoiseResult, NoiseSettings, count_macs, evaluate_noise
+from anytime_bench.harness.policies import PassCosts
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.scores.results import NoiseBlock
 from anytime_bench.scores.robustness import (
@@ -82,8 +82,9 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def evaluated(model: AnytimeModel, data: tuple[Tensor, Tensor], **options: object) -> NoiseResult:
-    options = {"kinds": ["occlusion", "perlin"], "batch_size": 24, **options}
-    return evaluate_noise(model, *data, task=TASK, **options)  # type: ignore[arg-type]
+    costs, progress = options.pop("costs", None), options.pop("progress", None)
+    settings = NoiseSettings(**{"kinds": ["occlusion", "perlin"], "batch_size": 24, **options})  # type: ignore[arg-type]
+    return evaluate_noise(model, *data, TASK, settings, costs, progress=progress)  # type: ignore[arg-type]
 
 
 def by_name(result: NoiseResult) -> dict[tuple[str, int, str, str], NoiseRun]:
@@ -116,7 +117,7 @@ def test_identity_in_pixels_reproduces_the_clean_accuracy(data: tuple[Tensor, Te
 
 
 def test_a_blind_model_keeps_chance_everywhere(data: tuple[Tensor, Tensor]) -> None:
-    costs = ExitCosts((1, 2), (1, 2))
+    costs = PassCosts((1, 2), (1, 2))
     noise = block_of(evaluated(Blind(), data, kinds=["occlusion", "fog"], num_frames=6, costs=costs))
     assert len(noise.rows) > 10
     for scores in [*noise.rows, *noise.clean.values()]:
@@ -231,16 +232,15 @@ def test_official_files_are_evaluated_under_persistent_noise(tmp_path: Path, mon
     task = TaskCard("cifar10", "", tuple("0123456789"), (3, 32, 32), {}, (0.5,) * 3, (0.25,) * 3)
     model, clean = Serial(depth=3), torch.randn(30, 3, 32, 32)
     files = official.OfficialFiles(tmp_path)
-    result = evaluate_noise(
-        model, clean, torch.from_numpy(labels), task=task, kinds=[], official=files, severities=[4], batch_size=8
-    )
+    settings = NoiseSettings(severities=[4], batch_size=8)
+    result = evaluate_noise(model, clean, torch.from_numpy(labels), task, settings, official=files)
     run = by_name(result)["official/frost", 4, "persistent", "onset"]
     images = (torch.from_numpy(stored[90:120]).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
     with torch.inference_mode():
         expected = (model(images).argmax(-1) == torch.from_numpy(labels)).numpy()
     np.testing.assert_array_equal(run.correct, expected)
     with pytest.raises(UserError, match="its labels are not those of the images given"):
-        evaluate_noise(model, clean, torch.from_numpy((labels + 1) % 10), task=task, kinds=[], official=files)
+        evaluate_noise(model, clean, torch.from_numpy((labels + 1) % 10), task, NoiseSettings(), official=files)
 
 
 # ----------------------------------------------------------------------------------------------------- scores

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anytime_bench.errors import UserError
-from anytime_bench.harness.policies import POLICIES, ExitCosts, Schedule, answers, burst, clean, persistent, transient
+from anytime_bench.harness.policies import POLICIES, PassCosts, Schedule, answers, burst, clean, persistent, transient
 
 #: Three blocks: exits after ticks 1, 2, 3 and 10, 30, 60 MACs.
-COSTS = ExitCosts((1, 2, 3), (10, 30, 60))
+COSTS = PassCosts((1, 2, 3), (10, 30, 60))
 STEPS = (10.0, 40.0, 100.0)
 
 
@@ -91,4 +91,4 @@ def test_bad_bursts_and_policies() -> None:
     with pytest.raises(UserError, match=r"step_macs: expected one cost per step \(3\), got 0"):
         answers("watch", persistent(3), COSTS)
     with pytest.raises(UserError, match=r"macs: expected one cost per exit \(2\), got 1"):
-        ExitCosts((1, 2), (1,))
+        PassCosts((1, 2), (1,))

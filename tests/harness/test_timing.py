@@ -5,12 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from anytime_bench.harness import clocks
-from anytime_bench.harness import timing as timing_module
+from anytime_bench.harness import clocks, timing_session
 from anytime_bench.harness.eager import Compiled, EngineError, directly_called
-from anytime_bench.harness.rounds import Task, run_rounds
+from anytime_bench.harness.rounds import Effort, Task, run_rounds
 from anytime_bench.harness.self_test import PlainResNet
-from anytime_bench.harness.timing import _in_precision, time_exits
+from anytime_bench.harness.timing import TimingSettings, in_precision, time_exits
 from anytime_bench.harness.timing_block import Timing
 from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.model import CascadedResNet
@@ -80,8 +79,7 @@ class Wavering(Worker):
 
 
 def measure(model, reference, **options):
-    settings = {"device": "cpu", "budget_seconds": 0.2, **options}
-    return time_exits(model, reference, IMAGES, **settings)
+    return time_exits(model, reference, IMAGES, "cpu", TimingSettings(**{"budget_seconds": 0.2, **options}))
 
 
 def times(summary, kind="run_through"):
@@ -96,7 +94,7 @@ def test_known_work_is_timed_exactly(fake_time):
     assert [row.value for row in summary.latency.ratio_to_reference] == pytest.approx([0.1, 0.3, 0.7])
     assert summary.latency.throughput == pytest.approx([1000, 1000 / 3, 1000 / 7])
     assert summary.headline.rounds == 30
-    assert summary.headline.stopped_because == "every ratio's interval is narrower than 2%"
+    assert summary.headline.stopped_because == "every ratio's interval is narrower than 2.0% after 30 rounds"
     assert summary.latency.stop == "real"
     assert summary.clock("device_time") is None
 
@@ -159,9 +157,10 @@ def test_models_and_random_state_are_left_alone(fake_time):
 def test_bf16_and_flushed_cache_are_named():
     seen = []
     model = PlainResNet(width=4)
+    settings = TimingSettings(budget_seconds=0.01, rounds=2, precision="bf16", cache="flushed")
     timing = time_exits(
-        model, PlainResNet(width=4), torch.randn(5, 3, 8, 8), device="cpu", budget_seconds=0.01, rounds=2,
-        precision="bf16", cache="flushed", progress=lambda share, what: seen.append((share, what)),
+        model, PlainResNet(width=4), torch.randn(5, 3, 8, 8), "cpu", settings,
+        lambda share, what: seen.append((share, what)),
     )  # fmt: skip
     summary = timing.summary()
     assert (summary.meta.precision, summary.meta.cache) == ("bf16", "flushed")
@@ -173,7 +172,7 @@ def test_bf16_and_flushed_cache_are_named():
 
 def test_bf16_rounds_weights_and_spares_running_statistics():
     model = CascadedResNet(width=4, blocks=(1, 1))
-    copied = _in_precision(model, "bf16")
+    copied = in_precision(model, "bf16")
     kinds = {name: value.dtype for name, value in copied.state_dict().items()}
     assert kinds["stem.conv.weight"] == kinds["heads.0.weight"] == torch.bfloat16
     assert {kinds[name] for name in kinds if "norm" in name} == {torch.float32}
@@ -190,7 +189,7 @@ def test_an_execution_that_this_engine_cannot_run_is_left_out_and_named(fake_tim
         def executions(self):
             return {"sound": self.stream, "broken": self.stream}
 
-    made = timing_module.make_engine
+    made = timing_session.make_engine
     calls = []
 
     def refuse(name, model, images, stream=None, prefixes=()):
@@ -199,7 +198,7 @@ def test_an_execution_that_this_engine_cannot_run_is_left_out_and_named(fake_tim
             raise EngineError("no")
         return made(name, model, images, stream, prefixes)
 
-    monkeypatch.setattr(timing_module, "make_engine", refuse)
+    monkeypatch.setattr(timing_session, "make_engine", refuse)
     summary = measure(Offers(fake_time), Worker(fake_time)).summary()
     assert list(summary.latency.executions) == ["sound"]
     assert summary.notes == ["execution broken is not timed: no"]
@@ -235,7 +234,7 @@ def test_every_pass_runs_every_task_once_in_an_order_that_changes():
     def task(name):
         return Task(lambda: log.append(name) or {f"batch1_latency_{name}": np.array([1.0])})
 
-    result = run_rounds([task("reference"), task("run_through"), task("x")], 1, 30, 0.01, 10.0, seed=0)
+    result = run_rounds([task("reference"), task("run_through"), task("x")], 1, Effort(30, 0.01, 0.02), seed=0)
     passes = [tuple(log[i : i + 3]) for i in range(0, len(log), 3)]
     assert {frozenset(order) for order in passes} == {frozenset(("reference", "run_through", "x"))}
     assert len(set(passes)) == 6
@@ -248,8 +247,8 @@ def test_rounds_end_at_the_budget_when_noise_persists():
         Task(lambda name=name: {f"batch1_latency_{name}": rng.uniform(0.5, 1.5, 1)})
         for name in ("reference", "run_through")
     ]
-    result = run_rounds(tasks, 1, 30, 0.05, 100.0, seed=0)
-    assert result.stopped_because.startswith("the time budget of 0.05 s ended after")
+    result = run_rounds(tasks, 1, Effort(30, 0.05, 0.02, 100.0), seed=0)
+    assert result.stopped_because.startswith("the time of 0.05 s ended after")
 
 
 def test_queue_wait_is_seen_and_left_out_of_ratios_only(monkeypatch, fake_time):
@@ -282,3 +281,68 @@ def test_compiled_engine_gives_the_same_answers():
         engine = Compiled(model, images)
         engine.run_through(clocks.HostClock(torch.device("cpu")))
         torch.testing.assert_close(engine.answers[0], model(images)[0], rtol=1e-4, atol=1e-5)
+
+
+class Displaced(Worker):
+    """A copy of it takes a share more: where it lies in memory, say."""
+
+    def __init__(self, time, steps, share):
+        super().__init__(time, steps)
+        self.share = share
+
+    def __deepcopy__(self, memo):
+        return Displaced(self.time, tuple(step * (1 + self.share) for step in self.steps), 0.0)
+
+
+def test_copies_that_lie_elsewhere_are_still_equal_and_both_are_the_reference(fake_time):
+    summary = measure(Worker(fake_time), Displaced(fake_time, (2.0, 3.0, 5.0), share=0.04)).summary()
+    a_a = summary.latency.a_a
+    assert a_a.value == pytest.approx(1.0)
+    assert a_a.low == pytest.approx(a_a.high)
+    assert not any("copies" in reason for reason in summary.headline.reasons)
+    assert summary.latency.ratio_to_reference[2].value == pytest.approx(0.7 / 1.04**0.5)
+
+
+def test_more_threads_are_timed_beside_where_they_are_faster(fake_time, monkeypatch):
+    class Parallel(Worker):
+        def stream(self, images):
+            self.steps = tuple(step / torch.get_num_threads() for step in (1.0, 2.0, 4.0))
+            return super().stream(images)
+
+    monkeypatch.setattr(timing_session, "usable_cores", lambda: 4)
+    model, reference = Parallel(fake_time), Worker(fake_time)
+    summary = measure(model, reference, beside=("threads",), threads=1).summary()
+    assert summary.meta.best_threads == 4
+    assert [row.value for row in summary.latency.executions["threads_4"].ratio_to_reference] == pytest.approx(
+        [1 / 28, 3 / 28, 7 / 28]
+    )
+    assert [row.value for row in summary.latency.ratio_to_reference] == pytest.approx([1 / 7, 3 / 7, 1])
+    serial = measure(Worker(fake_time), reference, beside=("threads",), threads=1).summary()
+    assert serial.meta.best_threads == 1
+    assert not serial.latency.executions
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_compared_with_the_compiled_reference():
+    model, reference, images = PlainResNet(width=4), PlainResNet(width=4), torch.randn(5, 3, 8, 8)
+    settings = TimingSettings(budget_seconds=0.3, rounds=4, beside=("compile",), threads=1)
+    summary = time_exits(model, reference, images, "cpu", settings).summary()
+    compiled = summary.latency.executions["compile"]
+    assert not summary.notes
+    assert compiled.reference_full.p50 > 0
+    assert 0.5 < compiled.ratio_to_reference[0].value < 2
+
+
+def test_fixed_cost_is_told_from_cost_per_image(fake_time):
+    class Batched(Worker):
+        def stream(self, images):
+            self.steps = (1.0, 1.0, 1.0 + 0.5 * len(images))
+            return super().stream(images)
+
+    summary = measure(Batched(fake_time), Worker(fake_time), batch_sizes=(1, 8), macs=(10, 20, 2000)).summary()
+    dispatch = summary.dispatch
+    assert dispatch.seconds == pytest.approx(3e-3)
+    assert dispatch.seconds_per_image == pytest.approx(0.5e-3)
+    assert dispatch.seconds_per_mac == pytest.approx(0.5e-3 / 2000)
+    assert dispatch.share == pytest.approx(3 / 3.5)
+    assert measure(Batched(fake_time), Worker(fake_time)).summary().dispatch is None

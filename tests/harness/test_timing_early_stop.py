@@ -75,6 +75,21 @@ def test_no_layer_works_for_an_image_that_has_left(model_class, batch_size):
     assert result.stop == "real"
 
 
+def test_every_group_runs_once_before_any_is_timed_because_leaving_images_make_new_batch_sizes():
+    sizes = []
+
+    class Sizes(Compacting):
+        def stream(self, images):
+            sizes.append(len(images))
+            return super().stream(images)
+
+    stop_early(Sizes(), IMAGES, LABELS, confident(0.5), batch_size=20)
+    assert sizes == [20, 20, 10] * 2
+    del sizes[:]
+    stop_early(Sizes(), IMAGES, LABELS, confident(0.5))
+    assert len(sizes) == 10 + len(IMAGES)
+
+
 def test_without_compaction_a_batch_runs_until_its_last_image_is_done():
     model = Layers()
     result = stop_early(model, IMAGES, LABELS, confident(0.5), batch_size=50, warm_up=0)

@@ -13,12 +13,13 @@ from anytime_bench.harness.cuda_graphs import Graphs
 from anytime_bench.harness.eager import EngineError
 from anytime_bench.harness.engines import engine_verdict, make_engine, matched_engines
 from anytime_bench.harness.self_test import PlainResNet, self_test
-from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.tasks.task import TaskCard
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CPU = torch.device("cpu")
+GRAPH = TimingSettings(engine="graph", budget_seconds=2)
 
 
 class Counted(AnytimeModel):
@@ -193,7 +194,7 @@ class Busy(AnytimeModel):
 @pytest.mark.parametrize("engine", ["eager", "graph"])
 def test_busy_kernels_take_equal_shares(engine):
     images = torch.randn(8, 3, 8, 8, device="cuda")
-    summary = time_exits(Busy(), Busy(), images, device="cuda", engine=engine, budget_seconds=3).summary()
+    summary = time_exits(Busy(), Busy(), images, "cuda", TimingSettings(engine=engine, budget_seconds=3)).summary()
     for block in (summary.latency, summary.clock("device_time")):
         p50 = [row.p50 for row in block.run_through]
         np.testing.assert_allclose(p50, np.array([1, 2, 3]) * p50[-1] / 3, rtol=0.05)
@@ -205,7 +206,9 @@ def test_answers_of_graphs_are_those_of_the_model():
     model = PlainResNet().cuda()
     images = torch.randn(20, 3, 32, 32, device="cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):
-        timing = time_exits(model, PlainResNet().cuda(), images, device="cuda", engine="graph", budget_seconds=2)
+        timing = time_exits(
+            model, PlainResNet().cuda(), images, "cuda", TimingSettings(engine="graph", budget_seconds=2)
+        )
     assert timing.meta.engine == "graph"
     assert timing.meta.answers_agree == 1.0
 
@@ -220,7 +223,9 @@ def test_every_cascade_runs_as_graphs(name):
     reference = load_method("serial_ce").build(card).cuda()
     images = torch.randn(20, 3, 32, 32, device="cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):
-        summary = time_exits(model, reference, images, device="cuda", engine="graph", budget_seconds=2).summary()
+        summary = time_exits(
+            model, reference, images, "cuda", TimingSettings(engine="graph", budget_seconds=2)
+        ).summary()
     assert summary.meta.engine == "graph"
     assert not summary.notes
     assert summary.meta.answers_agree == 1.0
@@ -230,7 +235,9 @@ def test_every_cascade_runs_as_graphs(name):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_the_second_device_is_measured_on_its_own_streams():
     model = PlainResNet().to("cuda:1")
-    timing = time_exits(model, PlainResNet().to("cuda:1"), torch.randn(9, 3, 32, 32), device="cuda:1", budget_seconds=1)
+    timing = time_exits(
+        model, PlainResNet().to("cuda:1"), torch.randn(9, 3, 32, 32), "cuda:1", TimingSettings(budget_seconds=1)
+    )
     assert timing.meta.engine == "graph"
     assert timing.summary().headline.clocks["device_time"].run_through[0].p50 > 0
     assert torch.cuda.current_device() == 0

@@ -10,7 +10,7 @@ from torch.utils.benchmark import Timer
 from anytime_bench.harness.clocks import HostClock
 from anytime_bench.harness.eager import Eager
 from anytime_bench.harness.self_test import PlainResNet
-from anytime_bench.harness.timing import time_exits
+from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.methods.contract import AnytimeModel
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ class Spinner(AnytimeModel):
 
 def test_known_spins_are_timed_to_five_percent():
     images = torch.randn(4, 1, 8, 8)
-    timing = time_exits(Spinner(), Spinner(), images, device="cpu", rounds=30, budget_seconds=5)
+    timing = time_exits(Spinner(), Spinner(), images, "cpu", TimingSettings(rounds=30, budget_seconds=5))
     expected = np.cumsum(Spinner.steps)
     for kind in ("run_through", "prefix"):
         # A spin that lost its core overruns, as it should; the tenth percentile is the spin that did not.

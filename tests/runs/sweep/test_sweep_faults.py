@@ -27,6 +27,7 @@ from anytime_bench.runs.sweep.process import run_job
 from anytime_bench.runs.sweep.workers import slots_for
 
 PLUGIN = str(Path(__file__).parents[2] / "support" / "sweep_plugin.py")
+TIMED = ["timing_rounds=3", "timing_budget=0.5", "timing_processes=1"]
 QUICK = ["epochs=4", "batch_size=30", "timing_rounds=0", "resamples=20", "training.lr=0.1"]
 
 
@@ -179,7 +180,7 @@ def test_the_sweep_itself_killed(grid, console, tmp_path):
 def test_two_sweeps_share_one_folder(grid, tmp_path):
     asked = dataclasses.replace(
         grid, methods=["plain", "taker", "slow"], seeds=[0, 1],
-        overrides=[*QUICK, "timing_rounds=3", "timing_budget=0.5"],
+        overrides=[*QUICK, *TIMED],
     )  # fmt: skip
     both = [subprocess.Popen(command(asked), stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for one in both:
@@ -239,9 +240,7 @@ def test_a_full_disk(grid, small_disk, tmp_path):
 
 def test_a_sweep_runs_each_in_its_process(grid, console):
     """The short way through everything: plan, processes, shared weights, timing alone, summary, repeat."""
-    asked = dataclasses.replace(
-        grid, methods=["plain", "taker"], overrides=[*QUICK, "timing_rounds=3", "timing_budget=0.5"]
-    )
+    asked = dataclasses.replace(grid, methods=["plain", "taker"], overrides=[*QUICK, *TIMED])
     outcomes = sweep(asked, console)
     assert statuses(outcomes) == {"plain@0": "ok", "taker@0": "ok"}
     plain, taker = (store.load(Path(each.record)) for each in outcomes)

@@ -1,0 +1,146 @@
+"""Timing in several processes: what travels, what is put together, and what happens where it cannot."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anytime_bench.errors import UserError
+from anytime_bench.harness import timing_processes
+from anytime_bench.harness.self_test import PlainResNet
+from anytime_bench.harness.timing import TimedSamples, TimingSettings
+from anytime_bench.harness.timing_block import TimingMeta
+from anytime_bench.harness.timing_processes import pooled, time_in_processes
+from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.methods.plugins import load_method, load_plugin
+
+IMAGES = torch.randn(7, 3, 8, 8)
+SETTINGS = TimingSettings(budget_seconds=0.4, rounds=4, processes=2, threads=1, target=0.0)
+PLUGIN = """
+from torch import nn
+from anytime_bench import AnytimeModel, Method, MethodCard
+
+class Net(AnytimeModel):
+    num_exits, ticks = 1, (1,)
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(192, 3)
+
+    def stream(self, images):
+        yield self.head(images.flatten(1))
+
+class OnNoPath(Method):
+    card = MethodCard(title="On no path")
+
+    def build(self, task):
+        return Net()
+"""
+
+
+class DiesElsewhere(AnytimeModel):
+    num_exits, ticks = 1, (1,)
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(192, 3)
+
+    def stream(self, images):
+        if multiprocessing.parent_process() is not None:
+            os._exit(7)
+        yield self.head(images.flatten(1))
+
+
+class Raises(DiesElsewhere):
+    def stream(self, images):
+        raise RuntimeError("no answer today")
+        yield
+
+
+def test_processes_measure_one_after_the_other_and_make_one_measurement(tmp_path):
+    """The model comes from a plugin file, which lies on no path, so its class travels by file."""
+    (tmp_path / "on_no_path.py").write_text(PLUGIN)
+    load_plugin(str(tmp_path / "on_no_path.py"))
+    model = load_method("on_no_path").build(None)
+    seen = []
+    timed = time_in_processes(
+        model, PlainResNet(width=4), IMAGES, "cpu", SETTINGS, lambda share, what: seen.append((share, what))
+    )
+    assert timed.meta.processes == 2
+    assert not timed.meta.notes
+    np.testing.assert_array_equal(np.unique(timed.samples["batch1_process"]), [0, 1])
+    assert len(timed.samples["batch1_latency_twin"]) == len(timed.samples["batch1_process"]) >= 8
+    summary = timed.summary()
+    assert len(summary.latency.processes) == 2
+    assert "process 2: the time of" in summary.headline.stopped_because
+    assert {what for _, what in seen} == {"timing, batch 1, process 1", "timing, batch 1, process 2"}
+    assert max(share for share, _ in seen) == 1.0
+
+
+def test_a_model_that_cannot_travel_is_timed_here_and_says_so():
+    model = PlainResNet(width=4)
+    model.trick = lambda x: x
+    timed = time_in_processes(model, PlainResNet(width=4), IMAGES, "cpu", SETTINGS)
+    assert timed.meta.processes == 1
+    (note,) = timed.meta.notes
+    assert note.startswith("timed in this process alone: its model cannot be pickled")
+
+
+def test_a_process_that_dies_or_raises_is_an_error_of_one_line():
+    for model, message in ((DiesElsewhere(), r"died while it measured \(exit code 7\)"), (Raises(), "no answer today")):
+        with pytest.raises(UserError, match=message) as error:
+            time_in_processes(model, PlainResNet(width=4), IMAGES, "cpu", SETTINGS)
+        assert "\n" not in str(error.value)
+
+
+def test_one_process_is_this_one(monkeypatch):
+    monkeypatch.setattr(timing_processes, "_measured", lambda job, progress: pytest.fail("a process was started"))
+    settings = TimingSettings(budget_seconds=0.1, rounds=2, threads=1)
+    assert time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cpu", settings).meta.processes == 1
+
+
+def part(ratio: float, rounds: int, scatter: float, seed: int) -> TimedSamples:
+    rng = np.random.default_rng(seed)
+    times = np.exp(rng.normal(0, scatter, (3, rounds, 2))).astype(np.float32) * 1e-3
+    samples = {
+        "batch1_latency_reference": times[0],
+        "batch1_latency_twin": times[1],
+        "batch1_latency_run_through": (times[2] * ratio)[..., None],
+    }
+    meta = TimingMeta(
+        batch_sizes=[1], stopped_because={"1": "a test"}, clocks={"latency": "perf_counter"}, answers_agree=1.0,
+        stop={"latency": {"run_through": "real", "prefix": "real"}}, disturbances={"1": [f"noise {seed}"]},
+        watch={"1": {"seconds": 2.0, "foreign_busy_cores": 0.1 * seed, "load_average": [1.0]}}, inferences={"1": 2},
+        notes=["a note"],
+    )  # fmt: skip
+    return TimedSamples(samples, meta)
+
+
+def test_what_was_noticed_in_each_process_is_kept():
+    meta = pooled([part(1.0, 10, 0.0, 1), part(1.0, 20, 0.0, 2)]).meta
+    assert meta.disturbances == {"1": ["process 1: noise 1", "process 2: noise 2"]}
+    assert meta.watch == {"1": {"seconds": 4.0, "foreign_busy_cores": 0.2, "load_average": [1.0]}}
+    assert meta.notes == ["a note"]
+
+
+@pytest.mark.parametrize(("scatter", "expected"), [(0.01, 3), (0.5, 6)])
+def test_further_processes_follow_while_the_target_is_not_reached_and_time_is_left(monkeypatch, scatter, expected):
+    jobs = []
+
+    def measured(job, progress):
+        jobs.append(job.settings)
+        return part(1.0, job.settings.rounds, scatter, len(jobs))
+
+    monkeypatch.setattr(timing_processes, "_measured", measured)
+    settings = TimingSettings(processes=3, rounds=90, budget_seconds=9.0, target=0.02)
+    timed = time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cpu", settings)
+    assert timed.meta.processes == len(jobs) == expected
+    assert {job.rounds for job in jobs} == {30}
+    assert {round(job.target, 6) for job in jobs} == {round(0.02 * 3**0.5, 6)}
+    assert jobs[0].budget_seconds == pytest.approx(3, rel=0.05)
+    assert not jobs[0].inferences
+    assert jobs[1].inferences == {"1": 2}
+    assert len({job.seed for job in jobs}) == expected
