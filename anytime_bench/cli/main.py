@@ -84,9 +84,14 @@ def _origin(origin: Origin) -> str:
 def doctor(
     device: Device = "auto",
     self_test: Annotated[bool, typer.Option("--self-test", help="Time two copies of the reference (A/A).")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Everything that only a GPU can answer, in --minutes.")] = False,
+    minutes: Annotated[float, typer.Option("--minutes", help="With --gpu: how long it may take.")] = 8.0,
+    out: Annotated[Path, typer.Option("--out", help="With --gpu: the folder for its table and JSON.")] = Path(),
     as_json: Json = False,
 ) -> None:
     """Examine this machine: what is installed, and what each finding does to a measurement."""
+    if gpu:
+        raise typer.Exit(_examine_gpu(device, minutes, out))
     from anytime_bench.harness.environment import capture, findings
     from anytime_bench.runs.plan import pick_device
 
@@ -112,6 +117,19 @@ def doctor(
         print(json.dumps(report, default=str))
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _examine_gpu(device: str, minutes: float, out: Path) -> int:
+    """The exit status of ``doctor --gpu``: 0 where everything that concerns correctness holds."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("torch finds no CUDA device, so there is nothing to examine.")
+    from anytime_bench.conformance.gpu_doctor import Scope, doctor_gpu
+    from anytime_bench.runs.plan import pick_device
+
+    holds = doctor_gpu(Scope(pick_device(device), minutes), out, lambda text: print(text, flush=True))
+    return 0 if holds else FAILED
 
 
 @app.command()

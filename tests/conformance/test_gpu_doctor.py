@@ -1,0 +1,140 @@
+"""``doctor --gpu``, tried on the CPU: what it finds, what a fault does to it, and what it says without a GPU."""
+
+import json
+
+import pytest
+import torch
+
+from anytime_bench.conformance import gpu_correctness, gpu_doctor, gpu_speed
+from anytime_bench.conformance.gpu_doctor import Scope, doctor_gpu, examine
+from anytime_bench.conformance.gpu_lines import Line, failed, judged, table
+from baselines.cascade.model import CascadedResNet
+
+CPU = torch.device("cpu")
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def cascade(schedule="parallel"):
+    torch.manual_seed(0)
+    return CascadedResNet(blocks=(1, 1), width=4, schedule=schedule).eval()
+
+
+def by_what(lines):
+    return {line.what: line for line in lines}
+
+
+def test_answers_are_compared_in_both_precisions_and_across_devices():
+    lines = by_what(gpu_correctness.answers_agree("x", cascade(), cascade("serial"), IMAGES, CPU))
+    assert set(lines) == {
+        "x: forward and stream, float64", "x: forward and eager, float64", "x: GPU and CPU, float64",
+        "x: forward and stream, float32", "x: forward and eager, float32",
+    }  # fmt: skip
+    assert all(line.verdict == "holds" and line.correctness for line in lines.values())
+
+
+def test_a_stream_that_answers_otherwise_fails_the_examination():
+    class Wrong(CascadedResNet):
+        def stream(self, images):
+            for logits in super().stream(images):
+                yield logits + 1e-6
+
+    lines = list(
+        gpu_correctness.answers_agree("x", Wrong(blocks=(1, 1), width=4).eval(), cascade("serial"), IMAGES, CPU)
+    )
+    assert by_what(lines)["x: forward and stream, float64"].verdict == "FAILS"
+    assert failed(lines)
+    assert not failed([Line("latency", "slow", "9 ms", verdict="FAILS")])
+
+
+def test_statistics_are_moved_off_their_start_so_that_steps_differ():
+    model = gpu_correctness.unsettled(cascade())
+    rows = model.blocks[1].norm1.running_mean
+    assert not torch.equal(rows[0], rows[1])
+
+
+def test_corruptions_and_early_stop_agree_with_themselves():
+    lines = list(gpu_correctness.corruption_bits(torch.rand(3, 3, 32, 32), CPU, "focus,fog"))
+    assert [(line.what, line.measured) for line in lines] == [
+        ("focus", "equal bits"), ("fog, severity 1", "equal bits"), ("fog, severity 5", "equal bits"),
+    ]  # fmt: skip
+    stops = list(gpu_correctness.stops_alike("x", cascade(), IMAGES, CPU, sizes=(1, 4)))
+    assert [line.verdict for line in stops] == ["holds", "holds"]
+
+
+def test_the_engine_is_judged_by_what_the_device_should_have():
+    line = gpu_correctness.engine_line("x", cascade(), cascade("serial"), IMAGES[:1])
+    assert (line.measured, line.expected, line.verdict) == ("engine: eager", "eager", "holds")
+    assert not line.correctness
+
+
+def test_training_is_compared_with_what_a_model_computes_densely():
+    model = cascade()
+    lines = list(gpu_speed.training_steps("x", model, CPU, (3, 16, 16), batch=4, rounds=1))
+    kinds = [line.what.split(",")[0] for line in lines]
+    assert kinds == ["x: dense recursion", "x: forward", *["x: dense recursion", "x: training"] * 2]
+    assert all(line.predicted for line in lines if "training" in line.what)
+    assert not model.training
+    assert not list(gpu_speed.training_steps("x", cascade("serial"), CPU, (3, 16, 16), 4, 1))
+
+
+def test_the_whole_examination_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_doctor, "_sections", quick_sections)
+    names, overrides = ("cascaded_td", "no_such_method"), ("options.width=2",)
+    scope = Scope(CPU, minutes=1.0, names=names, overrides=overrides, training_batch=8)
+    said = []
+    assert doctor_gpu(scope, tmp_path, said.append)
+    text, stored = (tmp_path / "gpu_doctor.md").read_text(), json.loads((tmp_path / "gpu_doctor.json").read_text())
+    assert said[-1] == text
+    assert text.splitlines()[2] == "| section | what | measured | expected | predicted | verdict |"
+    sections = {line["section"] for line in stored["lines"]}
+    assert {"environment", "answers", "engine", "latency", "training"} <= sections
+    assert not stored["failed"]
+    skipped = [line for line in stored["lines"] if line["verdict"] == "skipped"]
+    assert any("no_such_method" in line["what"] for line in skipped)
+    broken = [line for line in stored["lines"] if line["what"] == "broken"]
+    assert "ValueError: no" in broken[0]["measured"]
+
+
+def quick_sections(scope, models, reference):
+    """The true sections, the slow ones cut short, one that breaks, and one that comes too late."""
+
+    def breaks():
+        raise ValueError("no")
+        yield
+
+    for title, _, parts in gpu_doctor_sections(scope, models, reference):
+        if title in ("answers", "engine", "training"):
+            yield title, 10.0, parts
+    yield "latency", 10.0, [("broken", breaks)]
+    yield "late", -1.0, [("too late", breaks)]
+
+
+gpu_doctor_sections = gpu_doctor._sections
+
+
+def test_what_comes_too_late_is_skipped_by_name(monkeypatch):
+    monkeypatch.setattr(gpu_doctor, "_sections", quick_sections)
+    lines, _, _ = examine(Scope(CPU, names=("serial_ce",), overrides=("options.width=2",)))
+    (late,) = [line for line in lines if line.section == "late"]
+    assert (late.what, late.verdict) == ("too late", "skipped")
+    assert "--minutes" in late.measured
+
+
+def test_a_table_has_one_line_per_finding():
+    lines = [judged("a", "b|c", "one\ntwo", "x", True), Line("a", "d", "e", predicted="p")]
+    text = table("A GPU", lines, 3.2)
+    assert "| a | b/c | one two | x |  | holds |" in text
+    assert "| a | d | e |  | p | measured |" in text
+    assert "1 hold, 0 fail, 0 skipped; 3 s in all" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_says_so_in_one_line(capsys):
+    from typer.testing import CliRunner
+
+    from anytime_bench.cli.main import app
+
+    result = CliRunner().invoke(app, ["doctor", "--gpu"])
+    assert result.exit_code != 0
+    assert "no CUDA device" in str(result.exception or result.output)
+    assert "\n" not in str(result.exception or "")
