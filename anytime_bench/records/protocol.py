@@ -6,11 +6,16 @@ beyond its protocol's demands is verified too, but a score that the suite learne
 
 A score that leaves the suite, or is computed otherwise from now on, goes into ``not_derived`` of the protocols that
 had it: their records still state it, and today's functions cannot judge it.
+
+Protocol 2 times a row in processes of their own until a stated target, with two copies of the reference in every round
+(A/A), records parallel time beside it, and holds the accuracy at budgets of every stopping rule. What belongs to a row
+over all its seeds (gains over fixed exits, exit sets and static nets, areas over horizons, ranks) is in no record:
+boards derive it from the same ``.npz``, and ``leaderboard check`` derives it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +25,22 @@ EXIT_SCORES = ("top5", "nll", "brier", "ece", "auroc", "augrc", "improvable")
 CLOCK = ("reference_full", "run_through", "ratio_to_reference", "prefix", "prefix_ratio_to_reference")
 IMAGE_SCORES = ("overthinking", "wasted", "falls", "flips")
 RULES = ("confidence", "budgeted_batch", "patience", "risk_control")
+#: Further rules at budgets; those that learn only where a record holds what they have learned.
+BUDGETED = ("budgeted_batch", "patience", "risk_control", "collision", "trace_gru", "eenet", "oracle")
+EFFORT = ("processes", "inferences", "answers_agree", "stopped_because")
+BLOCK = ("rounds", "inferences_per_round", "stopped_because", "widest")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """``demands``: what a record must state wherever its raw data give it; ``not_derived``: what is not judged."""
+    """``demands``: what a record must state wherever its raw data give it; ``not_derived``: what is not judged.
+
+    ``timed`` names the raw data that every record with times must hold, ``*`` standing for each of its batch sizes.
+    """
 
     demands: tuple[str, ...]
     not_derived: tuple[str, ...] = ()
+    timed: tuple[str, ...] = ()
 
     @property
     def rules(self) -> set[str]:
@@ -35,27 +48,44 @@ class Protocol:
         paths = [path.split(".") for path in self.demands]
         return {path[2] for path in paths if path[:2] == ["stopping", "budgets"]}
 
+    def absent(self, arrays: Collection[str], sizes: Sequence[int]) -> list[str]:
+        """The arrays that a record timed at these batch sizes must hold and does not."""
+        names = dict.fromkeys(name.replace("*", str(size)) for name in self.timed for size in sizes)
+        return [name for name in names if name not in arrays]
+
+
+_ALWAYS = (
+    "exits.accuracy",
+    *(f"exits.scores.{name}" for name in EXIT_SCORES),
+    "reference.costs.*",
+    *(f"{block}.*.{area}" for block in ("scores", "timed_scores") for area in AREAS),
+    *(f"images.{name}" for name in IMAGE_SCORES),
+    *(f"stopping.curves.{name}" for name in RULES),
+    "stopping.budgets.confidence",
+    "stopping.oracle",
+    *(f"timing.batches.*.clocks.*.{name}" for name in CLOCK),
+    "timing.batches.*.comparable",
+    "timing.batches.*.reasons",
+    "robustness.clean.*.final_accuracy",
+    "robustness.rows.final_accuracy",
+    "robustness.rows.kept",
+)
 
 PROTOCOLS: dict[str, Protocol] = {
-    "1": Protocol(
-        demands=(
-            "exits.accuracy",
-            *(f"exits.scores.{name}" for name in EXIT_SCORES),
-            "reference.costs.*",
-            *(f"{block}.*.{area}" for block in ("scores", "timed_scores") for area in AREAS),
-            *(f"images.{name}" for name in IMAGE_SCORES),
-            *(f"stopping.curves.{name}" for name in RULES),
-            "stopping.budgets.confidence",
-            "stopping.oracle",
-            *(f"timing.batches.*.clocks.*.{name}" for name in CLOCK),
-            "timing.batches.*.comparable",
-            "timing.batches.*.reasons",
-            "robustness.clean.*.final_accuracy",
-            "robustness.rows.final_accuracy",
-            "robustness.rows.kept",
+    # Intervals at a budget were bootstrapped.
+    "1": Protocol(_ALWAYS, not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high")),
+    "2": Protocol(
+        (
+            *_ALWAYS,
+            *(f"stopping.budgets.{name}" for name in BUDGETED),
+            *(f"timing.meta.{name}" for name in EFFORT),
+            *(f"timing.batches.*.{name}" for name in BLOCK),
+            "timing.batches.*.clocks.*.a_a",
+            "timing.batches.*.clocks.*.processes",
+            "timing.dispatch",
+            "span.*",
         ),
-        # Intervals at a budget were bootstrapped.
-        not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high"),
+        timed=("timing_batch*_latency_twin", "timing_batch*_latency_reference", "span_seconds"),
     ),
 }
 

@@ -26,7 +26,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.records.protocol import PROTOCOLS, unexplained_nulls
 from anytime_bench.records.publish import publish
-from anytime_bench.records.record import content_hash
+from anytime_bench.records.record import PROTOCOL_VERSION, content_hash
 from anytime_bench.records.verify import differences, record_paths, verify_paths, verify_record
 from anytime_bench.runs.reproduce import timed_differently, trained_differently
 from anytime_bench.scores import run_scores
@@ -221,12 +221,13 @@ def test_a_score_learned_later_is_no_fault_of_an_older_record(path: Path, monkey
     with SCORES.temporary():
         register_score("error", lambda trace, cost: 1 - trace.accuracy)
         assert faults_of(path) == []
-        older = PROTOCOLS["1"]
+        older = PROTOCOLS[PROTOCOL_VERSION]
         stricter = replace(older, demands=(*older.demands, "scores.macs.auc_4", "exits.scores.error"))
-        monkeypatch.setitem(PROTOCOLS, "1", stricter)
+        monkeypatch.setitem(PROTOCOLS, PROTOCOL_VERSION, stricter)
         faults = faults_of(path)
-    assert faults[0] == f"record '{path}': scores.macs.auc_4 is missing, protocol 1 demands it"
-    assert faults[1] == f"record '{path}': exits[0].scores.error is missing, protocol 1 demands it"
+    demanded = f"is missing, protocol {PROTOCOL_VERSION} demands it"
+    assert faults[0] == f"record '{path}': scores.macs.auc_4 {demanded}"
+    assert faults[1] == f"record '{path}': exits[0].scores.error {demanded}"
 
 
 HOSTILE = {
@@ -283,7 +284,9 @@ def test_a_sealed_record_of_odd_form_is_refused_with_the_field_named(path: Path,
 DEMANDED = (
     "exits.2.scores.ece", "exits.0.accuracy", "scores.macs.auc_1", "timed_scores", "stopping",
     "stopping.curves.confidence", "timing", "timing.batches.1.clocks.latency.run_through", "scores", "images.flips",
-    "reference.costs.latency",
+    "reference.costs.latency", "stopping.budgets.oracle", "timing.meta.processes",
+    "timing.batches.64.widest", "timing.batches.1.clocks.latency.a_a", "timing.batches.1.clocks.latency.processes",
+    "timing.dispatch", "span", "span.lanes",
 )  # fmt: skip
 
 
@@ -297,6 +300,31 @@ def test_a_record_that_lacks_what_its_protocol_demands_is_refused(path: Path, dr
 
     faults = faults_of(reseal(path, forget))
     assert any("missing" in fault or "breaks the schema" in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize("start", ["timing_batch64_latency_twin", "span_"])
+def test_times_without_a_copy_of_the_reference_or_without_parallel_time_are_of_an_older_protocol(
+    path: Path, start: str
+) -> None:
+    """What the raw data do not give is nowhere missing, so the raw data themselves are demanded."""
+
+    def forget(data: dict[str, Any]) -> None:
+        if start == "span_":
+            data.pop("span")
+            data["timed_scores"].pop("span")
+            data["scores"].pop("span_macs")
+            data["reference"]["costs"].pop("span")
+        else:
+            data["timing"]["batches"]["64"]["clocks"]["latency"].pop("a_a")
+
+    def drop(arrays: dict[str, Any]) -> None:
+        for name in [name for name in arrays if name.startswith(start)]:
+            del arrays[name]
+
+    forged = reseal(path, forget, drop)
+    assert any(f"holds no array {start}" in fault for fault in faults_of(forged)), faults_of(forged)
+    older = reseal(forged, lambda data: data.update(protocol_version="1"))
+    assert not any("holds no array" in fault for fault in faults_of(older))
 
 
 def test_a_null_without_a_reason_is_a_fault() -> None:
