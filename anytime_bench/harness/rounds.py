@@ -1,14 +1,17 @@
 """The interleaved rounds: who runs when, for how long, and why it ended.
 
-A *pass* runs every task once, in random order, one inference each; a *round* is a few passes. So reference and method
-alternate within milliseconds and whatever the machine does, it does to both. At least ``Effort.rounds`` rounds are run,
-then more until every ratio is known well enough or the time is over.
+A *pass* runs every task once, in random order, one inference each, and after each of them a copy of the reference; a
+*round* is a few passes. So reference and method alternate within milliseconds, as often as each other, and whatever the
+machine does, it does to both. What is used less often is colder: with one visit to the reference a pass, a copy of the
+reference as method of nine exits took 0.86 of its time on a busy CPU, and 1.00 as it is done now. At least
+``Effort.rounds`` rounds are run, then more until every ratio is known well enough or the time is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from time import perf_counter
 
 import numpy as np
@@ -36,6 +39,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Tasks on one clock, and the ``copies`` of the reference that run in turn, one after each task."""
+
+    tasks: Sequence[Task]
+    copies: Sequence[Callable[[], Measured]] = ()
+
+
+@dataclass(frozen=True)
 class Effort:
     """How much to measure: at least ``rounds``, until every ratio's interval is narrower than ``width`` of it.
 
@@ -52,7 +63,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Rounds:
-    """``samples`` name -> ``(R, I, E)``, or ``(R, I)`` of a reference, and why the rounds ended."""
+    """``samples`` name -> ``(R, I, E)``, or ``(R, V)`` of a reference's V visits, and why the rounds ended."""
 
     samples: dict[str, NDArray[np.float32]]
     stopped_because: str
@@ -60,22 +71,22 @@ class Rounds:
 
 
 def run_rounds(
-    tasks: Sequence[Task],
+    groups: Sequence[Group],
     size: int,
     effort: Effort,
     seed: int,
     progress: Callable[[float], None] = lambda share: None,
     on_round: Callable[[], None] = lambda: None,
 ) -> Rounds:
-    """Run ``tasks`` (batch ``size``) in interleaved rounds; ``progress`` gets the share done, 0..1."""
+    """Run all tasks (batch ``size``) in interleaved rounds; ``progress`` gets the share done, 0..1."""
     rng = np.random.default_rng(seed)
-    pass_seconds = _warm_up(tasks, effort.seconds)
+    pass_seconds = _warm_up(groups, effort.seconds)
     affordable = LEAST_SHARE * effort.seconds / (effort.rounds * pass_seconds)
     passes = effort.inferences or int(np.clip(affordable, 1, MAX_INFERENCES))
     rows: list[dict[str, NDArray[np.float64]]] = []
     begun, done, look_at, why = perf_counter(), 0, effort.rounds, ""
     while not why:
-        rows += [_one_pass(tasks, rng) for _ in range(passes)]
+        rows += [_one_pass(groups, rng) for _ in range(passes)]
         done += 1
         on_round()
         used = (perf_counter() - begun) / effort.seconds
@@ -98,39 +109,51 @@ def widest_ratio(samples: Mapping[str, NDArray[np.float32]], size: int, seed: in
     return max(widest(each) for each in intervals)
 
 
-def _warm_up(tasks: Sequence[Task], budget_seconds: float) -> float:
+def _warm_up(groups: Sequence[Group], budget_seconds: float) -> float:
     """Run everything a few times (caches, allocator, clocks, code paths), then say how long one pass takes."""
-    begun = perf_counter()
+    begun, rng = perf_counter(), np.random.default_rng(0)
     times: list[float] = []
     while len(times) < 3 or (len(times) < 20 and perf_counter() - begun < 0.05 * budget_seconds):
         start = perf_counter()
-        for task in tasks:
-            task.run()
+        _one_pass(groups, rng)
         times.append(perf_counter() - start)
     return float(np.median(times[1:]))
 
 
-def _one_pass(tasks: Sequence[Task], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+def _one_pass(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Every task once: ``(E,)`` per name, and ``(V,)`` of a copy that was visited V times, all equally often."""
+    tasks = [(number, task) for number, group in enumerate(groups) for task in group.tasks]
+    turns = [cycle(group.copies) for group in groups]
     single: dict[str, NDArray[np.float64]] = {}
     slotted: dict[str, dict[int, float]] = {}
+    visits: dict[str, list[float]] = {}
+
+    def visit(number: int) -> None:
+        for name, seconds in next(turns[number], dict)().items():
+            visits.setdefault(name, []).append(float(seconds[0]))
+
     for index in rng.permutation(len(tasks)):
-        task = tasks[index]
+        number, task = tasks[index]
         for name, seconds in task.run().items():
             if task.slot is None:
                 single[name] = seconds
             else:
                 slotted.setdefault(name, {})[task.slot] = float(seconds[0])
-    for name, by_exit in slotted.items():
-        single[name] = np.array([by_exit[k] for k in sorted(by_exit)])
-    return single
+        visit(number)
+    for number, group in enumerate(groups):
+        for _ in range(-len(group.tasks) % max(len(group.copies), 1)):
+            visit(number)
+    exits = {name: np.array([by_exit[k] for k in sorted(by_exit)]) for name, by_exit in slotted.items()}
+    return {**single, **exits, **{name: np.array(seconds) for name, seconds in visits.items()}}
 
 
 def _stack(rows: Sequence[Mapping[str, NDArray[np.float64]]], passes: int) -> dict[str, NDArray[np.float32]]:
-    """``{name: (R, I, E)}``; the reference's copies have no exits and lose that axis."""
+    """``{name: (R, I, E)}``; a reference has no exits, and as many times a round as it was visited."""
     stacked = {}
     for name in rows[0]:
         values = np.array([row[name] for row in rows], dtype=np.float32)
-        values = values.reshape(-1, passes, values.shape[-1])
         plain = name.endswith("_twin") or "_reference" in name
-        stacked[name] = values[..., 0] if plain else values
+        stacked[name] = (
+            values.reshape(-1, passes * values.shape[1]) if plain else values.reshape(-1, passes, values.shape[1])
+        )
     return stacked

@@ -89,7 +89,8 @@ def time_in_processes(
         single = time_exits(model, reference, images, device, settings, progress)
         note = f"timed in this process alone: {error}"
         return TimedSamples(single.samples, single.meta.model_copy(update={"notes": [*single.meta.notes, note]}))
-    return pooled(parts)
+    whole = pooled(parts)
+    return TimedSamples(whole.samples, whole.meta.model_copy(update={"target": settings.target}))
 
 
 def pooled(parts: Sequence[TimedSamples]) -> TimedSamples:

@@ -22,7 +22,7 @@ from anytime_bench.harness.cost import executions
 from anytime_bench.harness.eager import Eager, EngineError, Times
 from anytime_bench.harness.engines import make_engine, matched_engines
 from anytime_bench.harness.environment import usable_cores
-from anytime_bench.harness.rounds import Effort, Rounds, Task, run_rounds
+from anytime_bench.harness.rounds import Effort, Group, Rounds, Task, run_rounds
 from anytime_bench.methods.contract import AnytimeModel
 
 
@@ -82,12 +82,12 @@ class Session:
         clocks: dict[str, Clock] = {"latency": self.host}
         if self.events is not None:
             clocks["device_time"] = self.events
-        tasks = []
+        groups = []
         for name, clock in clocks.items():
-            tasks += [Task(partial(self._run, size, name, clock, each), each.slot) for each in [*timed, *further]]
+            tasks = [Task(partial(self._run, size, name, clock, each), each.slot) for each in [*timed, *further]]
             copies = [partial(self._run_reference, size, name, clock, matched.references, role) for role in (0, 1)]
-            tasks += [Task(run) for run in copies]
-        return run_rounds(tasks, size, effort, seed, progress, partial(self._after_round, on_round))
+            groups.append(Group(tasks, copies))
+        return run_rounds(groups, size, effort, seed, progress, partial(self._after_round, on_round))
 
     def _after_round(self, on_round: Callable[[], None]) -> None:
         self._round += 1
@@ -145,8 +145,7 @@ class Session:
         if timed.threads is not None:
             torch.set_num_threads(timed.threads)
         if self.flush is None:
-            # Warm must mean warmed by itself. Method tasks outnumber the reference, whose weights would otherwise be
-            # the colder ones: two copies of one model then differed by 1 %.
+            # Warm must mean warmed by itself: two copies of one model differed by 1 % without.
             timed.run(clock)
         else:
             self.flush()

@@ -1,12 +1,13 @@
 """From raw timing samples to the numbers of a record: a pure function, without torch, so that anyone can redo it.
 
-Samples are float32 seconds. ``batch<b>_<clock>_<what>`` holds, for R rounds of I inferences each,
+Samples are float32 seconds. ``batch<b>_<clock>_<what>`` holds, for R rounds of I inferences each, between which the
+reference's copies were visited V times each,
 
 =================== ========= =========================================================================
 what                shape     content
 =================== ========= =========================================================================
-reference           (R, I)    the full answer of one copy of the reference
-twin                (R, I)    that of the other copy; from round to round the copies change places
+reference           (R, V)    the full answer of one copy of the reference
+twin                (R, V)    that of the other copy; from round to round the copies change places
 run_through         (R, I, E) start to exit k, every answer on the way given
 prefix              (R, I, E) ``answer(images, k)`` alone (batch 1 only)
 execution_<name>    (R, I, E) run-through of a further execution the model offers (batch 1 only), or of the

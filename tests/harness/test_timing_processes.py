@@ -70,6 +70,7 @@ def test_processes_measure_one_after_the_other_and_make_one_measurement(tmp_path
         model, PlainResNet(width=4), IMAGES, "cpu", SETTINGS, lambda share, what: seen.append((share, what))
     )
     assert timed.meta.processes == 2
+    assert timed.meta.target == SETTINGS.target
     assert not timed.meta.notes
     np.testing.assert_array_equal(np.unique(timed.samples["batch1_process"]), [0, 1])
     assert len(timed.samples["batch1_latency_twin"]) == len(timed.samples["batch1_process"]) >= 8
