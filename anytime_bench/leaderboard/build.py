@@ -100,11 +100,10 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
 
 def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
     """Pages across boards, such as REPRODUCTION.md: each entry point is a function of a store's path and progress that
-    returns Markdown, or None where the store has nothing for it."""
+    returns Markdown by path below the boards' folder; nothing where the store has nothing for it."""
     for entry in sorted(entry_points(group=PAGES), key=lambda entry: entry.name):
-        text = entry.load()(results, on_progress)
-        if text is not None:
-            yield Path(f"{entry.name}.md"), text.encode()
+        for name, text in entry.load()(results, on_progress).items():
+            yield Path(name), text.encode()
 
 
 def files(results: Path, on_progress: Progress | None = None, workers: int = 1) -> Iterator[tuple[Path, bytes]]:
@@ -209,10 +208,9 @@ def _difference(path: Path, stored: bytes, rebuilt: bytes) -> Finding:
 
 
 def _stale(out: Path, expected: set[Path]) -> list[Path]:
-    named = [out / "index.html", *(out / f"{entry.name}.md" for entry in entry_points(group=PAGES))]
     return sorted(
         path
-        for path in [*out.glob("*/*"), *(path for path in named if path.is_file())]
+        for path in [*out.glob("*/*"), *out.glob("*.*")]
         if path.suffix in (".md", ".csv", ".json", ".html", ".png", ".svg", ".pdf")
         and path not in expected
         and path.name != "README.md"

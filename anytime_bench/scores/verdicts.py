@@ -135,15 +135,20 @@ def paired_difference(
 ) -> Difference:
     """Mean of ``a (Sa, N)`` minus mean of ``b (Sb, N)`` on the same N images, a pair by itself.
 
-    ``by_seed`` pairs seeds too: for rows with the same weights, or two rules on the same answers.
+    ``by_seed`` pairs seeds too: for rows with the same weights, or two rules on the same answers. ``seeds_needed``
+    counts the seeds of each row.
 
     >>> paired_difference([[1, 1, 1, 0]], [[1, 1, 1, 0]]).verdict
     'equivalent'
     """
-    spread = spread_of_difference(a, b, by_seed=by_seed)
-    gap = np.atleast_2d(np.asarray(a, dtype=np.float64)).mean() - np.atleast_2d(np.asarray(b, dtype=np.float64)).mean()
-    single = differences([gap], Spread(*(np.atleast_1d(part) for part in (spread.normal, spread.student, spread.df))),
-                         margin=margin)[0]  # fmt: skip
+    first, second = (np.atleast_2d(np.asarray(table, dtype=np.float64)) for table in (a, b))
+    spread = spread_of_difference(first, second, by_seed=by_seed)
+    single = differences(
+        [first.mean() - second.mean()],
+        Spread(*(np.atleast_1d(part) for part in (spread.normal, spread.student, spread.df))),
+        margin=margin,
+        seeds=min(len(first), len(second)),
+    )[0]
     return single if higher_is_better else replace(single, verdict=OPPOSITE[single.verdict])
 
 

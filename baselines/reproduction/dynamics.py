@@ -1,6 +1,6 @@
 """Claims about what happens between the exits: under noise, on typical images, and when the trace decides to stop.
 
-The rules are those of ``claims``. Noise is read from the records' stored correctness bits; typicality and the learned
+The rules are those of ``findings``. Noise is read from the records' stored correctness bits; typicality and the learned
 stopping rule are ``anytime_bench.analysis.readings``, on the records' traces.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from anytime_bench.analysis import readings
-from baselines.reproduction.claims import Claim, Finding, compared, side
 from baselines.reproduction.evidence import Evidence
+from baselines.reproduction.findings import Claim, Finding, judge, side
 
 
 def robustness(evidence: Evidence) -> list[Finding]:
@@ -20,15 +20,15 @@ def robustness(evidence: Evidence) -> list[Finding]:
     a, b = evidence.row("cascaded_td"), evidence.row("serial_ce")
     if a is None or b is None:
         return []
-    found: list[Finding] = []
+    findings: list[Finding] = []
     noisy = [row.under_noise("persistent", "onset") for row in (a, b)]
     clean = [row.under_noise("clean", "onset") for row in (a, b)]
     if any(table is None for table in (*noisy, *clean)):
         return []
-    found += compared(evidence, "final", "persistent noise, accuracy", (a, b), (noisy[0], noisy[1]))
+    findings += judge(evidence, "final", "persistent noise, accuracy", (a, b), (noisy[0], noisy[1]))
     kept = tuple(n - c for n, c in zip(noisy, clean, strict=True) if n is not None and c is not None)
     what = "persistent noise, accuracy under noise less clean accuracy"
-    return found + compared(evidence, "final", what, (a, b), (kept[0], kept[1]))
+    return findings + judge(evidence, "final", what, (a, b), (kept[0], kept[1]))
 
 
 def watching(evidence: Evidence) -> list[Finding]:
@@ -37,7 +37,7 @@ def watching(evidence: Evidence) -> list[Finding]:
     mode = "transient_1"
     if a is None or b is None:
         return []
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for policy in ("watch", "watch_mean"):
         ours = a.under_noise(mode, policy)
         ticks, macs = (a.spent_under_noise(mode, policy, axis) for axis in ("ticks", "macs"))
@@ -48,11 +48,11 @@ def watching(evidence: Evidence) -> list[Finding]:
             ("equal hardware, when the serial net is done too", "pipelined_mean", "ticks", np.inf),
             ("equal MACs", "restart_mean", "macs", macs),
         )
-        for told, against, axis, budget in rivals:
+        for when, against, axis, budget in rivals:
             theirs = b.under_noise(mode, against, axis=axis, budget=budget)
-            what = f"{told}: {policy} - {against}"
-            found += compared(evidence, axis, what, (a, b), (ours, theirs))
-    return found
+            what = f"{when}: {policy} - {against}"
+            findings += judge(evidence, axis, what, (a, b), (ours, theirs))
+    return findings
 
 
 def typical_first(evidence: Evidence) -> list[Finding]:
@@ -61,24 +61,24 @@ def typical_first(evidence: Evidence) -> list[Finding]:
     references = evidence.row("serial_ce")
     if row is None or references is None:
         return []
-    found = []
+    findings = []
     for entry in row.entries:
         answers = readings.load_answers([entry.path])[0]
         others = [(e.path, e.record) for e in references.entries if e.seed != entry.seed]
         result, _ = readings.read_typicality(answers, others)
         if isinstance(result, dict) and np.isfinite(result["spearman"]["value"]):
-            found.append(result["spearman"])
-    if not found:
+            findings.append(result["spearman"])
+    if not findings:
         return []
-    value = float(np.mean([each["value"] for each in found]))
-    low, high = min(each["low"] for each in found), max(each["high"] for each in found)
-    told = "Spearman's correlation of response time and typicality, cascaded_td"
+    value = float(np.mean([each["value"] for each in findings]))
+    low, high = min(each["low"] for each in findings), max(each["high"] for each in findings)
+    what = "Spearman's correlation of response time and typicality, cascaded_td"
     note = "mean over seeds; from the lowest to the highest bound of any seed"
     numbers = (value, low, high)
     images = row.correct.shape[2]
     return [
         Finding(
-            evidence.task, "exits", told, side(low, high, -1), *numbers, str(row.seeds), images, note, "correlation"
+            evidence.task, "exits", what, side(low, high, -1), *numbers, str(row.seeds), images, note, "correlation"
         )
     ]
 
@@ -95,17 +95,17 @@ def trace_stops(evidence: Evidence) -> list[Finding]:
         if not isinstance(result, dict):
             return []
         tables.append(values["expected"])
-    found = []
+    findings = []
     for budget in tables[0]:
         if not all(budget in table for table in tables):
             continue
         gru, bare = (np.stack([table[budget][rule] for table in tables]) for rule in readings.RULES)
-        told = readings.rule_difference(gru, bare)
-        verdict = side(told["low"], told["high"])
-        value, low, high = (100 * told[name] for name in ("value", "low", "high"))
+        gap = readings.rule_difference(gru, bare)
+        verdict = side(gap["low"], gap["high"])
+        value, low, high = (100 * gap[name] for name in ("value", "low", "high"))
         what = f"GRU - confidence at {budget} % of the serial net's MACs"
-        found.append(Finding(evidence.task, "MACs", what, verdict, value, low, high, str(row.seeds), gru.shape[1]))
-    return found
+        findings.append(Finding(evidence.task, "MACs", what, verdict, value, low, high, str(row.seeds), gru.shape[1]))
+    return findings
 
 
 CLAIMS = (
@@ -120,8 +120,9 @@ CLAIMS = (
         "The cascade is more robust to transient noise",
         "said of six kinds; no number that can be compared",
         "cascaded_td follows a new noisy frame every tick (watch; watch_mean averages its answers). Equal hardware: "
-        "the serial net with as many frames in flight as it is deep, averaged. Equal MACs: one full pass after "
-        "another, averaged, until it has spent the cascade's MACs.",
+        "the serial net with as many frames in flight as it is deep, averaged: it runs the same blocks in a tick as "
+        "the cascade, so equal ticks are equal time on any number of lanes. Equal MACs: one full pass after another, "
+        "averaged, until it has spent the cascade's MACs.",
         watching,
     ),
     Claim(

@@ -26,6 +26,8 @@ from anytime_bench.trace.noise import NoiseRun, unpack
 Floats = NDArray[np.float64]
 #: Only the suite's own rows are evidence about the papers; a plugin may be called ``cascaded_td`` too.
 DISTRIBUTION = "anytime_bench"
+#: Hardware of so many lanes, each running one operator of this machine at a time, as axes of their own.
+LANES: dict[str, int | str] = {"2 lanes": 2, "4 lanes": 4, "8 lanes": 8, "unlimited lanes": "inf"}
 #: Of the published figures: parallel models were trained with lambda = 0, serial ones with lambda = 1.
 PUBLISHED_LAMBDA = {"cascaded": 0.0, "serial": 1.0}
 
@@ -90,14 +92,30 @@ class Row:
         return all(comparable(entry.record)[0] for entry in self.entries)
 
     def costs(self, axis: str) -> Floats | None:
-        """Relative cost of each exit, ``(S, E)``; None where a seed has no comparable measurement."""
-        found = [exit_costs(entry.record, axis) for entry in self.entries]
+        """Relative cost of each exit, ``(S, E)``; None where a seed has no comparable measurement.
+
+        ``axis`` is one of the suite's, or one of ``LANES``.
+        """
+        if axis in LANES:
+            return self._ready(LANES[axis])
+        measured = [exit_costs(entry.record, axis) for entry in self.entries]
         if AXES[axis].measured and not self.timed:
             return None
-        known = [cost.relative for cost in found if cost is not None]
-        if len(known) < len(found):
+        known = [cost.relative for cost in measured if cost is not None]
+        if len(known) < len(measured):
             return None
         return np.stack([settle(cost) if AXES[axis].settled else np.asarray(cost) for cost in known])
+
+    def _ready(self, lanes: int | str) -> Floats | None:
+        """When each exit is ready on so many lanes, edges between them free, ``(S, E)``."""
+        times = [
+            line.ready
+            for entry in self.entries
+            if entry.record.span is not None
+            for line in entry.record.span.lanes
+            if line.lanes == lanes and line.edge_us == 0
+        ]
+        return np.stack([settle(ready) for ready in times]) if len(times) == len(self.entries) else None
 
     def exit(self, k: int) -> Floats:
         """Correctness of exit k, ``(S, N)``."""
@@ -181,6 +199,11 @@ class Evidence:
     def axes(self) -> list[str]:
         return [axis for axis in AXES if any(row.costs(axis) is not None for row in self.rows)]
 
+    @property
+    def lanes(self) -> list[str]:
+        """Those of ``LANES`` for which some row has times."""
+        return [name for name in LANES if any(row.costs(name) is not None for row in self.rows)]
+
     def full(self, axis: str) -> float:
         """The reference's full cost on a counted axis."""
         reference = self.rows[0].record.reference
@@ -190,10 +213,10 @@ class Evidence:
     def row(self, method: str) -> Row | None:
         """The row of ``method`` at its published lambda, if it has one; of several such rows that with most seeds."""
         lam = PUBLISHED_LAMBDA.get(method.partition("_")[0])
-        found = [row for row in self.rows if row.name == method]
-        usual = [row for row in found if row.record.method.options.get("lam", lam) == lam]
-        found = usual if lam is not None else found
-        return max(found, key=lambda row: row.seeds) if found else None
+        rows = [row for row in self.rows if row.name == method]
+        if lam is not None:
+            rows = [row for row in rows if row.record.method.options.get("lam", lam) == lam]
+        return max(rows, key=lambda row: row.seeds) if rows else None
 
     def lambdas(self, method: str) -> list[dict[float, Row]]:
         """Rows of ``method`` that differ in lambda alone, by lambda: one sweep per recipe, the usual one first."""
@@ -228,5 +251,4 @@ def read_evidence(results: Path) -> list[Evidence]:
     current: dict[tuple[str, str], Group] = {}
     for group in groups(read_entries(results)):
         current[group.task, group.device] = group  # The last one of a task and device is the current one.
-    found = [Evidence(group) for group in current.values()]
-    return [evidence for evidence in found if evidence.rows]
+    return [evidence for evidence in map(Evidence, current.values()) if evidence.rows]

@@ -15,6 +15,7 @@ from anytime_bench.scores.intervals import Interval, mean_interval
 from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.axes import AXES
 from baselines.reproduction.evidence import Evidence, Row
+from baselines.reproduction.findings import Finding
 
 RIVALS = ("serial_ce", "serial_td_multihead", "sdn", "msdnet")
 #: The order of rows in tables.
@@ -35,29 +36,46 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *rows])
 
 
+def counted(findings: Sequence[Finding]) -> str:
+    """The verdict of all ``findings``, or how many there are of each."""
+    if not findings:
+        return "not measured"
+    verdicts = ("holds", "fails", "equivalent", "undecided")
+    counts = [sum(each.verdict == verdict for each in findings) for verdict in verdicts]
+    if len(findings) == max(counts):
+        return f"**{findings[0].verdict}**" + (f" ({len(findings)})" if len(findings) > 1 else "")
+    return f"mixed ({' / '.join(map(str, counts))})"
+
+
+def anchor(title: str) -> str:
+    """What GitHub makes of a heading."""
+    letters = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -")
+    return letters.replace(" ", "-")
+
+
 def estimate(value: float, low: float, high: float, unit: str = "points") -> str:
     """``+1.2 [+0.4, +2.0]``; correlations get two decimals. Bounds are cut off where no difference can lie."""
     digits, most = (2, 1.0) if unit == "correlation" else (1, 100.0)
     value, low, high = (number + 1e2 * OFF_TIES for number in (value, max(low, -most), min(high, most)))
 
-    def told(number: float) -> str:
+    def signed(number: float) -> str:
         # A rounded zero has no sign.
         return f"{number:+.{digits}f}" if round(number, digits) else f"{0:.{digits}f}"
 
-    return f"{told(value)} [{told(low)}, {told(high)}]"
+    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
 
 
-def share(told: Interval) -> str:
+def share(part: Interval) -> str:
     """``66.6 [64.3, 68.8]`` in percent. A Student-t interval over few seeds may leave [0, 1], where no share lies."""
-    value, low, high = (number + OFF_TIES for number in (told.value, max(told.low, 0.0), min(told.high, 1.0)))
+    value, low, high = (number + OFF_TIES for number in (part.value, max(part.low, 0.0), min(part.high, 1.0)))
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def wins(found: Sequence[Evidence]) -> str:
+def wins(every: Sequence[Evidence]) -> str:
     """Differences in AUC@1 and AUC@2 between the cascade and its rivals, per axis."""
     rows = []
     words: dict[tuple[str, str], list[str]] = {}
-    for evidence in found:
+    for evidence in every:
         cascade = evidence.row("cascaded_td")
         for rival in RIVALS:
             other = evidence.row(rival)
@@ -89,17 +107,15 @@ def wins(found: Sequence[Evidence]) -> str:
     )
 
 
-def charged(found: Sequence[Evidence]) -> str:
+def charged(every: Sequence[Evidence]) -> str:
     """What the rows' full answers cost: the extra computation that a tick does not charge."""
     rows = []
-    for evidence in found:
+    for evidence in every:
         for name in METHODS:
             row = evidence.row(name)
             if row is None:
                 continue
-            final = mean_interval(row.exit(-1))
-            accuracy = share(final)
-            cells = [evidence.task, name, accuracy]
+            cells = [evidence.task, name, share(mean_interval(row.exit(-1)))]
             record = row.record
             for axis in ("ticks", "macs", "latency"):
                 costs = row.costs(axis)
@@ -118,9 +134,9 @@ def charged(found: Sequence[Evidence]) -> str:
     return "\n".join(["## What it costs", "", text, "", table(header, rows, right=range(2, 8))])
 
 
-def lambdas(found: Sequence[Evidence]) -> str:
+def lambdas(every: Sequence[Evidence]) -> str:
     rows = []
-    sweeps = [(evidence, swept) for evidence in found for swept in evidence.lambdas("cascaded_td")]
+    sweeps = [(evidence, swept) for evidence in every for swept in evidence.lambdas("cascaded_td")]
     for evidence, swept in sweeps:
         for lam, row in swept.items() if len(swept) > 1 else ():
             rate = row.record.training.recipe["training"]["lr"] if row.record.training else NONE
@@ -129,8 +145,7 @@ def lambdas(found: Sequence[Evidence]) -> str:
                 if values is None:
                     cells.append(NONE)
                     continue
-                told = mean_interval(values)
-                cells.append(share(told))
+                cells.append(share(mean_interval(values)))
             rows.append([*cells, str(row.seeds), f"{row.correct.shape[2]:,}"])
     if not rows:
         return ""
@@ -138,10 +153,10 @@ def lambdas(found: Sequence[Evidence]) -> str:
     return "\n".join(["## The sweep over lambda, cascaded_td", "", table(header, rows, right=range(1, 8))])
 
 
-def variations(found: Sequence[Evidence]) -> str:
+def variations(every: Sequence[Evidence]) -> str:
     """The comparisons of claims 4, 6 and 7 once more, for every other way in which the cascade was trained."""
     rows = []
-    for evidence in found:
+    for evidence in every:
         usual = evidence.row("cascaded_td")
         pairs = evidence.variations("cascaded_td")
         if usual is None or not pairs:
@@ -175,9 +190,9 @@ def variations(found: Sequence[Evidence]) -> str:
     return "\n".join(lines)
 
 
-def sanity(found: Sequence[Evidence]) -> str:
+def sanity(every: Sequence[Evidence]) -> str:
     lines = []
-    for evidence in found:
+    for evidence in every:
         td, serial, cascade = (evidence.row(name) for name in ("cascaded_td", "serial_ce", "cascaded_ce"))
         if td and serial:
             gap = 100 * float(td.exit(-1).mean() - serial.exit(-1).mean())

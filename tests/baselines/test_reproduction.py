@@ -1,4 +1,4 @@
-"""REPRODUCTION.md: planted truths get their verdicts, missing rows are said, the page is a function of the store."""
+"""The pages of the papers: planted truths get their verdicts, missing rows are said, equal stores give equal pages."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from support import generated_records as generated
 from anytime_bench.leaderboard.build import build, check
 from anytime_bench.records.record import MethodEntry
 from anytime_bench.trace.noise import NoiseRun, pack
-from baselines.reproduction import claims, dynamics
-from baselines.reproduction.claims import side
-from baselines.reproduction.evidence import Evidence, read_evidence
-from baselines.reproduction.page import CLAIMS, page
+from baselines.reproduction import cascade, dynamics, findings, rivals
+from baselines.reproduction.evidence import Evidence, Row, read_evidence
+from baselines.reproduction.findings import side
+from baselines.reproduction.page import pages
+from baselines.reproduction.papers import PAPERS
 from baselines.reproduction.tables import estimate
 
 IMAGES = 600
 #: Skill per method: TD beats cross-entropy, the cascade beats SDN, several heads help the serial net.
 SKILLS = {
     "cascaded_td": 3.0, "cascaded_td_multihead": 1.0, "cascaded_ce": 0.0, "serial_ce": 0.0, "serial_td": 1.0,
-    "serial_td_multihead": 1.8, "sdn": 0.5, "msdnet": 0.6,
+    "serial_td_multihead": 1.8, "sdn": 0.5, "msdnet": 1.6, "ensemble": 0.3, "boostnet": 2.6, "sdn_ic_only": 0.0,
+    "ztw": 1.0, "sdn/mixed": 1.6,
 }  # fmt: skip
 
 
@@ -70,10 +72,8 @@ def evidence(results: Path) -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def text(results: Path) -> str:
-    written = page(results)
-    assert written is not None
-    return written
+def written(results: Path) -> dict[str, str]:
+    return pages(results)
 
 
 def test_the_published_lambda_is_the_row_and_the_others_are_the_sweep(evidence: Evidence) -> None:
@@ -97,10 +97,10 @@ def test_what_is_owned_at_a_deadline_is_the_last_answer_before_it(evidence: Evid
 @pytest.mark.parametrize(
     ("judge", "verdicts"),
     [
-        (claims.td_beats_cross_entropy, {"holds"}),
-        (claims.cascade_beats_sdn, {"holds", "undecided"}),
-        (claims.heads, {"holds"}),
-        (claims.cascade_keeps_accuracy, {"holds"}),
+        (cascade.td_beats_cross_entropy, {"holds"}),
+        (cascade.cascade_beats_sdn, {"holds", "equivalent", "undecided"}),
+        (cascade.heads, {"holds"}),
+        (cascade.cascade_keeps_accuracy, {"holds"}),
         (dynamics.robustness, {"holds", "undecided"}),
         (dynamics.watching, {"holds"}),
         (dynamics.typical_first, {"holds"}),
@@ -117,9 +117,9 @@ def test_planted_falsehoods_fail(results: Path, tmp_path: Path) -> None:
     for method, skill in SKILLS.items():
         save(tmp_path, method, 0, 3.0 - skill)
     (other,) = read_evidence(tmp_path)
-    for judge in (claims.td_beats_cross_entropy, claims.heads, claims.cascade_keeps_accuracy):
+    for judge in (cascade.td_beats_cross_entropy, cascade.heads, cascade.cascade_keeps_accuracy):
         assert {each.verdict for each in judge(other)} == {"fails"}
-    assert all(each.verdict == "fails" for each in claims.cascade_beats_sdn(other) if "multihead" not in each.what)
+    assert all(each.verdict == "fails" for each in cascade.cascade_beats_sdn(other) if "multihead" not in each.what)
 
 
 def test_one_bad_deadline_fails_a_claim_about_all(evidence: Evidence) -> None:
@@ -127,11 +127,13 @@ def test_one_bad_deadline_fails_a_claim_about_all(evidence: Evidence) -> None:
     assert a is not None
     assert b is not None
     good, bad = (a.exit(-1), b.exit(0)), (b.exit(0), a.exit(-1))
-    (found,) = claims.every_deadline(evidence, "ticks", "x", (a, b), [("early", *good), ("late", *bad)])
+    (found,) = findings.every_deadline(evidence, "ticks", "x", (a, b), [("early", *good), ("late", *bad)])
     assert found.verdict == "fails"
     assert "better at 1 of 2 deadlines, worse at 1 (late); shown is the least, at late" in found.note
     assert found.value < 0
-    (found,) = claims.every_deadline(evidence, "ticks", "x", (a, b), [("early", *good), ("late", a.exit(1), a.exit(1))])
+    (found,) = findings.every_deadline(
+        evidence, "ticks", "x", (a, b), [("early", *good), ("late", a.exit(1), a.exit(1))]
+    )
     assert found.verdict == "undecided"
 
 
@@ -141,13 +143,13 @@ def test_one_bad_deadline_fails_a_claim_about_all(evidence: Evidence) -> None:
 def test_lambda_is_judged_by_the_reported_range(
     evidence: Evidence, monkeypatch: pytest.MonkeyPatch, gap: tuple[float, float], verdict: str
 ) -> None:
-    real = claims.paired_difference
+    real = cascade.paired_difference
 
     def planted(a, b, **options):
         return replace(real(a, b, **options), value=sum(gap) / 2, low=gap[0], high=gap[1])
 
-    monkeypatch.setattr(claims, "paired_difference", planted)
-    assert claims.lambda_costs(evidence)[0].verdict == verdict
+    monkeypatch.setattr(cascade, "paired_difference", planted)
+    assert cascade.lambda_costs(evidence)[0].verdict == verdict
 
 
 def test_sides() -> None:
@@ -155,36 +157,96 @@ def test_sides() -> None:
     assert estimate(-0.04, -0.1, 1.26) == "0.0 [-0.1, +1.3]"
 
 
-def test_the_page_says_everything_once_and_is_the_same_twice(results: Path, text: str) -> None:
-    assert page(results) == text
-    for number, claim in enumerate(CLAIMS, start=1):
-        assert text.count(f"\n## {number}. {claim.title}\n") == 1
+def test_every_claim_stands_once_on_its_paper_s_page(results: Path, written: dict[str, str]) -> None:
+    assert pages(results) == written, "the same store gives the same pages"
+    assert list(written) == ["REPRODUCTION.md", *(paper.path for paper in PAPERS)]
+    for paper in PAPERS:
+        text = written[paper.path]
+        for number, claim in enumerate(paper.claims, start=1):
+            assert text.count(f"\n## {number}. {claim.title}\n") == 1
+            assert f"({paper.path}#{number}-" in written["REPRODUCTION.md"]
+        measured = text.partition("## What was tried")[0]
+        assert "nan" not in measured
+        assert "inf" not in measured
+    text = written["reproduction/cascade.md"]
     assert "cascaded_ce and serial_ce, the same weights, answer differently" in text
     assert "Not measured" not in text
     assert "| digits | lam 0.5 |" in text
-    measured = text.partition("## What was tried")[0]
-    assert "nan" not in measured
-    assert "inf" not in measured
+
+
+def test_the_front_page_names_the_row_that_is_ahead(written: dict[str, str]) -> None:
+    text = written["REPRODUCTION.md"]
+    (ticks,) = (line for line in text.splitlines() if line.startswith("| digits | ticks | every block at once"))
+    assert "| cascaded_td |" in ticks, "the row with the most skill"
+    assert "## Do the orders agree?" in text
+    assert "| digits | ticks | MACs |" in text
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        (rivals.at_every_budget("msdnet", "ensemble"), "holds"),
+        (rivals.at_every_budget("ensemble", "msdnet"), "fails"),
+        (rivals.late_exits("boostnet", "serial_ce"), "holds"),
+        (rivals.areas("ztw", "sdn_ic_only"), "holds"),
+        (rivals.areas("sdn", "sdn/mixed"), "fails"),
+        (rivals.last_exit("sdn", "serial_ce"), "holds"),
+    ],
+)
+def test_planted_truths_of_other_papers(evidence: Evidence, claim: rivals.Judge, verdict: str) -> None:
+    judged = claim(evidence)
+    assert judged
+    assert {each.verdict for each in judged} == {verdict}
+
+
+def test_what_any_exit_knows_is_never_behind_the_last(evidence: Evidence) -> None:
+    (finding,) = rivals.overthinking(evidence)
+    assert finding.value >= 0
+
+
+def test_equal_answers_are_equivalent_and_open_ones_say_how_many_seeds_would_do(evidence: Evidence) -> None:
+    a, b = evidence.row("cascaded_td"), evidence.row("serial_ce")
+    assert a is not None
+    assert b is not None
+    (same,) = findings.judge(evidence, "final", "x", (a, a), (a.exit(-1), a.exit(-1)))
+    assert same.verdict == "equivalent"
+    seeds = np.random.default_rng(0).random((3, IMAGES)) < np.array([[0.5], [0.6], [0.75]])
+    (wide,) = findings.judge(evidence, "final", "x", (a, b), (seeds.astype(float), seeds[::-1].astype(float) * 0.9))
+    assert wide.verdict == "undecided"
+    assert "seeds would" in wide.note
+
+
+def test_lanes_are_axes_where_records_state_them(evidence: Evidence) -> None:
+    assert evidence.lanes == ["2 lanes", "4 lanes", "8 lanes", "unlimited lanes"]
+    row = evidence.row("cascaded_td")
+    assert row is not None
+    two, unlimited = row.costs("2 lanes"), row.costs("unlimited lanes")
+    assert two is not None
+    assert unlimited is not None
+    assert (unlimited <= two).all()
+    bare = replace(row.entries[0], record=row.record.model_copy(update={"span": None}))
+    assert Row((bare,)).costs("2 lanes") is None
 
 
 def test_rows_of_other_distributions_are_no_evidence(tmp_path: Path) -> None:
     generated.fill(tmp_path, methods=2)
-    assert page(tmp_path) is None
+    assert pages(tmp_path) == {}
 
 
 def test_missing_rows_are_said_and_not_an_error(tmp_path: Path) -> None:
     save(tmp_path, "serial_ce", 0, 0.4)
-    text = page(tmp_path)
-    assert text is not None
-    assert text.count("Not measured.") == len(CLAIMS)
+    written = pages(tmp_path)
+    for paper in PAPERS:
+        assert written[paper.path].count("Not measured.") == len(paper.claims)
 
 
 def test_build_writes_the_page_and_check_finds_a_changed_digit(results: Path, tmp_path: Path) -> None:
     paths = build(results, tmp_path)
-    path = tmp_path / "REPRODUCTION.md"
-    assert path in paths
+    path = tmp_path / "reproduction" / "cascade.md"
+    assert {path, tmp_path / "REPRODUCTION.md"} <= set(paths)
     assert not check(results, tmp_path)
     path.write_text(path.read_text().replace("holds", "fails", 1))
     assert [finding.path for finding in check(results, tmp_path)] == [path]
     path.unlink()
-    assert [finding.problem for finding in check(results, tmp_path)] == ["is missing"]
+    (tmp_path / "reproduction" / "unheard.md").write_text("x")
+    assert [finding.problem for finding in check(results, tmp_path)] == ["is missing", "has no source record"]
