@@ -32,6 +32,12 @@ def safe_name(name: object) -> str:
     return "-" + text[1:] if text[:1] in ("", ".") else text
 
 
+def cache_folder() -> Path:
+    """Where this user keeps what can be made again; ``ANYTIME_BENCH_CACHE`` names another folder. May not exist yet."""
+    own = os.environ.get("ANYTIME_BENCH_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anytime_bench"
+
+
 def is_record_file(path: Path) -> bool:
     """Whether ``path`` is named as a record is: 64 hex digits and ``.json``."""
     return re.fullmatch(r"[0-9a-f]{64}\.json", path.name) is not None

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Parallel regions of two threads on busy cores cost more than they give on networks this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# What is kept for later belongs to this session, not to whoever runs the tests; subprocesses know it too.
+_cache = tempfile.TemporaryDirectory(prefix="anytime-bench-cache-")
+os.environ["ANYTIME_BENCH_CACHE"] = _cache.name
 
 
 # Scripts and fixtures, not tests: doctest collection would import, and so run, them.

@@ -116,12 +116,13 @@ def verify(
 ) -> None:
     """Check records: schema, hashes, and every score derived anew from its raw data."""
     load_plugins(plugin)
-    from anytime_bench.records.verify import record_paths, verify_paths
+    from anytime_bench.records.verify import record_paths
+    from anytime_bench.records.verify_all import verify_paths
 
     paths = record_paths(records)
     results: dict[Path, list[str]] = {}
     with progress("verify", len(paths)) as bar:
-        for path, faults in verify_paths(paths):
+        for path, faults in verify_paths(paths, _cores(plugin)):
             bar(1, path.name[:12])
             results[path] = faults
     if retrain or retime:

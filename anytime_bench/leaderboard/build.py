@@ -26,8 +26,10 @@ from anytime_bench.leaderboard.index import index_page
 from anytime_bench.leaderboard.page import board_page
 from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
-from anytime_bench.records.entries import Group, groups, read_entries
+from anytime_bench.records.consistency import read_entries
+from anytime_bench.records.entries import Group, groups
 from anytime_bench.records.stamp import read_stamp
+from anytime_bench.records.verify_all import require_verified
 
 PAGES = "anytime_bench.pages"
 #: Fewer records than this are read and drawn before a second process has started.
@@ -145,7 +147,11 @@ def _pages(results: Path) -> list[tuple[Path, bytes]]:
 
 
 def build(results: Path, out: Path, on_progress: Progress | None = None, workers: int = 1) -> list[Path]:
-    """Write all leaderboards below ``out`` and remove generated files that no record gives any more."""
+    """Write all leaderboards below ``out`` and remove generated files that no record gives any more.
+
+    Raises ``UserError``, before anything is written, where a record does not hold (``verify``).
+    """
+    require_verified(results, workers)
     contents = {out / name: data for name, data in files(results, on_progress, workers)}
     # All or nothing: a disk that is full keeps the old boards whole.
     write_all({path: data for path, data in contents.items() if not path.is_file() or path.read_bytes() != data})
@@ -181,7 +187,8 @@ class Finding:
 
 
 def check(results: Path, out: Path, on_progress: Progress | None = None, workers: int = 1) -> list[Finding]:
-    """Rebuild in memory and compare; no faults means that ``out`` is exactly what ``results`` gives."""
+    """Rebuild in memory and compare; no faults means that ``out`` is exactly what ``results`` gives, and that holds."""
+    require_verified(results, workers)
     findings = []
     expected = set()
     for name, data in files(results, on_progress, workers):

@@ -4,15 +4,15 @@ A *group* holds records of one task (name, version and data hash), one device cl
 reference model; nothing is ever compared across groups. Within a group records of one method with the same options,
 origin, weights source and training recipe are seeds of one row.
 
-Which records count does not depend on file order: superseded records do not; of several records of one row and seed
-the first published does, so that a seed cannot be rerun until it pleases. A correction says ``supersedes``.
+Superseded records do not count; a correction says ``supersedes``, and the group's notes name both. That a store holds
+no seed twice is for ``consistency`` to see; where a report shows such records all the same, a note says which counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,67 +85,6 @@ class Group:
         return [entry for entries in self.rows.values() for entry in entries]
 
 
-def read_entries(root: Path) -> list[Entry]:
-    """All records below ``root``, validated; raises ``UserError`` naming the first bad one or duplicate."""
-    entries = [Entry(path, store.load(path)) for path in store.find(root)]
-    for fault in misplaced(root, entries) + duplicates(entries) + wrong_supersessions(entries):
-        raise UserError(fault)
-    return entries
-
-
-def misplaced(root: Path, entries: Iterable[Entry]) -> list[str]:
-    """One line per record that does not lie where its task, device and method say."""
-    return [
-        f"record '{entry.path}' belongs into '{folder}'; move it there with its .npz."
-        for entry in entries
-        if (folder := store.record_folder(root, entry.record)) != entry.path.parent
-    ]
-
-
-def duplicates(entries: Iterable[Entry]) -> list[str]:
-    """One line per record whose trace another record already holds.
-
-    A timed trace holds raw samples of a clock, so no two runs share one, whatever seed or options they claim. Untimed
-    ones of one seed and one set of options are duplicates too.
-    """
-    seen: dict[tuple[str, ...], Entry] = {}
-    faults = []
-    for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
-        record = entry.record
-        if "trace" not in record.artifacts or record.status != "ok":
-            continue
-        untimed = () if record.timing else (str(entry.seed), canonical_json(record.method.options))
-        key = (record.method.name, record.task.name, record.device, record.artifacts["trace"].sha256, *untimed)
-        first = seen.setdefault(key, entry)
-        if first is not entry and record.supersedes != first.record.record_id:
-            faults.append(
-                f"record '{entry.path}' is a duplicate of '{first.path.name}': same method, task, device and trace. "
-                "Remove one."
-            )
-    return faults
-
-
-def wrong_supersessions(entries: Iterable[Entry]) -> list[str]:
-    """One line per record that supersedes a record of another method, task, device or seed."""
-    by_id = {entry.record.record_id: entry for entry in entries}
-
-    def identity(entry: Entry) -> tuple[str, str, str, int]:
-        return entry.record.method.name, entry.record.task.name, entry.record.device, entry.seed
-
-    diverged = [
-        f"record '{entry.path}' supersedes {before.path.name}, a training that diverged; a diverged seed counts and is "
-        "never replaced. Publish the new one as another row, with other options or another recipe."
-        for entry in by_id.values()
-        if (before := by_id.get(entry.record.supersedes or "")) and before.diverged
-    ]
-    return diverged + [
-        f"record '{entry.path}' supersedes {before.path.name}, which is {' / '.join(map(str, identity(before)))}; "
-        "a correction must be of the same method, task, device and seed."
-        for entry in by_id.values()
-        if (before := by_id.get(entry.record.supersedes or "")) and identity(before) != identity(entry)
-    ]
-
-
 def group_key(record: Record) -> GroupKey:
     name = ""
     if record.reference:
@@ -169,7 +108,9 @@ def row_key(record: Record) -> str:
 
 def groups(entries: Sequence[Entry]) -> list[Group]:
     """Entries by (task, device, key), in a stable order; the current group of a task and device comes last."""
-    superseded = {entry.record.supersedes for entry in entries if entry.record.supersedes}
+    superseded = {
+        entry.record.supersedes for entry in entries if entry.record.supersedes and entry.record.status == "ok"
+    }
     found: dict[tuple[str, str, GroupKey], Group] = {}
     count: dict[tuple[str, str, GroupKey], int] = defaultdict(int)
     absent: list[Entry] = []
@@ -182,6 +123,11 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
             continue
         place = (record.task.name, record.device, group_key(record))
         group = found.setdefault(place, Group(*place))
+        if record.supersedes:
+            group.notes.append(
+                f"Record {record.record_id[:12]} supersedes {record.supersedes[:12]}, seed {entry.seed} of "
+                f"{record.method.name}; both are kept."
+            )
         count[place] += 1
         seeds = group.rows.setdefault(row_key(record), [])
         earlier = next((other for other in seeds if other.seed == entry.seed), None)

@@ -35,12 +35,14 @@ BLOCK = ("rounds", "inferences_per_round", "stopped_because", "widest")
 class Protocol:
     """``demands``: what a record must state wherever its raw data give it; ``not_derived``: what is not judged.
 
-    ``timed`` names the raw data that every record with times must hold, ``*`` standing for each of its batch sizes.
+    ``timed`` names the raw data that every record with times must hold, ``*`` standing for each of its batch sizes;
+    ``resamples`` is how often the bootstrap behind its intervals draws.
     """
 
     demands: tuple[str, ...]
     not_derived: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
+    resamples: int = 2000
 
     @property
     def rules(self) -> set[str]:

@@ -1,15 +1,31 @@
-"""From ``runs/`` to ``results/``: verified records are copied, never moved or changed, and git is told by the user."""
+"""From ``runs/`` to ``results/``: verified records are copied, never moved or changed, and git is told by the user.
+
+What is stored is what was verified: the record, its trace, and the sources of the plugin it came from, under
+``<results>/plugins/<SHA-256>/`` where records of one plugin share them. One publisher at a time writes into a store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anytime_bench.errors import UserError
+from anytime_bench.files import write_all
+from anytime_bench.methods.sources import plugin_sources, sources_sha256
 from anytime_bench.records import store
-from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
-from anytime_bench.records.verify import verify_paths
+from anytime_bench.records.consistency import conflicts
+from anytime_bench.records.entries import Entry
+from anytime_bench.records.record import Record, content_hash
+from anytime_bench.records.verify_all import Verified, verified, with_conflicts
+from anytime_bench.registry import methods
+
+PLUGINS = "plugins"
 
 
 @dataclass(frozen=True)
@@ -24,32 +40,111 @@ class Published:
 def publish(paths: Sequence[Path], results: Path) -> Published:
     """Copy each record and its ``.npz`` below ``results`` if all of them hold, else nothing at all.
 
-    The trace is written before the record and both appear whole, so a reader of ``results`` never meets half a record.
     Raises ``UserError`` where a file cannot be written.
     """
-    faults = [fault for _, found in verify_paths(paths) for fault in found]
+    new = list(verified(paths))
+    faults = [fault for each in with_conflicts(new) for fault in each.faults]
     if faults:
         return Published(faults=tuple(faults))
-    new = [Entry(path, store.load(path)) for path in paths]
-    known = [Entry(path, store.load(path)) for path in store.find(results)]
-    ids = {entry.record.record_id for entry in known}
-    fresh = [entry for entry in new if entry.record.record_id not in ids]
-    between = duplicates([*known, *fresh]) + wrong_supersessions([*known, *fresh])
-    if between:
-        return Published(faults=tuple(between))
-    written = []
-    for entry in fresh:
-        folder = store.record_folder(results, entry.record)
-        sources = [entry.path.with_suffix(".npz"), entry.path] if entry.record.artifacts else [entry.path]
-        for source in sources:
-            target = folder / source.name
-            try:
-                store.write_atomically(target, source.read_bytes())
-            except OSError as error:
-                raise UserError(
-                    f"cannot write '{target}': {error.strerror or error}. Free some space and publish again; "
-                    "what was written is whole."
-                ) from error
-            written.append(target)
-    present = tuple(entry.path for entry in new if entry.record.record_id in ids)
-    return Published(tuple(written), present)
+    existed = results.is_dir()
+    try:
+        with _alone(results):
+            return _publish(new, results)
+    except OSError as error:
+        raise UserError(
+            f"cannot write '{error.filename or results}': {error.strerror or error}. Free some space and publish "
+            "again; nothing was published."
+        ) from error
+    finally:
+        if not existed:
+            with contextlib.suppress(OSError):
+                results.rmdir()
+
+
+def _publish(new: Sequence[Verified], results: Path) -> Published:
+    known = list(verified(_neighbours(new, results), anew=False))
+    ids = {each.record.record_id for each in known if each.record is not None}
+    fresh = [each for each in new if each.record is not None and each.record.record_id not in ids]
+    entries = [Entry(each.path, each.record) for each in (*known, *fresh) if each.record is not None]
+    answers = {each.record.record_id: each.answers for each in (*known, *fresh) if each.record and each.answers}
+    faults = conflicts(entries, answers)
+    contents: dict[Path, bytes] = {}
+    for each in fresh:
+        assert each.record is not None
+        try:
+            contents |= _files_of(each.path, each.record, results)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        return Published(faults=tuple(faults))
+    # Traces first, so that a reader of the store who sees a record finds its trace.
+    ordered = dict(sorted(contents.items(), key=lambda item: item[0].suffix == ".json"))
+    write_all({path: data for path, data in ordered.items() if not path.is_file()})
+    present = tuple(each.path for each in new if each.record is not None and each.record.record_id in ids)
+    return Published(tuple(contents), present)
+
+
+def _neighbours(new: Sequence[Verified], results: Path) -> list[Path]:
+    """The records of ``results`` that a new one could be in conflict with: those of its tasks."""
+    tasks = {store.record_folder(results, each.record).parents[1] for each in new if each.record is not None}
+    return [path for path in store.find(results) if path.parents[2] in tasks]
+
+
+def _files_of(path: Path, record: Record, results: Path) -> dict[Path, bytes]:
+    """What belongs to a record below ``results``. Raises ``UserError`` for a file that is not the verified one."""
+    folder, files = store.record_folder(results, record), {}
+    if "trace" in record.artifacts:
+        data = path.with_suffix(".npz").read_bytes()
+        if hashlib.sha256(data).hexdigest() != record.artifacts["trace"].sha256:
+            raise UserError(f"record '{path}': its trace changed while it was published")
+        files[folder / f"{path.stem}.npz"] = data
+    content = json.loads(path.read_bytes())
+    if content_hash(content) != record.record_id:
+        raise UserError(f"record '{path}' changed while it was published")
+    files |= plugin_files(record, results)
+    files[folder / path.name] = store.record_bytes(content)
+    return files
+
+
+def plugin_files(record: Record, results: Path) -> dict[Path, bytes]:
+    """The sources of a record's plugin file under their place in ``results``, empty for an installed method.
+
+    They are looked for where the record says the plugin lay, and where a loaded one (``--plugin``) lies. Raises
+    ``UserError`` where neither has the hash that the record names.
+    """
+    sha256, file = record.method.origin.get("sha256"), record.method.origin.get("file", "")
+    if not sha256:
+        return {}
+    folder = results / PLUGINS / sha256
+    if folder.is_dir():
+        return {}
+    loaded = [origin.file for origin in methods.added().values() if origin.sha256 == sha256]
+    for candidate in map(Path, [*loaded, file]):
+        if candidate.is_file() and sources_sha256(sources := plugin_sources(candidate)) == sha256:
+            return {folder / name: data for name, data in _by_place(candidate, sources).items()}
+    raise UserError(
+        f"record '{record.record_id[:12]}' comes from the plugin '{file}', which is not there or was edited since; "
+        "give the file it was made with by --plugin, so that its sources are kept beside the record"
+    )
+
+
+def _by_place(plugin: Path, sources: Mapping[str, Path]) -> dict[Path, bytes]:
+    """The plugin's files with the names under which its imports find each other."""
+    files = {}
+    for module, path in sources.items():
+        parts = module.split(".")
+        place = Path(*parts, "__init__.py") if path.name == "__init__.py" else Path(*parts).with_suffix(".py")
+        files[Path(plugin.name) if module == "__main__" else place] = path.read_bytes()
+    return files
+
+
+@contextlib.contextmanager
+def _alone(results: Path) -> Iterator[None]:
+    """Hold the store's folder against other publishers; the kernel lets go of it whatever becomes of this process."""
+    results.mkdir(parents=True, exist_ok=True)
+    folder = os.open(results, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import canonical_json, file_sha256, is_record_file, npz_bytes, safe_name, write_atomically
+from anytime_bench.files import canonical_json, is_record_file, npz_bytes, safe_name, write_atomically
+from anytime_bench.records.archive import ArchiveError, read_npz
 from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Record, content_hash
 from anytime_bench.records.schema1 import upgraded
 
 #: Levels of nested lists and dictionaries that a record may have; its own form has nine.
 MAX_DEPTH = 32
+#: Bytes of a record's JSON; those with noise take 0.3 MB.
+MAX_RECORD = 64 * 2**20
 
 
 def record_folder(root: Path, record: Record) -> Path:
@@ -45,15 +48,18 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
         if arrays and not path.with_suffix(".npz").exists():
             write_atomically(path.with_suffix(".npz"), data)
         if not path.exists():
-            # On one line: indentation made up a third of a record with noise, and nobody edits one.
-            text = json.dumps(sealed.content(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-            write_atomically(path, text.encode() + b"\n")
+            write_atomically(path, record_bytes(sealed.content()))
     except OSError as error:
         raise UserError(
             f"cannot write the record to '{folder}': {error.strerror or error}. "
             "Free some space or give another folder with --out; the checkpoint is kept, so --resume goes on from there."
         ) from error
     return path
+
+
+def record_bytes(content: Mapping[str, Any]) -> bytes:
+    """A record's file. On one line: indentation made up a third of a record with noise, and nobody edits one."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def load(path: Path) -> Record:
@@ -83,7 +89,9 @@ def load(path: Path) -> Record:
 def _read_json(path: Path) -> Any:
     """The JSON of a file, if it is what a record may hold: no NaN or infinity, no lone surrogate, no deep nesting."""
     try:
-        data = json.loads(path.read_bytes(), parse_constant=_refuse)
+        if path.stat().st_size > MAX_RECORD:
+            raise ValueError(f"larger than {MAX_RECORD // 2**20} MiB")
+        data = json.loads(path.read_bytes(), parse_constant=_refuse, object_pairs_hook=_once)
         if _deeper(data, MAX_DEPTH):
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         canonical_json(data).encode()
@@ -92,6 +100,14 @@ def _read_json(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"record '{path}' is not readable JSON ({error}). It may be truncated; remove it.") from error
     return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two values for one key the reader sees the last, a person perhaps the first."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return made
 
 
 def _line(text: str) -> str:
@@ -112,14 +128,19 @@ def load_arrays(path: Path, record: Record, names: Collection[str] | None = None
     """The arrays of the record at ``path``, after their hash was checked; only ``names`` where given."""
     if "trace" not in record.artifacts:
         raise UserError(f"record '{path}' has status {record.status} and no trace.")
-    artifact = record.artifacts["trace"]
-    npz = path.parent / artifact.path if artifact.path else path.with_suffix(".npz")
-    if not npz.is_file():
-        raise UserError(f"'{npz}', the trace of record '{path.name}', is missing.")
-    if file_sha256(npz) != artifact.sha256:
+    npz, artifact = path.with_suffix(".npz"), record.artifacts["trace"]
+    try:
+        data = npz.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"'{npz}', the trace of record '{path.name}', is missing.") from None
+    except OSError as error:
+        raise UserError(f"'{npz}', the trace of record '{path.name}', cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(data).hexdigest() != artifact.sha256:
         raise UserError(f"'{npz}' was altered: it does not have the SHA-256 that record '{path.name}' names.")
-    with np.load(npz, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files if names is None or name in names}
+    try:
+        return read_npz(data, names)
+    except ArchiveError as error:
+        raise UserError(f"'{npz}', the trace of record '{path.name}', cannot be read: {error}.") from error
 
 
 def find(root: Path) -> Iterator[Path]:

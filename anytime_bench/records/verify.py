@@ -1,8 +1,9 @@
 """Recompute every hash and score of a record from its stored arrays.
 
-``verify_paths`` checks schema, hashes, names and places, and derives every score anew from the ``.npz`` by the
-functions that made it (``scoring.derive``). It compares what the record states and refuses a record that lacks what its
-protocol demands (``protocol.PROTOCOLS``); a score that the suite learned later is no fault of an older record.
+``examine`` checks schema, hashes, names, places and claims, and derives every score anew from the ``.npz`` by the
+functions that made it (``scoring.derive``); ``verify_all`` looks at what lies between records too. It compares what the
+record states and refuses a record that lacks what its protocol demands (``protocol.PROTOCOLS``); a score that the suite
+learned later is no fault of an older record.
 Published numbers are rounded to 10 decimals, those on noise to 8; a re-derived one may differ by one unit in the last,
 because another processor adds in another order. ``reproduce`` goes further and needs the task's data.
 
@@ -11,14 +12,16 @@ Faults are one line each: which record, which field, what it says, what it shoul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from anytime_bench.errors import UserError
 from anytime_bench.files import is_record_file
 from anytime_bench.records import store
-from anytime_bench.records.entries import Entry, duplicates, wrong_supersessions
+from anytime_bench.records.claims import answer_claims, claims
+from anytime_bench.records.consistency import answers_sha256
+from anytime_bench.records.judgements import Judgement, Judgements
 from anytime_bench.records.protocol import MISSING, PROTOCOLS, lacking, unexplained_nulls, without
 from anytime_bench.records.record import Derived, Record
 from anytime_bench.records.scoring import derive_again
@@ -50,33 +53,43 @@ def record_paths(given: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def verify_paths(paths: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """(path, faults) per record, in order; what is wrong between records is told with the later one."""
-    entries, alone = [], {}
-    for path in paths:
-        record, alone[path] = verify_record(path)
-        if record is not None:
-            entries.append(Entry(path, record))
-    between = duplicates(entries) + wrong_supersessions(entries)
-    for path in paths:
-        yield path, alone[path] + [fault for fault in between if fault.startswith(f"record '{path}'")]
-
-
 def verify_record(path: Path) -> tuple[Record | None, list[str]]:
     """The record, if it can be read, and all its faults."""
+    record, faults, _ = examine(path)
+    return record, faults
+
+
+def examine(
+    path: Path, judgements: Judgements | None = None, *, anew: bool = True
+) -> tuple[Record | None, list[str], str]:
+    """The record, if it can be read, all its faults, and the hash of its answers, if it has any.
+
+    The verdict on its arrays is kept in ``judgements`` and, unless wanted ``anew``, taken from there.
+    """
     try:
         record = store.load(path)
     except UserError as error:
-        return None, [str(error)]
-    faults = [f"record '{path}': {problem}" for problem in _outside(path, record)]
+        return None, [str(error)], ""
+    faults = [f"record '{path}': {problem}" for problem in (*_outside(path, record), *claims(record, path))]
     if record.status != "ok":
-        return record, faults
+        return record, faults, ""
+    judgement = judgements.of(path) if judgements and not anew else None
+    if judgement is None:
+        try:
+            arrays = store.load_arrays(path, record)
+        except UserError as error:
+            return record, [*faults, str(error)], ""
+        judgement = Judgement(tuple(inner_faults(record, arrays)), _answers(arrays))
+        if judgements:
+            judgements.keep(path, judgement)
+    return record, [*faults, *(f"record '{path}': {problem}" for problem in judgement.faults)], judgement.answers
+
+
+def _answers(arrays: Mapping[str, Any]) -> str:
     try:
-        arrays = store.load_arrays(path, record)
-    except (UserError, OSError, ValueError, EOFError) as error:
-        return record, [*faults, str(error)]
-    faults += [f"record '{path}': {problem}" for problem in inner_faults(record, arrays)]
-    return record, faults
+        return answers_sha256(arrays)
+    except KeyError:
+        return ""
 
 
 def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
@@ -91,6 +104,7 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         test = Trace.from_arrays(arrays, "test")
         if test.num_exits != len(record.exits):
             return [f"it names {len(record.exits)} exits, its trace holds {test.num_exits}"]
+        problems = [*_sizes(record, arrays), *answer_claims(record, arrays), *_strangers(arrays)]
         # Rules take longest, so only those that are stated, or should be, are derived.
         rules = protocol.rules | set(record.stopping.budgets if record.stopping else ())
         derived = derive_again(record, arrays, rules).model_dump(mode="json", exclude_none=True)
@@ -99,7 +113,6 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
     stored = record.model_dump(mode="json", exclude_unset=True, exclude_none=True, include=set(Derived.model_fields))
     for path in protocol.not_derived:
         stored = without(stored, path)
-    problems = [*_sizes(record, arrays)]
     if record.timing is None and any(name.startswith("timing_") for name in arrays):
         problems.append("its trace holds timing samples, but the record states no times")
     if record.span is None and any(name.startswith("span_") for name in arrays):
@@ -194,13 +207,17 @@ def _outside(path: Path, record: Record) -> Iterator[str]:
     named = record.environment.device_class
     if named is not None and named != record.device:
         yield f"device is {record.device!r}, its environment says {named!r}"
-    for role, artifact in record.artifacts.items():
-        if role == "trace":
-            continue
-        if Path(artifact.path).is_absolute() or ".." in Path(artifact.path).parts:
-            yield f"artifact '{role}' lies outside its folder: {artifact.path}"
-        elif (file := path.parent / artifact.path).is_file() and store.file_sha256(file) != artifact.sha256:
-            yield f"artifact '{role}', {artifact.path}, does not have the SHA-256 that the record names"
+
+
+#: How the names of arrays in a trace begin.
+PARTS = ("test_", "val_", "timing_", "span_", "noise_", "rule_")
+
+
+def _strangers(arrays: Mapping[str, Any]) -> list[str]:
+    """Arrays that no part of a record reads: a trace carries nothing else."""
+    return [
+        f"its trace holds an array {name!r:.60} that no record has" for name in arrays if not name.startswith(PARTS)
+    ]
 
 
 def _sizes(record: Record, arrays: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
-import os
 import tarfile
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import npz_bytes, write_atomically
+from anytime_bench.files import cache_folder, npz_bytes, write_atomically
 from anytime_bench.tasks.loading import split_validation
 from anytime_bench.tasks.task import Split, Task, make_task
 
@@ -51,7 +50,7 @@ def read(data_root: Path | None, argument: str) -> Task:
 
 def _from_archive(archive: Path) -> dict[str, Split]:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    cached = _cache_folder() / f"cifar10_jpeg-{digest[:16]}.npz"
+    cached = cache_folder() / f"cifar10_jpeg-{digest[:16]}.npz"
     if cached.is_file():
         with np.load(cached, allow_pickle=False) as arrays:
             return {key: Split(arrays[f"{key}_images"], arrays[f"{key}_labels"]) for key in PER_CLASS}
@@ -75,10 +74,6 @@ def _from_archive(archive: Path) -> dict[str, Split]:
     except OSError:
         pass  # A read-only or full cache costs the next run a few seconds, nothing more.
     return splits
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anytime_bench"
 
 
 def _splits(blobs: dict[str, bytes], source: Path) -> dict[str, Split]:

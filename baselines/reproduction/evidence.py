@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs
-from anytime_bench.records.entries import Entry, Group, groups, read_entries
+from anytime_bench.records.consistency import read_entries
+from anytime_bench.records.entries import Entry, Group, groups
 from anytime_bench.records.record import Record
 from anytime_bench.scores.curve import auc, settle
 from anytime_bench.trace.axes import AXES

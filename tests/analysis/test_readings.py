@@ -36,12 +36,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(root):
-    return readings.load_answers([root / "digits" / "generated-cpu" / "quick"])
+    return readings.load_answers([root / "made_up" / "generated-cpu" / "quick"])
 
 
 @pytest.fixture(scope="module")
 def everything(root):
-    return readings.read_records([root / "digits" / "generated-cpu" / "quick"])
+    return readings.read_records([root / "made_up" / "generated-cpu" / "quick"])
 
 
 def outcome(*arguments):
@@ -91,7 +91,7 @@ def test_without_references_the_command_that_makes_one_is_told(tmp_path):
     path = generated.save(tmp_path, "quick", seed=0)
     one = readings.load_answers([path])[0]
     told, _ = readings.read_typicality(one, readings.find_references(one))
-    command = f"anytime-bench run --method plain --task digits --seed 1 --out {tmp_path.resolve()}"
+    command = f"anytime-bench run --method plain --task made_up --seed 1 --out {tmp_path.resolve()}"
     assert told.endswith("\n  " + command)
     # The record such a command writes is found.
     generated.save(tmp_path, "plain", seed=1)
@@ -264,7 +264,7 @@ def test_tables_fit_100_columns_and_each_block_says_what_it_means(everything, ca
 
 def test_json_is_complete_and_the_picture_is_drawn(root, tmp_path):
     picture = tmp_path / "read.png"
-    done = outcome(root / "digits" / "generated-cpu" / "quick", "--json", "--axis", "ticks", "--out", picture)
+    done = outcome(root / "made_up" / "generated-cpu" / "quick", "--json", "--axis", "ticks", "--out", picture)
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert [(each["method"], each["seed"]) for each in told["records"]] == [("quick", 0), ("quick", 1)]

@@ -46,7 +46,7 @@ def results(tmp_path_factory):
 VERBS = {
     "leaderboard build": ["leaderboard", "build", "--results", "{results}", "--out", "{disk}/boards"],
     "report": ["report", "{results}", "--out", "{disk}/report.html"],
-    "analyse": ["analyse", "{results}/digits/generated-cpu/quick", "--out", "{disk}/picture.png"],
+    "analyse": ["analyse", "{results}/made_up/generated-cpu/quick", "--out", "{disk}/picture.png"],
     "list --sheet": ["list", "corruptions", "--sheet", "{disk}/sheet.png"],
     "new": ["new", "my_method", "--folder", "{disk}"],
     "new package": ["new", "my_method", "--kind", "package", "--folder", "{disk}"],
@@ -59,8 +59,8 @@ VERBS = {
 @pytest.mark.parametrize("state", ["full", "read-only"])
 def test_a_disk_that_takes_nothing_is_one_line_and_loses_nothing(disk, results, verb, state, capsys, monkeypatch):
     folder, make = disk
-    (folder / "boards" / "digits").mkdir(parents=True)
-    (folder / "boards" / "digits" / "generated-cpu.md").write_text("the old board\n")
+    (folder / "boards" / "made_up").mkdir(parents=True)
+    (folder / "boards" / "made_up" / "generated-cpu.md").write_text("the old board\n")
     make(state)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "filler"}
     arguments = [argument.format(results=results, disk=folder) for argument in VERBS[verb]]

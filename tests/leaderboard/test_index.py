@@ -12,6 +12,7 @@ from support import generated_records as generated
 from support.browser import chromium, needs_browser, opened
 
 from anytime_bench.leaderboard.build import build
+from anytime_bench.records.protocol import PROTOCOLS
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generated.fill(root / "results", methods=3, seeds=2, images=100)
     generated.save(root / "results", "quick", task="faces", created="2026-02-01T00:00:00Z", images=100)
     generated.save(root / "results", "quick", seed=1, change={"protocol_version": "0"}, images=100)
-    build(root / "results", root / "leaderboards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, "0", PROTOCOLS["1"])
+        build(root / "results", root / "leaderboards")
     return root / "leaderboards"
 
 
@@ -33,8 +36,8 @@ def browser() -> Iterator[Browser]:
 def test_every_link_and_picture_of_the_index_exists(site: Path) -> None:
     text = (site / "index.html").read_text()
     links = set(re.findall(r'(?:href|src)="([^"]+)"', text)) - {"data:,"}
-    assert {"digits/generated-cpu.html", "faces/generated-cpu.html", "digits/generated-cpu.latency.svg"} <= links
-    assert any(link.startswith("../results/digits/generated-cpu/plain/") for link in links)
+    assert {"made_up/generated-cpu.html", "faces/generated-cpu.html", "made_up/generated-cpu.latency.svg"} <= links
+    assert any(link.startswith("../results/made_up/generated-cpu/plain/") for link in links)
     for link in links:
         name, _, anchor = link.partition("#")
         target = (site / name).resolve()
@@ -47,8 +50,8 @@ def test_every_link_and_picture_of_the_index_exists(site: Path) -> None:
 def test_what_is_new_comes_first_and_earlier_protocols_are_named(site: Path) -> None:
     text = (site / "index.html").read_text()
     new = text.split("What is new")[1]
-    assert new.index("Faces on generated-cpu") < new.index("Digits on generated-cpu")
-    assert "Digits on generated-cpu (protocol-0)" in text
+    assert new.index("Faces on generated-cpu") < new.index("Made_Up on generated-cpu")
+    assert "Made_Up on generated-cpu (protocol-0)" in text
 
 
 @needs_browser

@@ -20,7 +20,8 @@ from anytime_bench.leaderboard.build import boards, build, check, draw_figures
 from anytime_bench.leaderboard.figures import spread
 from anytime_bench.leaderboard.text import to_csv, to_markdown
 from anytime_bench.records import store
-from anytime_bench.records.entries import groups, read_entries
+from anytime_bench.records.consistency import read_entries
+from anytime_bench.records.entries import Entry, groups
 from anytime_bench.records.record import Record
 
 
@@ -74,12 +75,12 @@ def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: 
     found = {str(placed.stem): [row.label for row in placed.board.rows] for placed in boards(tmp_path)}
     assert all(len(labels) == 1 for labels in found.values())
     assert {name for name in found if "." not in name} == {
-        "digits/generated-cpu",
-        "digits/generated-gpu",
+        "made_up/generated-cpu",
+        "made_up/generated-gpu",
         "faces/generated-cpu",
     }
     assert len(found) == 5
-    assert any(name.startswith("digits/generated-cpu.protocol-0") for name in found)
+    assert any(name.startswith("made_up/generated-cpu.protocol-0") for name in found)
 
 
 def test_untimed_rows_are_shown_with_the_reason_and_not_ranked(tmp_path: Path) -> None:
@@ -119,16 +120,36 @@ def test_speed_moves_latency_and_nothing_else(tmp_path: Path) -> None:
     assert rows["slow"].axes["latency"].regret.low > 0
 
 
-def test_superseded_records_do_not_count_and_repeats_do_not_either(tmp_path: Path) -> None:
+@pytest.mark.parametrize("created", ["2000-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])
+def test_no_date_decides_between_two_records_of_a_seed(tmp_path: Path, created: str) -> None:
+    first = generated.save(tmp_path, "quick", skill=0.2)
+    second = generated.save(tmp_path, "quick", skill=0.9, created=created)
+    with pytest.raises(UserError, match="is seed 0 of quick, and so is") as caught:
+        board_of(tmp_path)
+    assert first.name in str(caught.value)
+    assert second.name in str(caught.value)
+
+
+def test_superseded_records_do_not_count_and_stay_in_the_history(tmp_path: Path) -> None:
     first = store.load(generated.save(tmp_path, "quick", skill=0.2))
-    generated.save(tmp_path, "quick", skill=0.9, created="2026-01-02T00:00:00Z")
-    board = board_of(tmp_path)
-    assert board.rows[0].records[0].record == first.record_id
-    assert "repeats seed 0 of quick" in board.notes[0]
     correction = {"supersedes": first.record_id}
     path = generated.save(tmp_path, "quick", skill=0.7, created="2026-01-03T00:00:00Z", change=correction)
-    (group,) = groups([entry for entry in read_entries(tmp_path) if "01-02" not in entry.record.created])
+    (group,) = groups(read_entries(tmp_path))
     assert [e.path for e in next(iter(group.rows.values()))] == [path]
+    (note,) = group.notes
+    assert first.record_id[:12] in note
+    assert path.stem[:12] in note
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_a_record_without_results_removes_nobodys_row(tmp_path: Path, status: str) -> None:
+    mine, _ = generated.make_record("quick")
+    first = store.load(generated.save(tmp_path, "quick"))
+    attack = generated.failed(mine, status=status, reason="none", supersedes=first.record_id)
+    assert len(groups([Entry(tmp_path, first), Entry(tmp_path, attack)])[0].rows) == 1
+    store.save(tmp_path, attack, {})
+    with pytest.raises(UserError, match=f"its own status is {status}"):
+        board_of(tmp_path)
 
 
 def test_only_the_seeds_of_the_protocol_count(tmp_path: Path) -> None:
@@ -152,19 +173,16 @@ def test_a_diverged_seed_counts_as_guesses_and_is_never_replaced(tmp_path: Path)
     before = board_of(tmp_path).rows[0]
     failed = diverged("plain", 3)
     store.save(tmp_path, failed, {})
+    with pytest.raises(UserError, match="is seed 3 of plain, and so is"):
+        board_of(tmp_path)
+    next(path for path in (tmp_path / "made_up").rglob("*.json") if store.load(path).status == "ok"
+         and store.load(path).seed == 3).unlink()  # fmt: skip
     board = board_of(tmp_path)
     row = board.rows[0]
     assert row.seeds == [0, 1, 2, 3, 4]
     assert row.accuracy_by_seed[3] == [0.1] * 5
     assert row.final.value == pytest.approx(before.final.value + (0.1 - before.accuracy_by_seed[3][-1]) / 5, abs=1e-5)
     assert row.final.high - row.final.low > before.final.high - before.final.low
-    assert "diverged" in board.notes[0]
-    # One attempt after the other: the first published counts, whichever it is.
-    later = diverged("quick", 0, created="2027-01-01T00:00:00Z")
-    for seed in range(5):
-        generated.save(tmp_path, "quick", seed=seed, skill=0.9)
-    store.save(tmp_path, later, {})
-    assert labelled(board_of(tmp_path))["quick"].accuracy_by_seed[0][-1] > 0.5
 
 
 def test_nothing_supersedes_a_diverged_seed(tmp_path: Path) -> None:
@@ -265,8 +283,8 @@ def test_one_changed_byte_is_found_in_every_kind_of_file(built: tuple[Path, Path
 
 def test_missing_and_left_over_files_are_found_and_mended(built: tuple[Path, Path]) -> None:
     results, out = built
-    (out / "digits" / "generated-cpu.csv").unlink()
-    (out / "digits" / "old-device.md").write_text("left over")
+    (out / "made_up" / "generated-cpu.csv").unlink()
+    (out / "made_up" / "old-device.md").write_text("left over")
     assert {(f.path.name, f.problem) for f in check(results, out)} == {
         ("generated-cpu.csv", "is missing"),
         ("old-device.md", "has no source record"),
@@ -277,7 +295,7 @@ def test_missing_and_left_over_files_are_found_and_mended(built: tuple[Path, Pat
 
 def test_another_drawing_library_is_told_but_no_fault_unless_the_data_differ(built: tuple[Path, Path]) -> None:
     results, out = built
-    path = out / "digits" / "generated-cpu.macs.svg"
+    path = out / "made_up" / "generated-cpu.macs.svg"
     before = path.read_bytes()
     try:
         path.write_bytes(before.replace(b"drawn by matplotlib ", b"drawn by matplotlib 0.", 1).replace(b"1.5", b"1.6"))

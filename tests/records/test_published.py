@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anytime_bench.records.verify import verify_paths
+from anytime_bench.records.verify_all import verify_paths
 
 RESULTS = Path(__file__).parents[2] / "results"
 

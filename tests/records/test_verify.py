@@ -27,7 +27,8 @@ from anytime_bench.records import store
 from anytime_bench.records.protocol import PROTOCOLS, unexplained_nulls
 from anytime_bench.records.publish import publish
 from anytime_bench.records.record import PROTOCOL_VERSION, content_hash
-from anytime_bench.records.verify import differences, record_paths, verify_paths, verify_record
+from anytime_bench.records.verify import differences, record_paths, verify_record
+from anytime_bench.records.verify_all import verify_paths
 from anytime_bench.runs.reproduce import timed_differently, trained_differently
 from anytime_bench.scores import run_scores
 from anytime_bench.scores.catalogue import SCORES, register_score
@@ -163,14 +164,15 @@ def test_a_duplicate_is_caught_even_under_another_seed_and_date(tmp_path: Path) 
 def test_a_record_may_supersede_only_its_own_run(tmp_path: Path) -> None:
     mine = store.load(generated.save(tmp_path, "quick"))
     generated.save(tmp_path, "rival", change={"supersedes": mine.record_id})
-    (fault,) = faults_of(*store.find(tmp_path))
-    assert "supersedes" in fault
+    faults = faults_of(*store.find(tmp_path))
+    assert any("which is another row" in fault for fault in faults)
+    assert any("does not lie beside it" in fault for fault in faults)
 
 
 def test_a_record_in_the_wrong_folder_is_told_where_it_belongs(tmp_path: Path, path: Path) -> None:
-    wrong = tmp_path / "digits" / "generated-cpu" / "better_name"
+    wrong = tmp_path / "made_up" / "generated-cpu" / "better_name"
     shutil.copytree(path.parent, wrong)
-    assert "digits/generated-cpu/quick" in faults_of(wrong / path.name)[0]
+    assert "made_up/generated-cpu/quick" in faults_of(wrong / path.name)[0]
 
 
 def test_noise_scores_are_derived_anew(tmp_path: Path) -> None:
@@ -376,7 +378,7 @@ def test_the_verbs_exit_as_they_say(tmp_path: Path, path: Path) -> None:
     boards = ["--results", str(results), "--out", str(tmp_path / "boards")]
     assert CliRunner().invoke(leaderboard_app, ["build", *boards]).exit_code == 0
     assert CliRunner().invoke(leaderboard_app, ["check", *boards]).exit_code == 0
-    (tmp_path / "boards/digits/generated-cpu.md").write_text("edited")
+    (tmp_path / "boards/made_up/generated-cpu.md").write_text("edited")
     differs = CliRunner().invoke(leaderboard_app, ["check", *boards])
     assert differs.exit_code == 3
     assert "generated-cpu.md" in differs.output

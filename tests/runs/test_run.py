@@ -61,7 +61,7 @@ def test_a_plugin_file_is_trained_measured_and_scored_like_any_method(plugin_run
 
 
 def test_a_record_is_trained_again_and_a_lie_about_its_training_is_found(tmp_path):
-    fast = ["epochs=6", "width=8", "timing_rounds=0", "resamples=50"]
+    fast = ["epochs=6", "width=8", "timing_rounds=0"]
     record = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path / "a", display=QUIET)
     done = cli("verify", "--retrain", str(record.path), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.files import canonical_json
 from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, graph_to_arrays
 from anytime_bench.harness.span_summary import SpanMeta
@@ -26,7 +27,9 @@ from anytime_bench.trace.answers import Trace
 from anytime_bench.trace.axes import timed
 
 CLASSES = 10
-RESAMPLES = 500
+RECIPE = {"training": {"lr": 0.1, "epochs": 2}}
+RECIPE_SHA256 = hashlib.sha256(canonical_json(RECIPE).encode()).hexdigest()
+RESAMPLES = 2000
 #: The larger batch that is timed too.
 BATCH = 64
 #: Processes that share the thirty rounds.
@@ -54,7 +57,7 @@ def make_record(
     skill: float = 0.5,
     exits: int = 5,
     images: int = 400,
-    task: str = "digits",
+    task: str = "made_up",
     device: str = "generated-cpu",
     options: Mapping[str, Any] | None = None,
     speed: float = 1.0,
@@ -107,8 +110,8 @@ def make_record(
             sha256=hashlib.sha256(task.encode()).hexdigest(),
         ),
         "training": TrainingEntry(
-            seed=seed, epochs=2, recipe={"training": {"lr": 0.1}}, recipe_sha256="a" * 64,
-            weights_sha256=hashlib.sha256(f"{method}{seed}{options}".encode()).hexdigest(), seconds=1.5, final_loss=0.3,
+            seed=seed, epochs=2, recipe=RECIPE, recipe_sha256=RECIPE_SHA256,
+            weights_sha256=hashlib.sha256(test.predictions.tobytes()).hexdigest(), seconds=1.5, final_loss=0.3,
         ),
         "environment": {"python": "3.12", "torch": "none", "device": "generated", "threads": 1},
         "parameters": 12_345,

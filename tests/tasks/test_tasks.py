@@ -82,7 +82,7 @@ def test_fashion_mnist_from_debian():
 @pytest.mark.slow
 @pytest.mark.skipif(not JPEG_ARCHIVE.is_file(), reason="the CIFAR-10 (JPEG-75) archive is not at hand")
 def test_cifar10_jpeg_from_its_archive(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("ANYTIME_BENCH_CACHE", str(tmp_path))
     first = load_task("cifar10_jpeg", JPEG_ARCHIVE)
     assert dict(first.card.sizes) == {"train": 45_000, "val": 5_000, "test": 10_000}
     again = load_task("cifar10_jpeg", JPEG_ARCHIVE.parent)
