@@ -83,4 +83,3 @@ def _verified(path: Path, *, anew: bool) -> Verified:
 def _unjudged(paths: Sequence[Path]) -> int:
     judgements = Judgements()
     return sum(judgements.of(path) is None for path in paths)
-
