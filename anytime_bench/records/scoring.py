@@ -28,6 +28,9 @@ from anytime_bench.trace.axes import AXES, counted
 
 Arrays = Mapping[str, NDArray[Any]]
 
+#: How the names of a trace's arrays begin.
+PARTS = ("test_", "val_", "timing_", "span_", "deadlines_", "noise_", "rule_")
+
 
 def derive(
     arrays: Arrays,

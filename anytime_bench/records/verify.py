@@ -24,7 +24,7 @@ from anytime_bench.records.consistency import answers_sha256
 from anytime_bench.records.judgements import Judgement, Judgements
 from anytime_bench.records.protocol import MISSING, PROTOCOLS, lacking, unexplained_nulls, without
 from anytime_bench.records.record import Derived, Record
-from anytime_bench.records.scoring import derive_again
+from anytime_bench.records.scoring import PARTS, derive_again
 from anytime_bench.scores.catalogue import SCORES
 from anytime_bench.scores.robustness import DECIMALS as ROBUSTNESS_DECIMALS
 from anytime_bench.scores.stopping_budgets import ORACLE
@@ -207,10 +207,6 @@ def _outside(path: Path, record: Record) -> Iterator[str]:
     named = record.environment.device_class
     if named is not None and named != record.device:
         yield f"device is {record.device!r}, its environment says {named!r}"
-
-
-#: How the names of arrays in a trace begin.
-PARTS = ("test_", "val_", "timing_", "span_", "noise_", "rule_")
 
 
 def _strangers(arrays: Mapping[str, Any]) -> list[str]:
