@@ -106,19 +106,12 @@ class Delivered(Strict):
     @property
     def promise(self) -> Promise:
         """Whether the curve's promise is kept, within ``MARGIN``."""
-        if self.difference.low >= -MARGIN:
-            return "kept"
-        return "broken" if self.difference.high < -MARGIN else "undecided"
+        return promise(self.difference)
 
     @property
     def verdict(self) -> str:
         """The promise in words, in points of accuracy."""
-        low, value, high = (100 * x for x in (self.difference.low, self.difference.value, self.difference.high))
-        if self.promise == "undecided":
-            return f"undecided: {value:+.1f} points, between {low:+.1f} and {high:+.1f}"
-        if self.promise == "kept":
-            return f"kept: {value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        return f"broken by {-value:.1f} points [{-high:.1f}, {-low:.1f}]"
+        return verdict(self.difference)
 
 
 class DeliveredPoint(Strict):
@@ -158,6 +151,27 @@ class DeadlineBlock(Strict):
         return not self.reasons
 
 
+def promise(difference: Estimate) -> Promise:
+    """Whether a promise is kept, from delivered less promised accuracy: within ``MARGIN``, at 95 %."""
+    if difference.low >= -MARGIN:
+        return "kept"
+    return "broken" if difference.high < -MARGIN else "undecided"
+
+
+def verdict(difference: Estimate) -> str:
+    """The same in words, in points of accuracy.
+
+    >>> verdict(Estimate(value=-0.05, low=-0.07, high=-0.03))
+    'broken by 5.0 points [3.0, 7.0]'
+    """
+    low, value, high = (100 * share for share in (difference.low, difference.value, difference.high))
+    if promise(difference) == "undecided":
+        return f"undecided: {value:+.1f} points, between {low:+.1f} and {high:+.1f}"
+    if promise(difference) == "kept":
+        return f"kept: {value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"broken by {-value:.1f} points [{-high:.1f}, {-low:.1f}]"
+
+
 def summarise_deadlines(
     samples: Mapping[str, NDArray[Any]], meta: DeadlineMeta, test: Trace, ratios: Mapping[str, Sequence[float]]
 ) -> DeadlineBlock:
@@ -175,14 +189,14 @@ def summarise_deadlines(
     promised = np.stack(
         [_promised(samples, test, (prefix if mode == "known" else run_through), reference) for mode in MODES]
     )
-    right, promise = (_values(each, samples, test) for each in (delivered, promised))
+    right, expected = (_values(each, samples, test) for each in (delivered, promised))
     rows, points = [], {}
     for row, mode in enumerate(MODES):
         for number, kind in enumerate(KINDS):
             at = np.flatnonzero(samples["kind"] == number)
             if len(at):
-                rows.append(_row(mode, kind, samples, row, at, right[row], promise[row], promised[row]))
-        points[mode] = _points(samples, right[row], promise[row])
+                rows.append(_row(mode, kind, samples, row, at, right[row], expected[row], promised[row]))
+        points[mode] = _points(samples, right[row], expected[row])
     horizon = float(samples["horizon"])
     return DeadlineBlock(
         meta=meta,
@@ -224,7 +238,7 @@ def _row(
     row: int,
     at: NDArray[np.intp],
     right: Floats,
-    promise: Floats,
+    expected: Floats,
     promised: NDArray[np.int64],
 ) -> Delivered:
     late = samples["late"][row, at]
@@ -233,8 +247,8 @@ def _row(
         kind=kind,
         draws=len(at),
         accuracy=_share(right[at]),
-        promised=rounded(promise[at].mean()),
-        difference=paired_difference(right[at] - promise[at]),
+        promised=rounded(expected[at].mean()),
+        difference=paired_difference(right[at] - expected[at]),
         misses=_share(samples["exit"][row, at] < 0),
         promised_misses=rounded((promised[at] < 0).mean()),
         late=_share(late > 0),
@@ -243,7 +257,7 @@ def _row(
     )
 
 
-def _points(samples: Mapping[str, NDArray[Any]], right: Floats, promise: Floats) -> list[DeliveredPoint]:
+def _points(samples: Mapping[str, NDArray[Any]], right: Floats, expected: Floats) -> list[DeliveredPoint]:
     relative = samples["deadline"].astype(np.float64) / float(samples["horizon"])
     part = np.where(samples["kind"] == UNIFORM, np.minimum((relative * PARTS).astype(int), PARTS - 1), -1)
     groups = [np.flatnonzero(part == number) for number in range(PARTS)]
@@ -252,7 +266,7 @@ def _points(samples: Mapping[str, NDArray[Any]], right: Floats, promise: Floats)
             deadline=rounded(relative[at].mean()),
             draws=len(at),
             accuracy=_share(right[at]),
-            promised=rounded(promise[at].mean()),
+            promised=rounded(expected[at].mean()),
         )
         for at in groups
         if len(at)

@@ -10,6 +10,7 @@ from anytime_bench.leaderboard.row_parts import (
     AxisScores,
     Behaviour,
     BudgetLine,
+    Interrupted,
     Model,
     Noise,
     Parallel,
@@ -87,6 +88,7 @@ class BoardRow(Model):
     seconds: dict[str, list[Seconds]]
     noise: Noise | None
     parallel: Parallel | None
+    interrupted: Interrupted | None
     environment: dict[str, Any]
     records: list[RecordFacts]
 

@@ -22,6 +22,7 @@ from anytime_bench.leaderboard.column import (
     Each,
     Missing,
 )
+from anytime_bench.leaderboard.deadline_columns import DEADLINE_COLUMNS
 from anytime_bench.leaderboard.lane_columns import LANE_COLUMNS
 from anytime_bench.trace.axes import AXES, timed
 
@@ -36,7 +37,7 @@ def columns(board: Board, table: str) -> list[Column]:
 
 ALL = (
     "ranking", "horizons", "reached", "added", "pairs", "costs", "budgets", "behaviour", "stops", "noise", "moving",
-    "csv", "lanes", "break_even",
+    "csv", "lanes", "break_even", "deadlines",
 )  # fmt: skip
 BEHAVIOUR = ("behaviour", "csv")
 
@@ -57,6 +58,7 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("final", "Final %", lambda line: line.row.final, PERCENT, ("ranking", "csv"), "high",
            "accuracy of the last exit on the test split"),
     groups.areas(1, "ranking"),
+    *DEADLINE_COLUMNS,
     groups.areas(0.5, "horizons", only_ranking=True),
     groups.areas(2, "horizons"),
     groups.areas(4, "horizons", only_ranking=True),

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from anytime_bench.leaderboard.board import Board, BoardRow
+from anytime_bench.leaderboard.deadline_columns import served
 from anytime_bench.leaderboard.row_parts import LaneScore
 from anytime_bench.records.figures import (
     FORMS,
@@ -30,6 +31,8 @@ from anytime_bench.trace.axes import AXES
 
 #: More curves than this cannot be told apart in one picture.
 MOST = 12
+#: Points with intervals take more room than curves.
+MOST_INTERRUPTED = 6
 #: Share of a figure's height that its panel takes, about.
 PANEL_SHARE = 0.78
 
@@ -55,7 +58,12 @@ PAPER = {"one": Size(3.35, 2.5, 6.5, 42), "two": Size(6.9, 3.4, 8, 42)}
 def figure_names(board: Board) -> list[str]:
     """The figures that a board has data for, the one of the ranking axis first."""
     promised = any(promise.arrives is not None for row in board.rows for promise in row.promises)
-    further = {"horizons": bool(board.rows), "promise": promised, "lanes": any(row.parallel for row in board.rows)}
+    further = {
+        "horizons": bool(board.rows),
+        "promise": promised,
+        "lanes": any(row.parallel for row in board.rows),
+        "deadlines": any(row.interrupted for row in board.rows),
+    }
     return [*board.shown_axes, *(name for name, known in further.items() if known)]
 
 
@@ -168,12 +176,43 @@ def _lanes(panel: Axes, board: Board, size: Size) -> Any:
     return [counts, drawn]
 
 
+def _deadlines(panel: Axes, board: Board, size: Size) -> Any:
+    """What was delivered at deadlines, as points with intervals, over the curve that promised it."""
+    rows = [row for row in board.rows if row.interrupted and "latency" in row.axes][:MOST_INTERRUPTED]
+    drawn, ends = [], []
+    for index, (row, name) in enumerate(zip(rows, short_names(rows), strict=True)):
+        assert row.interrupted is not None  # by the choice of rows
+        points = served(row.interrupted.modes).points
+        x, y = [point.deadline for point in points], [point.delivered.value for point in points]
+        bars = [[point.delivered.value - point.delivered.low for point in points],
+                [point.delivered.high - point.delivered.value for point in points]]  # fmt: skip
+        costs = [0.0, *row.axes["latency"].cost, 1.0]
+        answers = [board.chance, *(each.value for each in row.accuracy)]
+        mark = mark_of(index)
+        panel.stairs(answers, [min(cost, 1.0) for cost in costs], baseline=None, color=mark["color"], lw=1)
+        panel.errorbar(x, y, bars, ls="none", ms=4.5, elinewidth=0.8, color=mark["color"], marker=mark["marker"])
+        ends.append((1.0, y[-1], name))
+        drawn.append((name, costs, answers, x, y, bars))
+    panel.set_xlabel("deadline (multiples of the reference's full answer)")
+    panel.set_ylabel("accuracy: delivered (points), promised (steps)")
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1.02)
+    panel.grid(axis="y", color="0.92", lw=0.8)
+    name_ends(panel, ends, size.height)
+    return drawn
+
+
 def _free(row: BoardRow) -> list[LaneScore]:
     return [each for each in row.parallel.lanes if not each.edge_us] if row.parallel else []
 
 
 #: Figures that are not curves over an axis, by name.
-DRAWN: dict[str, Callable[[Axes, Board, Size], Any]] = {"horizons": _horizons, "promise": _promise, "lanes": _lanes}
+DRAWN: dict[str, Callable[[Axes, Board, Size], Any]] = {
+    "horizons": _horizons,
+    "promise": _promise,
+    "lanes": _lanes,
+    "deadlines": _deadlines,
+}
 
 
 def shown_rows(board: Board, axis: str) -> list[BoardRow]:

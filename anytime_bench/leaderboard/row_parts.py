@@ -220,3 +220,42 @@ class Parallel(Model):
     two_lanes_modelled: float | None
     lanes: list[LaneScore]
     break_even: list[BreakEven]
+
+
+class ServedPoint(Model):
+    """Accuracy over one part of [0, H]; ``deadline`` in multiples of H."""
+
+    deadline: float
+    delivered: Estimate
+    promised: float
+
+
+class Served(Model):
+    """One way of serving uniform deadlines in [0, H]; ``late`` and ``free`` are seconds after the deadline.
+
+    ``delivered`` is the delivered AUC, ``difference`` what it is ahead of the curve at the same draws.
+    """
+
+    mode: str
+    delivered: Estimate
+    promised: float
+    difference: Estimate
+    verdict: str
+    misses: float
+    late_p50: float
+    late_p99: float
+    late_max: float
+    free_p99: float
+    points: list[ServedPoint]
+
+
+class Interrupted(Model):
+    """A row interrupted for real, means over the records that were; ``horizon`` in seconds.
+
+    ``disturbed`` are the reasons against comparing with other rows.
+    """
+
+    horizon: float
+    draws: int
+    disturbed: list[str]
+    modes: list[Served]

@@ -107,6 +107,13 @@ KINDS: dict[str, Kind] = {
         "The host looks at each answer and stops at the first confident one; deciding is part of the time.",
         _parts(lambda row: row.stops),
     ),
+    "deadlines": Kind(
+        "Interrupted for real",
+        "Deadlines uniform on [0, H]: what was delivered by then, a blind guess where nothing was, against what the "
+        "curve promises. Asked exit by exit, run ahead with the newest answer taken, or with the deadline known "
+        "beforehand. Where H is below 20 ms, these figures are the host's as much as the model's.",
+        _parts(lambda row: row.interrupted.modes if row.interrupted else []),
+    ),
     "lanes": Kind(
         "Lanes",
         "AUC@1 (%) if P lanes of this machine's operators ran each model at best, against the reference's full time on "

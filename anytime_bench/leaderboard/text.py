@@ -20,6 +20,7 @@ SHOWN = (
     "reached",
     "agreement",
     "costs",
+    "deadlines",
     "lanes",
     "lane_checks",
     "break_even",
