@@ -1,4 +1,4 @@
-"""The reader's verbs: leaderboard, verify, publish, compare, report. See ``mount``.
+"""The reader's verbs: leaderboard, verify, rescore, publish, compare, report. See ``mount``.
 
 Nothing heavy is imported until a verb runs. Exit status as in ``cli.main``: 1 for faults in records, 2 for bad input, 3
 for generated files that are not what the records give.
@@ -47,7 +47,7 @@ leaderboard = Verbs(help="Build the leaderboards from results/, or check that th
 def mount(app: Verbs) -> None:
     """Add the reader's verbs to the command line."""
     app.add_typer(leaderboard, name="leaderboard", no_args_is_help=True)
-    for verb in (verify, publish, compare, report):
+    for verb in (verify, rescore, publish, compare, report):
         app.command()(verb)
 
 
@@ -136,6 +136,33 @@ def verify(
                 print(" ".join(fault.split()))
         print(f"{len(results) - bad} of {len(results)} records hold" + (f", {bad} do not" if bad else ""))
     if bad:
+        raise typer.Exit(1)
+
+
+def rescore(
+    records: Records,
+    learn: Annotated[bool, typer.Option("--learn", help="Let rules that learn do so where a record lacks it.")] = False,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """Derive records anew from their own arrays by today's scores, as new records that supersede them."""
+    load_plugins(plugin)
+    from anytime_bench.records.rescore import Rescored, rescore_all
+    from anytime_bench.records.verify import record_paths
+
+    paths = record_paths(records)
+    results: list[Rescored] = []
+    with progress("rescore", len(paths)) as bar:
+        for result in rescore_all(paths, learn):
+            bar(1, result.path.name[:12])
+            results.append(result)
+    if as_json:
+        parts = ({"path": str(r.path), "made": r.made and str(r.made), "reason": r.reason} for r in results)
+        print(json.dumps(list(parts)))
+    else:
+        for result in results:
+            print(result.made or " ".join(result.reason.split()), file=sys.stderr if result.fault else sys.stdout)
+    if any(result.fault for result in results):
         raise typer.Exit(1)
 
 

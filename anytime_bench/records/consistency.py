@@ -63,8 +63,11 @@ def duplicates(entries: Iterable[Entry]) -> list[str]:
             continue
         untimed = () if record.timing else (str(entry.seed), canonical_json(record.method.options))
         key = (record.method.name, record.task.name, record.device, record.artifacts["trace"].sha256, *untimed)
-        first = seen.setdefault(key, entry)
-        if first is not entry and not _corrects(entry, first):
+        first = seen.get(key)
+        if first is None or _corrects(entry, first):
+            # A correction may be corrected in turn.
+            seen[key] = entry
+        else:
             faults.append(
                 f"record '{entry.path}' is a duplicate of '{first.path.name}': same method, task, device and trace. "
                 "Remove one."

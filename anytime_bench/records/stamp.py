@@ -1,4 +1,4 @@
-"""The stamp of a drawn file: what data it shows and which libraries drew it.
+"""Which software made a file: the version of the suite, and the stamp of a drawn file with its data and libraries.
 
 The bytes of a picture or a page depend on the versions of the libraries that draw it, not only on the records. The
 stamp lets ``leaderboard check`` tell "other data" from "other library".
@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from anytime_bench.files import canonical_json
 from anytime_bench.records.record import finite
 
 _STAMP = re.compile(rb"\[anytime_bench data ([0-9a-f]{64}) drawn by ([^\]]{1,200})\]")
+
+
+def suite_version() -> str:
+    try:
+        return version("anytime_bench")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def stamp(data: Any, *libraries: str) -> str:

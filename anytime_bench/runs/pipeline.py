@@ -10,7 +10,6 @@ import dataclasses
 import shlex
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from anytime_bench.records.figures import speed_accuracy
 from anytime_bench.records.noise_figures import accuracy_over_ticks
 from anytime_bench.records.record import MethodEntry, Record, Reference, TaskEntry, TrainingEntry, finite
 from anytime_bench.records.scoring import derive, from_plugins
+from anytime_bench.records.stamp import suite_version
 from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
 from anytime_bench.runs.guard import guarded, is_meant
@@ -273,13 +273,6 @@ def reference_entry(plan: Plan) -> Reference:
     costs, reference = plan.reference_costs, plan.reference
     full = {"ticks": float(costs.ticks[-1]), "macs": int(costs.macs_prefix[-1])}
     return Reference(method=reference.name, options=reference.options, costs=full)
-
-
-def suite_version() -> str:
-    try:
-        return version("anytime_bench")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def next_command(record: Record, path: Path) -> str:

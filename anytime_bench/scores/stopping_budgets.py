@@ -87,12 +87,12 @@ def oracle_at(correct: ArrayLike, cost: ArrayLike, budgets: Sequence[float]) -> 
     return results
 
 
-def learn_rules(val: Trace, cost: Floats) -> dict[str, NDArray[Any]]:
-    """What all learned rules learn from the validation split, as arrays of a record; some seconds."""
+def learn_rules(val: Trace, cost: Floats, known: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """What learned rules, but those ``known``, make of the validation split, as arrays of a record; some seconds."""
     return {
         f"{PREFIX}{name}.{part}": values
         for name, rule in stopping_rules().items()
-        if isinstance(rule, LearnedRule)
+        if isinstance(rule, LearnedRule) and name not in known
         for part, values in rule.learn(val, cost).items()
     }
 
