@@ -28,6 +28,7 @@ _HOME = {
     "Interruptible": "harness.interruptible",
     "load_method": "methods.plugins",
     "load_plugin": "methods.plugins",
+    "load_results": "records.frame",
     "load_task": "tasks.loading",
     "make_task": "tasks.task",
     "register_corruption": "corruptions.catalogue",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from anytime_bench.leaderboard.row_parts import BudgetLine, digits, share
 from anytime_bench.records.record import Added, Record
@@ -50,16 +51,10 @@ def extra_scores(records: Sequence[Record]) -> dict[str, Estimate]:
     }
 
 
-def extra_exits(records: Sequence[Record]) -> list[dict[str, float]]:
-    """Added scores per exit, means over the seeds, where every seed has one."""
-    return [
-        {
-            name: digits(float(np.mean([entry.scores[name] for entry in exits])))
-            for name in _added_scores(records)
-            if all(name in entry.scores for entry in exits)
-        }
-        for exits in zip(*(record.exits for record in records), strict=True)
-    ]
+def extra_exits(records: Sequence[Record], means: pd.DataFrame) -> list[dict[str, float]]:
+    """Added scores per exit, means over the seeds (``frame.exit_means``), where every seed has one."""
+    scores = means[[name for name in _added_scores(records) if name in means]]
+    return [{name: digits(line[name]) for name in scores if pd.notna(line[name])} for line in scores.to_dict("records")]
 
 
 def _added_scores(records: Sequence[Record]) -> list[str]:

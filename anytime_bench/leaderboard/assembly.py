@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.added import added_by_name, budget_lines, extra_exits, extra_scores
@@ -31,7 +32,7 @@ from anytime_bench.leaderboard.speed import promises, seconds, throughput
 from anytime_bench.leaderboard.standing import SHARES, axis_scores, estimate, pairs
 from anytime_bench.leaderboard.stopping import real_stops, stopping_curves
 from anytime_bench.records.entries import Entry, Group
-from anytime_bench.records.record import ExitEntry, Record
+from anytime_bench.records.frame import exit_means
 from anytime_bench.scores.horizons import GRID
 from anytime_bench.scores.intervals import Interval, mean_interval
 from anytime_bench.scores.ranks import PROTOCOL_SEEDS
@@ -134,6 +135,7 @@ def _row(
     record, records = row.record, row.records
     accuracy = [estimate(exit_, 0.0, 1.0) for exit_ in accuracies]
     card, training = record.method.card, record.training
+    means = exit_means(records)
     trained = [each.training.seconds for each in records if each.training]
     return BoardRow(
         place=axes[axis].place if axis in axes else None,
@@ -175,9 +177,9 @@ def _row(
             },
             improvable=[None if math.isnan(value) else share(value) for value in row.improvable],
         ),
-        quality=_quality(records),
+        quality=_quality(means),
         extra=extra_scores(records),
-        extra_exits=extra_exits(records),
+        extra_exits=extra_exits(records, means),
         seconds=seconds(records),
         noise=noise,
         parallel=parallel,
@@ -187,15 +189,10 @@ def _row(
     )
 
 
-def _quality(records: Sequence[Record]) -> list[Quality]:
-    def mean(exits: Sequence[ExitEntry], name: str) -> float | None:
-        values = [entry.scores[name] for entry in exits if name in entry.scores]
-        return digits_or_none(float(np.mean(values))) if len(values) == len(exits) else None
-
-    return [
-        Quality(**{name: mean(exits, name) for name in Quality.model_fields})  # type: ignore[arg-type]
-        for exits in zip(*(record.exits for record in records), strict=True)
-    ]
+def _quality(means: pd.DataFrame) -> list[Quality]:
+    scores = means.reindex(columns=list(Quality.model_fields))
+    lines = scores.to_dict("records")
+    return [Quality.model_validate({name: digits_or_none(line[name]) for name in scores}) for line in lines]
 
 
 def _facts(entry: Entry) -> RecordFacts:

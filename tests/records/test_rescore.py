@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from anytime_bench.cli.records import mount
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
-from anytime_bench.records.entries import groups, read_entries
+from anytime_bench.records.consistency import read_entries
+from anytime_bench.records.entries import groups
 from anytime_bench.records.record import Derived
 from anytime_bench.records.rescore import rescore, rescore_all
-from anytime_bench.records.verify import verify_paths
+from anytime_bench.records.verify_all import verify_paths
 from anytime_bench.scores.catalogue import SCORES, register_score
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema1"
