@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from anytime_bench.cli import analyse, deadlines, records, run, span, sweep, tune
+from anytime_bench.cli import analyse, deadlines, profile, records, run, span, sweep, tune
 from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, command_line, load_plugins
 from anytime_bench.errors import UserError, describe, did_you_mean, message, traceback_wanted
 from anytime_bench.registry import Origin
@@ -151,6 +151,7 @@ records.mount(app)
 analyse.mount(app)
 span.mount(app)
 deadlines.mount(app)
+profile.mount(app)
 sweep.mount(app)
 tune.mount(app)
 
