@@ -107,7 +107,8 @@ def check_boards(
 
 def verify(
     records: Records,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train each run again and compare.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build each model and compare costs; no data.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train each run again and compare all answers.")] = False,
     retime: Annotated[bool, typer.Option("--retime", help="Time each model again and compare.")] = False,
     plugin: Plugin = None,
     data_root: DataRoot = None,
@@ -125,15 +126,16 @@ def verify(
         for path, faults in verify_paths(paths, _cores(plugin)):
             bar(1, path.name[:12])
             results[path] = faults
-    if retrain or retime:
-        _redo(results, retrain=retrain, retime=retime, data_root=data_root, device=device)
+    wanted = [name for name, asked in (("rebuild", rebuild), ("retrain", retrain), ("retime", retime)) if asked]
+    verdicts = _redo(results, wanted, data_root=data_root, device=device) if wanted else {}
     bad = sum(bool(faults) for faults in results.values())
     if as_json:
-        print(json.dumps([{"path": str(path), "faults": faults} for path, faults in results.items()]))
+        parts = ((path, {"faults": faults, "agreements": verdicts.get(path, [])}) for path, faults in results.items())
+        print(json.dumps([{"path": str(path), **said} for path, said in parts]))
     else:
-        for faults in results.values():
-            for fault in faults:
-                print(" ".join(fault.split()))
+        for path, faults in results.items():
+            for line in (*verdicts.get(path, ()), *faults):
+                print(" ".join(line.split()))
         print(f"{len(results) - bad} of {len(results)} records hold" + (f", {bad} do not" if bad else ""))
     if bad:
         raise typer.Exit(1)
@@ -225,25 +227,31 @@ def report(
     print(write_report(record_paths(records), out))
 
 
-def _redo(results: dict[Path, list[str]], *, retrain: bool, retime: bool, data_root: Path | None, device: str) -> None:
-    """Train and time the records that hold so far; faults are added to ``results``."""
+def _redo(
+    results: dict[Path, list[str]], works: list[str], *, data_root: Path | None, device: str
+) -> dict[Path, list[str]]:
+    """Do the work of the records that hold so far again; faults are added to ``results``, verdicts returned."""
     from anytime_bench.records import store
     from anytime_bench.runs import reproduce
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.guard import guarded
 
     display = Display()
-    again = [reproduce.retrain] * retrain + [reproduce.retime] * retime
+    verdicts: dict[Path, list[str]] = {}
     for path, faults in results.items():
-        if faults or store.load(path).status != "ok":
-            continue
-        for work in again:
+        for work in works:
+            if faults or store.load(path).status != "ok":
+                break
             try:
                 with guarded():
-                    faults += work(path, data_root=data_root, device=device, display=display)
+                    agreement = getattr(reproduce, work)(path, data_root=data_root, device=device, display=display)
             except UserError as error:
                 # Data or method of one record may be missing; the others are judged all the same.
                 faults.append(f"record '{path}': it cannot be judged here: {error}")
+            else:
+                faults += agreement.faults
+                verdicts.setdefault(path, []).extend([agreement.verdict] * bool(agreement.verdict))
+    return verdicts
 
 
 def _cores(plugin: list[str] | None) -> int:

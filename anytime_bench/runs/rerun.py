@@ -21,20 +21,23 @@ from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan, noise_choice, resolve
 from anytime_bench.runs.stages import noise_stage
 from anytime_bench.tasks.loading import load_task
+from anytime_bench.tasks.task import Task, TaskCard
 from anytime_bench.training import checkpoints
 from anytime_bench.training.recipes import installed_recipes, recipe_for
 
 
 def plan_of(
-    record: Record, path: Path, *, data_root: Path | None = None, device: str = "auto", out: Path | None = None
-) -> Plan:
-    """The plan that made ``record``, remade from what the record says. Differences in data or origin are errors.
+    record: Record, path: Path, *, data_root: Path | None = None, device: str = "auto", out: Path | None = None,
+    task: Task | None = None,
+) -> Plan:  # fmt: skip
+    """The plan that made ``record``, remade from what the record says. Other data than the record's are an error.
 
-    ``out`` is where the plan may write; the default is the store in which the record lies.
+    ``out`` is where the plan may write; the default is the store in which the record lies. ``task`` is read unless
+    given.
     """
     if record.training is None or record.status != "ok":
         raise UserError(f"record '{path}' has status {record.status}: there are no trained weights to examine.")
-    task = load_task(record.task.name, data_root)
+    task = task or load_task(record.task.name, data_root)
     if task.card.sha256 != record.task.sha256:
         raise UserError(
             f"record '{path}' was made on other data: its task has SHA-256 {record.task.sha256[:16]}..., "
@@ -46,6 +49,17 @@ def plan_of(
         out=out or path.parents[3], resume=True, recipe=recipe_of(record, record.training, overrides),
         data_root=data_root, command=record.command,
     )  # fmt: skip
+
+
+def task_without_data(record: Record) -> Task:
+    """What a model is built from: the card of the record's task. Its classes are numbered and its splits empty."""
+    stated = record.task
+    card = TaskCard(
+        name=stated.name, title=stated.title, classes=tuple(map(str, range(stated.classes))), shape=stated.shape,
+        sizes=stated.sizes, mean=(0.5,) * stated.shape[0], std=(0.5,) * stated.shape[0], version=stated.version,
+        sha256=stated.sha256,
+    )  # fmt: skip
+    return Task(card, {})
 
 
 def overrides_of(record: Record) -> dict[str, Any]:
