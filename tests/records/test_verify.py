@@ -29,7 +29,7 @@ from anytime_bench.records.publish import publish
 from anytime_bench.records.record import PROTOCOL_VERSION, content_hash
 from anytime_bench.records.verify import differences, record_paths, verify_record
 from anytime_bench.records.verify_all import verify_paths
-from anytime_bench.runs.reproduce import timed_differently, trained_differently
+from anytime_bench.runs.agreement import timed_differently
 from anytime_bench.scores import run_scores
 from anytime_bench.scores.catalogue import SCORES, register_score
 
@@ -352,14 +352,10 @@ def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: P
     assert len(again.present) == 2
 
 
-def test_retiming_and_retraining_forgive_chance_and_nothing_else(tmp_path: Path) -> None:
+def test_retiming_forgives_chance_and_nothing_else() -> None:
     was, near, far = (generated.make_record(exits=1, speed=speed)[0].timing for speed in (1.0, 1.1, 1.6))
     assert timed_differently(was, near) == []
     assert "exit 0" in timed_differently(was, far)[0]
-    honest, lucky = (generated.make_record(skill=skill)[0] for skill in (0.2, 0.95))
-    assert trained_differently(honest, honest) == []
-    other = lucky.training.model_copy(update={"weights_sha256": "b" * 64})
-    assert trained_differently(honest, lucky.model_copy(update={"training": other}))
 
 
 def command(*arguments: str) -> Any:

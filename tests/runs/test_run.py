@@ -66,6 +66,7 @@ def test_a_record_is_trained_again_and_a_lie_about_its_training_is_found(tmp_pat
     done = cli("verify", "--retrain", str(record.path), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 records hold" in done.stdout
+    assert "trained again, bit-equal" in done.stdout
     # The same answers, said to come from almost no training: every score still follows from the raw data.
     changed = json.loads(record.path.read_text())
     changed["training"]["recipe"]["training"]["lr"] *= 1e-6
