@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -42,7 +42,9 @@ def print_table(shown: Shown) -> None:
     """One table of the board's kind, values without their intervals."""
     table = Table(title=shown.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in shown.columns:
-        table.add_column(escape(column.title), justify="left" if column.is_text else "right", overflow="fold")
+        room = max(map(len, column.title.split()))  # no word of a title is torn
+        justify: JustifyMethod = "left" if column.is_text else "right"
+        table.add_column(escape(column.title), justify=justify, overflow="fold", min_width=room)
     for line in range(len(shown.places)):
         table.add_row(*(escape(shown.cell(line, column).text) for column in shown.columns))
     Console(highlight=False).print(table)

@@ -12,8 +12,9 @@ it takes here and now:
 
 Images are drawn at random. Every draw is served in every mode of ``Interruptible`` (ask, run_ahead, known), in blocks
 of one mode whose order is random; each block begins with an untimed answer, so that no mode pays for the thread pools
-of another. Between blocks the reference and the uninterrupted model are timed, so that H and the exits are those of the
-same minutes. When time runs out the session ends after a whole block: what was served is a random part of the draws.
+of another, and *known* measures its exits once more. Between blocks the reference and the uninterrupted model are
+timed, so that H and the exits are those of the same minutes. When time runs out the session ends after a whole block:
+what was served is a random part of the draws.
 
 Python's thread switch interval (5 ms) plays no part in *ask* and *known*, which run in the caller's thread alone. In
 *run_ahead* the caller sleeps until its deadline while a worker computes; it gets the interpreter back as soon as the
@@ -53,8 +54,8 @@ Progress = Callable[[float, str], None]
 SWITCH_SECONDS = 1e-4
 #: Draws served in one mode before the next takes over.
 BLOCK = 20
-#: Answers of the reference from which H is taken, before the first deadline is drawn.
-HORIZON_RUNS = 20
+#: Answers of the reference from which H is taken, and seconds that they last at least.
+HORIZON_RUNS, HORIZON_SECONDS = 20, 0.5
 #: Runs by which every mode learns how long the exits take.
 ROUNDS = 20
 #: Jitter: mean deadline as a share of H, its scatter, and how much of it the next deadline inherits.
@@ -122,7 +123,7 @@ def serve_deadlines(
     chosen = np.random.default_rng([settings.seed, 0x1A6E]).integers(0, len(images), len(kinds))
     with evaluating(model), evaluating(reference), _switching(SWITCH_SECONDS), contextlib.ExitStack() as stack:
         example = images[:1]
-        horizon = float(np.median([_full(reference, example) for _ in range(HORIZON_RUNS + 3)][3:]))
+        horizon = measure_horizon(reference, example)
         servers = [
             stack.enter_context(Interruptible(model, example, mode, rounds=ROUNDS, limit=settings.limit))
             for mode in MODES
@@ -187,6 +188,7 @@ class _Session:
             stop = min(start + BLOCK, len(self.deadlines))
             for row in rng.permutation(len(self.servers)):
                 server = self.servers[row]
+                server.remeasure()
                 server.answer(self.images[:1], settings.limit)
                 for draw in range(start, stop):
                     self._serve_one(int(row), server, draw)
@@ -211,6 +213,17 @@ class _Session:
         image = self.images[int(self.chosen[draw])][None]
         self.reference_seconds.append([_full(self.reference, image) for _ in range(2)][-1])
         self.exit_seconds.append([_exits(self.model, image) for _ in range(2)][-1])
+
+
+def measure_horizon(reference: AnytimeModel, image: Tensor) -> float:
+    """H in seconds: the median of the reference's full answers, over long enough not to be one busy moment's."""
+    for _ in range(3):
+        _full(reference, image)
+    times: list[float] = []
+    until = perf_counter() + HORIZON_SECONDS
+    while len(times) < HORIZON_RUNS or perf_counter() < until:
+        times.append(_full(reference, image))
+    return float(np.median(times))
 
 
 def _full(model: AnytimeModel, image: Tensor) -> float:

@@ -13,7 +13,8 @@ Three ways of serving a deadline, all with batch 1 or more:
     everything is enqueued at once, by a worker thread on a CPU and on a side stream with an event per exit on a GPU; at
     the deadline the newest finished answer is taken. What still runs is let go at its next exit.
 ``known``
-    the deadline is known in advance: the deepest exit whose measured 99th percentile fits, by ``model.answer``.
+    the deadline is known in advance: the deepest exit whose 99th percentile of the latest times fits, by
+    ``model.answer``.
 
 Times are seconds of ``time.perf_counter``. Nothing here depends on Python's thread switch interval (5 ms): the caller
 sleeps in a lock with a timeout, and the worker gives up the interpreter in every operator, so the caller wakes within
@@ -24,11 +25,10 @@ had to wait beyond it.
 from __future__ import annotations
 
 import math
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -37,7 +37,13 @@ from torch import Tensor
 
 from anytime_bench.errors import UserError
 from anytime_bench.harness.deadline_summary import MODES, Mode
+from anytime_bench.harness.stream_worker import Request, Worker, close_stream
 from anytime_bench.methods.contract import AnytimeModel
+
+#: Deadlines beyond this many seconds are as good as none; a clock counts no further than a number of seconds.
+LONGEST = 1e6
+#: Latest times per exit from which ``known`` takes its 99th percentiles.
+WINDOW = 100
 
 
 @dataclass(frozen=True)
@@ -54,24 +60,12 @@ class Answer:
     late_by: float
 
 
-@dataclass
-class _Request:
-    """One run of a stream: what finished when, and whether it is still wanted."""
-
-    images: Tensor
-    begun: float
-    deadline: float = math.inf
-    finished: list[tuple[float, Tensor]] = field(default_factory=list)
-    wanted: bool = True
-    error: BaseException | None = None
-    released_at: float | None = None
-
-
 class Interruptible:
     """Serve answers of ``model`` by deadlines. Close it, or use it in a ``with`` block, to end its thread.
 
     The model is put in eval mode. ``images_like (B, D, H, W)`` are used to warm up and to measure the exits ``rounds``
-    times. ``limit`` bounds, in seconds, how long any single run may take before it is given up with a ``UserError``.
+    times. ``limit`` bounds, in seconds, how long a run in the worker (of ``run_ahead``, and those measured) may take
+    before it is given up with a ``UserError``; ``ask`` and ``known`` run in the caller's thread to their end.
     """
 
     def __init__(
@@ -81,20 +75,23 @@ class Interruptible:
             raise UserError(f"mode '{mode}': expected one of {', '.join(MODES)}.")
         self.model, self.mode, self.limit = model.eval(), mode, limit
         self._on_gpu = images_like.device.type == "cuda"
-        self._worker = _Worker(model)
+        self._worker = Worker(model)
         self._finalizer = weakref.finalize(self, self._worker.stop)
-        self._last: _Request | None = None
+        self._last: Request | None = None
         self._released: float | None = None
+        self._images_like = images_like
+        self._prefix_seconds: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(model.num_exits)]
         self._measure(images_like, rounds)
 
     def answer(self, images: Tensor, deadline: float) -> Answer:
         """The best answer for ``images (B, D, H, W)`` within ``deadline`` seconds from now.
 
-        A deadline of 0 or less gives no answer. Raises ``UserError`` where ``deadline`` is not a number, and whatever
-        the model raises.
+        A deadline of 0 or less gives no answer, an infinite one the last. Raises ``UserError`` where ``deadline`` is
+        not a number, and whatever the model raises.
         """
-        if not isinstance(deadline, int | float) or math.isnan(deadline):
+        if not isinstance(deadline, int | float) or deadline != deadline:
             raise UserError(f"deadline={deadline!r}: expected seconds as a number, such as 0.004.")
+        deadline = min(deadline, LONGEST)
         self._settle()
         self._released = None
         begun = time.perf_counter()
@@ -107,6 +104,12 @@ class Interruptible:
         """Seconds from the last deadline until the model was free again; waits until it is."""
         self._settle()
         return max(self._released or 0.0, 0.0)
+
+    def remeasure(self) -> None:
+        """Time every exit alone once more: ``known`` trusts the latest times, and a machine's speed changes."""
+        if self.mode == "known":
+            self._settle()
+            self._time_prefixes(self._images_like)
 
     def close(self) -> None:
         """End the worker thread. Answers cannot be asked for afterwards."""
@@ -137,7 +140,7 @@ class Interruptible:
                         break
                     newest = k, logits, now
             finally:
-                _close(stream)
+                close_stream(stream)
         now = time.perf_counter()
         self._released = max(now - deadline, 0.0)
         if newest is None:
@@ -145,7 +148,7 @@ class Interruptible:
         return Answer(newest[1], newest[0], newest[2] - begun, self._released)
 
     def _known(self, images: Tensor, begun: float, deadline: float) -> Answer:
-        fitting = [k for k, seconds in enumerate(self._slow_prefix) if begun + seconds <= deadline]
+        fitting = [k for k, seconds in enumerate(self._prefix_seconds) if begun + _slowest(seconds) <= deadline]
         if not fitting:
             self._released = 0.0
             return Answer(None, None, None, 0.0)
@@ -154,6 +157,7 @@ class Interruptible:
             logits = self.model.answer(images, k)
             self._synchronise()
         now = time.perf_counter()
+        self._prefix_seconds[k].append(now - begun)
         self._released = max(now - deadline, 0.0)
         if now > deadline:
             return Answer(None, None, None, now - deadline)
@@ -162,12 +166,16 @@ class Interruptible:
     def _run_ahead(self, images: Tensor, begun: float, deadline: float) -> Answer:
         if self._on_gpu:
             return self._run_ahead_on_gpu(images, begun, deadline)
-        request = _Request(images, begun, deadline)
+        request = Request(images, begun, deadline)
         self._last = request
         self._worker.begin(request)
-        self._worker.wait(lambda: len(request.finished) == self.model.num_exits or request.error, deadline)
+        over = self._worker.wait(
+            lambda: len(request.finished) == self.model.num_exits or request.error, min(deadline, begun + self.limit)
+        )
         request.wanted = False
         now = time.perf_counter()
+        if not over and now < deadline:
+            raise self._given_up()
         if request.error is not None:
             self._last = None
             raise request.error
@@ -204,9 +212,9 @@ class Interruptible:
     def _measure(self, images: Tensor, rounds: int) -> None:
         """Warm up in the worker, so that a model that hangs is found out, and time exits as they will be asked for."""
         exits = self.model.num_exits
-        segments, prefixes = [[math.inf] * exits], [[math.inf] * exits]
+        segments = [[math.inf] * exits]
         for number in range(rounds + 2):
-            request = _Request(images, time.perf_counter())
+            request = Request(images, time.perf_counter())
             self._last = request
             self._worker.begin(request)
             self._settle()
@@ -217,21 +225,21 @@ class Interruptible:
             times = [at - request.begun for at, _ in request.finished]
             if number >= 2:
                 segments.append([b - a for a, b in zip([0.0, *times[:-1]], times, strict=True)])
-        if self.mode == "known":
-            prefixes = [self._prefix_times(images) for _ in range(rounds + 2)][2:]
         self._fastest = [min(row[k] for row in segments) for k in range(exits)]
-        ordered = [sorted(row[k] for row in prefixes) for k in range(exits)]
-        self._slow_prefix = [times[min(len(times) - 1, math.ceil(0.99 * len(times)) - 1)] for times in ordered]
+        if self.mode == "known":
+            for number in range(rounds + 2):
+                if number == 2:  # the first two only warm up
+                    for before in self._prefix_seconds:
+                        before.clear()
+                self._time_prefixes(images)
 
-    def _prefix_times(self, images: Tensor) -> list[float]:
-        times = []
+    def _time_prefixes(self, images: Tensor) -> None:
         with torch.no_grad():
-            for k in range(self.model.num_exits):
+            for k, times in enumerate(self._prefix_seconds):
                 begun = time.perf_counter()
                 self.model.answer(images, k)
                 self._synchronise()
                 times.append(time.perf_counter() - begun)
-        return times
 
     def _settle(self) -> None:
         """Wait until the run before has let the model go; note how long that took from its deadline."""
@@ -240,87 +248,24 @@ class Interruptible:
             return
         given_up = time.perf_counter() + self.limit
         if not self._worker.wait(lambda: request.released_at is not None, given_up):
-            self._finalizer.detach()
-            raise UserError(
-                f"the model did not reach its next exit within {self.limit:g} s of being let go, and cannot be "
-                "interrupted there. Give Interruptible a larger limit, or look for an endless loop in stream."
-            )
+            raise self._given_up()
         assert request.released_at is not None
         self._released = request.released_at - request.deadline
+
+    def _given_up(self) -> UserError:
+        """What to raise where the worker's run takes beyond the limit; its thread cannot be ended."""
+        self._last = None
+        self._finalizer.detach()
+        return UserError(
+            f"the model did not reach its next exit within {self.limit:g} s of being let go, and cannot be "
+            "interrupted there. Give Interruptible a larger limit, or look for an endless loop in stream."
+        )
 
     def _synchronise(self) -> None:
         if self._on_gpu:
             torch.cuda.synchronize()
 
 
-class _Worker:
-    """One thread that runs streams, one request at a time, and says whenever an exit is finished."""
-
-    def __init__(self, model: AnytimeModel) -> None:
-        self._model = weakref.ref(model)
-        self._changed = threading.Condition()
-        self._request: _Request | None = None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._loop, name="anytime-interruptible", daemon=True)
-        self._thread.start()
-
-    def begin(self, request: _Request) -> None:
-        """Start ``request``; the one before it must have let go."""
-        with self._changed:
-            if self._stopped:
-                raise UserError("this Interruptible is closed; make a new one.")
-            self._request = request
-            self._changed.notify_all()
-
-    def wait(self, until: Callable[[], object], deadline: float) -> bool:
-        """Sleep until ``until()`` holds or the clock reaches ``deadline``; whether it holds."""
-        with self._changed:
-            return bool(self._changed.wait_for(until, max(deadline - time.perf_counter(), 0.0)))
-
-    def stop(self) -> None:
-        """End the thread as soon as its run has let go; a run that never does is left to the end of the process."""
-        with self._changed:
-            self._stopped = True
-            if self._request is not None:
-                self._request.wanted = False
-            self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=5.0)
-
-    def _loop(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._request is not None or self._stopped)
-                request = self._request
-                if request is None:
-                    return
-            model = self._model()
-            try:
-                if model is not None:
-                    self._run(model, request)
-            except BaseException as error:  # handed to the caller, whatever it is
-                request.error = error
-            del model
-            with self._changed:
-                request.released_at = time.perf_counter()
-                self._request = None
-                self._changed.notify_all()
-
-    def _run(self, model: AnytimeModel, request: _Request) -> None:
-        with torch.no_grad():
-            stream = model.stream(request.images)
-            try:
-                for logits in stream:
-                    with self._changed:
-                        request.finished.append((time.perf_counter(), logits))
-                        self._changed.notify_all()
-                    if not request.wanted:
-                        break
-            finally:
-                _close(stream)
-
-
-def _close(stream: Iterator[Tensor]) -> None:
-    close = getattr(stream, "close", None)
-    if close is not None:
-        close()
+def _slowest(seconds: deque[float]) -> float:
+    """The 99th percentile, which of fewer than 100 is the longest; infinite where nothing was measured."""
+    return sorted(seconds)[math.ceil(0.99 * len(seconds)) - 1] if seconds else math.inf

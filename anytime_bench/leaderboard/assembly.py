@@ -27,11 +27,11 @@ from anytime_bench.leaderboard.row_parts import (
     digits_or_none,
     share,
 )
-from anytime_bench.leaderboard.rows import Row, labels, read_row
+from anytime_bench.leaderboard.rows import Row, read_row
 from anytime_bench.leaderboard.speed import promises, seconds, throughput
 from anytime_bench.leaderboard.standing import SHARES, axis_scores, estimate, pairs
 from anytime_bench.leaderboard.stopping import real_stops, stopping_curves
-from anytime_bench.records.entries import Entry, Group
+from anytime_bench.records.entries import Entry, Group, labels
 from anytime_bench.records.frame import exit_means
 from anytime_bench.scores.horizons import GRID
 from anytime_bench.scores.intervals import Interval, mean_interval
@@ -64,7 +64,7 @@ def assemble(group: Group) -> Board:
         next((row.noise for row in rows if row.is_reference and row.noise), None),
         1 / record.task.classes,
     )
-    names = labels(rows)
+    names = labels([row.record for row in rows])
     parallel = parallel_rows(moments, names)
     built = []
     for number, (row, noise) in enumerate(zip(rows, noises, strict=True)):

@@ -47,10 +47,11 @@ def columns(profile: Profile) -> list[Column]:
                "high", f"accuracy of the last exit, {there}"),
         Column("first", "First answer, ms", _of(lambda row: row.seconds[0]), MILLISECONDS, here, "low"),
         Column("full", "Last answer, ms", _of(lambda row: row.seconds[-1]), MILLISECONDS, here, "low"),
-        Column("ratio", "x reference", _of(lambda row: row.ratio[-1]), DIGITS_3, here, "low"),
-        Column("stop", "Stopping, ms", _of(lambda row: row.stop_seconds or NO_RECORD), MILLISECONDS, here, "low",
+        Column("ratio", "Ratio", _of(lambda row: row.ratio[-1]), DIGITS_3, here, "low",
+               "last answer in multiples of the reference's full answer"),
+        Column("stop", "Stops, ms", _of(lambda row: row.stop_seconds or NO_RECORD), MILLISECONDS, here, "low",
                f"mean time here if each image of the records leaves at the first confidence of {CONFIDENCE:g}"),
-        Column("stop_accuracy", "Stopping, %", _of(lambda row: row.stop_accuracy or NO_RECORD), PERCENT, here, "high"),
+        Column("stop_accuracy", "Stops, %", _of(lambda row: row.stop_accuracy or NO_RECORD), PERCENT, here, "high"),
     ]  # fmt: skip
     if any(row.joules for row in profile.rows):
         shown += [
@@ -61,7 +62,15 @@ def columns(profile: Profile) -> list[Column]:
         ]  # fmt: skip
     shown += [
         Column("seeds", "Seeds", _of(lambda row: len(row.seeds) or None), Form(), here),
-        Column("disturbed", "Comparable", _of(lambda row: "no" if row.disturbed else "yes"), TEXT, here),
+        Column(
+            "disturbed",
+            "Idle",
+            _of(lambda row: "no" if row.disturbed else "yes"),
+            TEXT,
+            here,
+            "",
+            "whether nothing was noticed that speaks against comparing",
+        ),
     ]
     return shown
 

@@ -203,34 +203,3 @@ def _behaviour(
         "falls": [per_sample.largest_fall(seed["test_true_log_probability"]) > FALL for seed in arrays],
     }
     return {name: np.stack(per_seed).astype(np.float64) for name, per_seed in tables.items()}
-
-
-def labels(rows: Sequence[Row]) -> list[str]:
-    """A name per row: the method's, with the options in which it differs from its namesakes."""
-    by_name: dict[str, list[Row]] = {}
-    for row in rows:
-        by_name.setdefault(row.record.method.name, []).append(row)
-    result = []
-    for row in rows:
-        namesakes = by_name[row.record.method.name]
-        name = row.record.method.name
-        if len(namesakes) == 1:
-            result.append(name)
-            continue
-        differing = [f"{key}={value}" for key, value in _settings(row).items()
-                if any(_settings(other).get(key) != value for other in namesakes)]  # fmt: skip
-        result.append(f"{name} ({', '.join(differing)})" if differing else f"{name} ({row.record.record_id[:8]})")
-    return result
-
-
-def _settings(row: Row) -> Mapping[str, Any]:
-    record = row.record
-    settings = dict(record.method.options)
-    if record.training is not None:
-        for part in record.training.recipe.values():
-            settings |= part if isinstance(part, dict) else {}
-        settings["epochs"] = record.training.epochs
-    origin = record.method.origin
-    settings["version"] = origin.get("version", "")
-    settings["file"] = origin.get("sha256", "")[:8]
-    return settings

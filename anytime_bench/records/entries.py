@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,3 +175,30 @@ def _count_diverged(entry: Entry, groups: Sequence[Group]) -> None:
                 f"Record {other.record.record_id[:12]} repeats seed {entry.seed} of {record.method.name}, which "
                 f"diverged, and does not count: {record.record_id[:12]} does, with answers that are guesses."
             )
+
+
+def labels(records: Sequence[Record]) -> list[str]:
+    """A name per row, by one record of each: the method's, with the options in which it differs from namesakes."""
+    settings = [_settings(record) for record in records]
+    result = []
+    for record, own in zip(records, settings, strict=True):
+        name = record.method.name
+        others = [each for other, each in zip(records, settings, strict=True) if other.method.name == name]
+        differing = [f"{key}={value}" for key, value in own.items() if any(each.get(key) != value for each in others)]
+        if differing:
+            result.append(f"{name} ({', '.join(differing)})")
+        else:
+            result.append(name if len(others) == 1 else f"{name} ({record.record_id[:8]})")
+    return result
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """What tells a row from its namesakes: options, recipe, origin."""
+    settings: dict[str, Any] = dict(record.method.options)
+    if record.training is not None:
+        for part in record.training.recipe.values():
+            settings |= part if isinstance(part, dict) else {}
+        settings["epochs"] = record.training.epochs
+    settings["version"] = record.method.origin.get("version", "")
+    settings["file"] = record.method.origin.get("sha256", "")[:8]
+    return settings

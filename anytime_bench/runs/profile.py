@@ -34,7 +34,7 @@ from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records import store
 from anytime_bench.records.consistency import read_entries
-from anytime_bench.records.entries import Entry, groups
+from anytime_bench.records.entries import Entry, groups, labels
 from anytime_bench.registry import methods as registered
 from anytime_bench.runs.pipeline import suite_version
 from anytime_bench.runs.plan import ResolvedMethod, build_model, pick_device, resolve, resolve_reference
@@ -176,12 +176,12 @@ def find_subjects(
     """What is to be timed, and what cannot be, with the reason."""
     subjects: list[Subject] = []
     untimed: list[Untimed] = []
+    recorded: set[str] = set()
     rows = _rows_of(records, task)
-    for entries in rows:
-        record = entries[0].record
-        if names and record.method.name not in names:
+    for entries, label in zip(rows, labels([entries[0].record for entries in rows]), strict=True):
+        if names and entries[0].record.method.name not in names:
             continue
-        label = _label(entries, rows)
+        recorded.add(entries[0].record.method.name)
         try:
             subjects.append(_from_record(label, entries))
         except UserError as error:
@@ -189,7 +189,6 @@ def find_subjects(
     known = registered.names()
     plugins = [name for name in registered.added() if not names]
     everything = [] if subjects or names else known
-    recorded = {subject.resolved.name for subject in subjects} | {each.label for each in untimed}
     recipe = recipe_for(task.card.name, None, device.type, task.card.shape)
     for name in dict.fromkeys([*names, *plugins, *everything]):
         if name in recorded:
@@ -218,18 +217,6 @@ def _rows_of(records: Path | None, task: Task) -> list[list[Entry]]:
     ]
     rows = max(same, key=lambda group: len(group.rows)).rows.values() if same else []
     return [trained for entries in rows if (trained := [each for each in entries if not each.diverged])]
-
-
-def _label(entries: Sequence[Entry], others: Sequence[Sequence[Entry]]) -> str:
-    """The method's name, with the options in which it differs from its namesakes."""
-    method = entries[0].record.method
-    namesakes = [each[0].record.method.options for each in others if each[0].record.method.name == method.name]
-    differing = [
-        f"{key}={value}"
-        for key, value in method.options.items()
-        if any(options.get(key) != value for options in namesakes)
-    ]
-    return f"{method.name} ({', '.join(differing)})" if differing else method.name
 
 
 def _from_record(label: str, entries: list[Entry]) -> Subject:
@@ -317,7 +304,7 @@ def _area(traces: Sequence[Trace], cost: Floats, chance: float) -> Estimate:
 
 def _mean(values: NDArray[Any]) -> Estimate:
     interval = mean_interval(values.astype(np.float64))
-    return Estimate.of(interval.value, (interval.low, interval.high))
+    return Estimate.of(interval.value, (max(interval.low, 0.0), min(interval.high, 1.0)))
 
 
 def _first_confident(trace: Trace) -> NDArray[np.intp]:
