@@ -1,4 +1,4 @@
-"""The verb ``deadlines``: an existing record's model, interrupted for real. See ``mount``.
+"""The verb ``deadlines``: an existing record's model, interrupted for real, or shown frames at a rate. See ``mount``.
 
 Nothing heavy is imported until the verb runs. Exit status as in ``cli.main``: 0 done, 2 for bad input.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,15 @@ def deadlines(
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Longest time to spend.")] = 240.0,
     seed: Annotated[int, typer.Option(help="Deadlines, images and the order of modes follow from it.")] = 0,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Let noisy frames arrive at fixed rates instead: streaming accuracy.")
+    ] = False,
+    rates: Annotated[
+        str, typer.Option("--rates", help="Of --frames: a frame every so many full answers of the reference.")
+    ] = "0.25,0.5,1,2",
+    noise: Annotated[
+        str, typer.Option("--noise", help="Of --frames: the kind of noise, drawn afresh per frame.")
+    ] = "occlusion",
     runs: Annotated[
         Path | None, typer.Option("--runs", help="The runs folder with the weights. Default: the record's own store.")
     ] = None,
@@ -41,21 +50,28 @@ def deadlines(
     from rich.console import Console
 
     from anytime_bench.harness.deadlines import DeadlineSettings
-    from anytime_bench.runs.closing import deadline_tables
-    from anytime_bench.runs.deadlines import deadlines_on_record, read_jitter
+    from anytime_bench.harness.streaming_clips import StreamingSettings
+    from anytime_bench.runs.closing import deadline_tables, streaming_tables
+    from anytime_bench.runs.deadlines import deadlines_on_record, frames_on_record, read_jitter, read_rates
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.guard import guarded
 
-    settings = DeadlineSettings(
-        uniform=draws, others=others, jitter=read_jitter(jitter) if jitter else (), seconds=seconds, seed=seed
-    )
-    with guarded():
-        made = deadlines_on_record(
-            record, settings, data_root=data_root, device=device, out=runs, command=command_line(), display=Display()
+    place: dict[str, Any] = {
+        "data_root": data_root, "device": device, "out": runs, "command": command_line(), "display": Display(),
+    }  # fmt: skip
+    if frames:
+        clips = StreamingSettings(rates=read_rates(rates), kind=noise, seed=seed)
+        with guarded():
+            made = frames_on_record(record, clips, **place)
+    else:
+        settings = DeadlineSettings(
+            uniform=draws, others=others, jitter=read_jitter(jitter) if jitter else (), seconds=seconds, seed=seed
         )
+        with guarded():
+            made = deadlines_on_record(record, settings, **place)
     if as_json:
         print(json.dumps({"path": str(made.path), **made.model_dump(mode="json", exclude_none=True)}))
         return
     console = Console(highlight=False)
-    for part in deadline_tables(made.deadlines):
+    for part in streaming_tables(made.streaming) if frames else deadline_tables(made.deadlines):
         console.print(part, soft_wrap=isinstance(part, str))

@@ -296,7 +296,9 @@ def _share(values: NDArray[Any]) -> Estimate:
 def _drift(share: float) -> list[str]:
     if abs(share) <= DRIFT:
         return []
-    return [f"the reference took {share:+.0%} as long while deadlines were served as before: the machine was not idle"]
+    return [
+        f"while deadlines were served the reference took {1 + share:.0%} of the time before: the machine was not idle"
+    ]
 
 
 def _short(horizon: float) -> list[str]:

@@ -31,6 +31,7 @@ from anytime_bench.leaderboard.rows import Row, read_row
 from anytime_bench.leaderboard.speed import promises, seconds, throughput
 from anytime_bench.leaderboard.standing import SHARES, axis_scores, estimate, pairs
 from anytime_bench.leaderboard.stopping import real_stops, stopping_curves
+from anytime_bench.leaderboard.streaming import streamed
 from anytime_bench.records.entries import Entry, Group, labels
 from anytime_bench.records.frame import exit_means
 from anytime_bench.scores.horizons import GRID
@@ -184,6 +185,7 @@ def _row(
         noise=noise,
         parallel=parallel,
         interrupted=interrupted(row.records),
+        streaming=streamed(row.records),
         environment=record.environment.model_dump(exclude_unset=True),
         records=[_facts(entry) for entry in row.entries],
     )

@@ -24,6 +24,7 @@ from anytime_bench.leaderboard.column import (
 )
 from anytime_bench.leaderboard.deadline_columns import DEADLINE_COLUMNS
 from anytime_bench.leaderboard.lane_columns import LANE_COLUMNS
+from anytime_bench.leaderboard.streaming import STREAMING_COLUMNS
 from anytime_bench.trace.axes import AXES, timed
 
 
@@ -37,7 +38,7 @@ def columns(board: Board, table: str) -> list[Column]:
 
 ALL = (
     "ranking", "horizons", "reached", "added", "pairs", "costs", "budgets", "behaviour", "stops", "noise", "moving",
-    "csv", "lanes", "break_even", "deadlines",
+    "csv", "lanes", "break_even", "deadlines", "streaming",
 )  # fmt: skip
 BEHAVIOUR = ("behaviour", "csv")
 
@@ -59,6 +60,7 @@ COLUMNS: tuple[Column | Each, ...] = (
            "accuracy of the last exit on the test split"),
     groups.areas(1, "ranking"),
     *DEADLINE_COLUMNS,
+    *STREAMING_COLUMNS,
     groups.areas(0.5, "horizons", only_ranking=True),
     groups.areas(2, "horizons"),
     groups.areas(4, "horizons", only_ranking=True),

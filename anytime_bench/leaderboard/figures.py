@@ -33,6 +33,8 @@ from anytime_bench.trace.axes import AXES
 MOST = 12
 #: Points with intervals take more room than curves.
 MOST_INTERRUPTED = 6
+#: Rows are shown with every way of following, up to four curves each.
+MOST_STREAMED = 3
 #: Share of a figure's height that its panel takes, about.
 PANEL_SHARE = 0.78
 
@@ -63,6 +65,7 @@ def figure_names(board: Board) -> list[str]:
         "promise": promised,
         "lanes": any(row.parallel for row in board.rows),
         "deadlines": any(row.interrupted for row in board.rows),
+        "streaming": any(row.streaming for row in board.rows),
     }
     return [*board.shown_axes, *(name for name, known in further.items() if known)]
 
@@ -177,7 +180,10 @@ def _lanes(panel: Axes, board: Board, size: Size) -> Any:
 
 
 def _deadlines(panel: Axes, board: Board, size: Size) -> Any:
-    """What was delivered at deadlines, as points with intervals, over the curve that promised it."""
+    """What was delivered at deadlines, as points with intervals, over the curve that promised it.
+
+    Dashes are what it promised at these very draws, at the speed that the machine had then.
+    """
     rows = [row for row in board.rows if row.interrupted and "latency" in row.axes][:MOST_INTERRUPTED]
     drawn, ends = [], []
     for index, (row, name) in enumerate(zip(rows, short_names(rows), strict=True)):
@@ -191,14 +197,39 @@ def _deadlines(panel: Axes, board: Board, size: Size) -> Any:
         mark = mark_of(index)
         panel.stairs(answers, [min(cost, 1.0) for cost in costs], baseline=None, color=mark["color"], lw=1)
         panel.errorbar(x, y, bars, ls="none", ms=4.5, elinewidth=0.8, color=mark["color"], marker=mark["marker"])
+        promised = [point.promised for point in points]
+        panel.plot(x, promised, ls="none", ms=9, mew=1.2, color=mark["color"], marker="_")
         ends.append((1.0, y[-1], name))
-        drawn.append((name, costs, answers, x, y, bars))
+        drawn.append((name, costs, answers, x, y, bars, promised))
     panel.set_xlabel("deadline (multiples of the reference's full answer)")
-    panel.set_ylabel("accuracy: delivered (points), promised (steps)")
+    panel.set_ylabel("delivered (points), promised (steps; dashes: at the same deadlines)")
     panel.set_xlim(0, 1)
     panel.set_ylim(0, 1.02)
     panel.grid(axis="y", color="0.92", lw=0.8)
     name_ends(panel, ends, size.height)
+    return drawn
+
+
+def _streaming(panel: Axes, board: Board, size: Size) -> Any:
+    """Streaming accuracy over the period of the frames, a curve per row and way of following."""
+    rows = [row for row in board.rows if row.streaming][:MOST_STREAMED]
+    drawn: list[tuple[str, list[float], list[float], list[float], list[float]]] = []
+    for row, name in zip(rows, short_names(rows), strict=True):
+        for way in dict.fromkeys(each.way for each in row.streaming):
+            points = sorted((each for each in row.streaming if each.way == way), key=lambda each: each.rate)
+            value, low, high = ([getattr(each.accuracy, end) for each in points] for end in ("value", "low", "high"))
+            drawn.append((f"{name}: {way}", [each.rate for each in points], value, low, high))
+    for index, (_, x, value, low, high) in enumerate(drawn):
+        mark = mark_of(index)
+        panel.fill_between(x, low, high, color=mark["color"], alpha=0.12, lw=0)
+        panel.plot(x, value, lw=1.4, ms=4, **mark)
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.set_xlabel("time between frames (multiples of the reference's full answer)")
+    panel.set_ylabel("streaming accuracy")
+    panel.set_ylim(0, 1.02)
+    panel.grid(axis="y", color="0.92", lw=0.8)
+    name_ends(panel, [(x[-1], value[-1], name) for name, x, value, _, _ in drawn], size.height)
     return drawn
 
 
@@ -212,6 +243,7 @@ DRAWN: dict[str, Callable[[Axes, Board, Size], Any]] = {
     "promise": _promise,
     "lanes": _lanes,
     "deadlines": _deadlines,
+    "streaming": _streaming,
 }
 
 

@@ -121,6 +121,7 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         verdicts=verdicts(board),
         promise=_picture(board, "promise"),
         delivered=_picture(board, "deadlines"),
+        followed=_picture(board, "streaming"),
         unranked=[row for row in board.rows if row.place is None],
         stamp=stamp([title, lead, board.model_dump_json()], *LIBRARIES),
         css=source("page.css"),

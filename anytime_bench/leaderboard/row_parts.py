@@ -11,6 +11,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict
 
+from anytime_bench.harness.streaming import Way
 from anytime_bench.scores.results import Estimate
 
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
@@ -259,3 +260,14 @@ class Interrupted(Model):
     draws: int
     disturbed: list[str]
     modes: list[Served]
+
+
+class Streamed(Model):
+    """Streaming accuracy of one way at one rate; ``ahead`` of restart, paired over clips. See ``harness.streaming``."""
+
+    way: Way
+    rate: float
+    accuracy: Estimate
+    ahead: Estimate
+    answers: float
+    disturbed: bool

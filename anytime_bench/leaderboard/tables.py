@@ -114,6 +114,14 @@ KINDS: dict[str, Kind] = {
         "beforehand. Where H is below 20 ms, these figures are the host's as much as the model's.",
         _parts(lambda row: row.interrupted.modes if row.interrupted else []),
     ),
+    "streaming": Kind(
+        "Frames at a rate",
+        "Noisy frames arrive at a fixed rate, and at every instant the newest finished answer is held against the "
+        "frame on view. Restart answers one frame after another in full; asked, a model leaves a frame at the first "
+        "exit after the next arrived; pipelined, every stage has a lane of its own, which the others do not have; a "
+        "model with state watches, a step per frame it sees.",
+        _parts(lambda row: row.streaming),
+    ),
     "lanes": Kind(
         "Lanes",
         "AUC@1 (%) if P lanes of this machine's operators ran each model at best, against the reference's full time on "

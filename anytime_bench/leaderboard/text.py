@@ -21,6 +21,7 @@ SHOWN = (
     "agreement",
     "costs",
     "deadlines",
+    "streaming",
     "lanes",
     "lane_checks",
     "break_even",

@@ -114,6 +114,15 @@ class AnytimeModel(nn.Module, ABC):
         """
         yield from self.stream(frames[0])
 
+    def follow(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield logits ``(B, C)`` after every frame ``(B, D, H, W)`` of a video without end.
+
+        A stateless model answers each frame in full, which is the default. Override where state goes from one frame to
+        the next: one step per frame, whose answer need not be full depth.
+        """
+        for frame in frames:
+            yield self.answer(frame, self.num_exits - 1)
+
 
 @dataclass
 class NoOptions:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, ConfigDict, Field, JsonValue, PrivateAttr, 
 from anytime_bench.files import canonical_json
 from anytime_bench.harness.deadline_summary import DeadlineBlock
 from anytime_bench.harness.span_summary import SpanBlock
+from anytime_bench.harness.streaming_summary import StreamingBlock
 from anytime_bench.harness.timing_block import Timing
 from anytime_bench.scores.results import Areas, Estimate, NoiseBlock, Stopping, Strict
 
@@ -178,6 +179,8 @@ class Derived(Strict):
     timed_scores: dict[str, Areas] = Field(default_factory=dict)
     #: What came of interrupting the model at deadlines.
     deadlines: DeadlineBlock | None = None
+    #: What came of frames that arrive at a rate.
+    streaming: StreamingBlock | None = None
     robustness: NoiseBlock | None = None
 
     @field_validator("exits")

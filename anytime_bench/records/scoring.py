@@ -2,7 +2,8 @@
 
 Pure, without torch: the same arrays and costs give the same record on any machine. Arrays are those of the ``.npz``:
 the traces ``test_*`` and ``val_*``, raw timing samples ``timing_*``, operators and their times ``span_*``, answers by
-deadlines ``deadlines_*``, correctness under noise ``noise_*``, what stopping rules learned ``rule_*``.
+deadlines ``deadlines_*``, answers about clips ``streaming_*``, correctness under noise ``noise_*``, what stopping rules
+learned ``rule_*``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from anytime_bench.harness.deadline_summary import DeadlineMeta, summarise_deadlines
 from anytime_bench.harness.span_summary import SpanBlock, SpanMeta, summarise_span
+from anytime_bench.harness.streaming_summary import StreamingMeta, summarise_streaming
 from anytime_bench.harness.timing_block import ClockBlock, Timing, TimingMeta
 from anytime_bench.harness.timing_summary import summarise
 from anytime_bench.records.record import Added, Derived, ExitEntry, Number, Record, Reference
@@ -29,7 +31,7 @@ from anytime_bench.trace.axes import AXES, counted
 Arrays = Mapping[str, NDArray[Any]]
 
 #: How the names of a trace's arrays begin.
-PARTS = ("test_", "val_", "timing_", "span_", "deadlines_", "noise_", "rule_")
+PARTS = ("test_", "val_", "timing_", "span_", "deadlines_", "streaming_", "noise_", "rule_")
 
 
 def derive(
@@ -41,6 +43,7 @@ def derive(
     timing_meta: TimingMeta | None,
     span_meta: SpanMeta | None = None,
     deadline_meta: DeadlineMeta | None = None,
+    streaming_meta: StreamingMeta | None = None,
     resamples: int,
     rules: Collection[str] | None = None,
 ) -> Derived:
@@ -63,6 +66,9 @@ def derive(
     deadlines = None
     if deadline_meta:
         deadlines = summarise_deadlines(_part(arrays, "deadlines_"), deadline_meta, test, _latencies(timing))
+    streaming = None
+    if streaming_meta:
+        streaming = summarise_streaming(_part(arrays, "streaming_"), streaming_meta, test.num_classes)
     return Derived(
         exits=[
             ExitEntry(
@@ -84,16 +90,22 @@ def derive(
         span=span,
         timed_scores=score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples),
         deadlines=deadlines,
+        streaming=streaming,
         robustness=noise_block(arrays) if "noise_correct" in arrays else None,
     )
 
 
 def derive_again(
-    record: Record, arrays: Arrays, rules: Collection[str] | None = None, deadline_meta: DeadlineMeta | None = None
+    record: Record,
+    arrays: Arrays,
+    rules: Collection[str] | None = None,
+    deadline_meta: DeadlineMeta | None = None,
+    streaming_meta: StreamingMeta | None = None,
 ) -> Derived:
     """What today's suite derives from a record's own arrays; ``rules`` and errors as in ``derive``.
 
-    ``deadline_meta`` is that of deadlines which ``arrays`` hold and the record does not state yet.
+    ``deadline_meta`` and ``streaming_meta`` are those of deadlines and clips which ``arrays`` hold and the record does
+    not state yet.
     """
     assert record.reference is not None  # as every record with results has one
     axes = [axis for axis in counted() if all(axis in entry.costs for entry in record.exits)]
@@ -109,6 +121,7 @@ def derive_again(
         timing_meta=record.timing.meta if record.timing else None,
         span_meta=record.span.meta if record.span else None,
         deadline_meta=deadline_meta or (record.deadlines.meta if record.deadlines else None),
+        streaming_meta=streaming_meta or (record.streaming.meta if record.streaming else None),
         resamples=record.resamples,
         rules=rules,
     )

@@ -119,6 +119,8 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         problems.append("its trace holds operators, but the record states no parallel time")
     if record.deadlines is None and any(name.startswith("deadlines_") for name in arrays):
         problems.append("its trace holds deadlines, but the record does not state what came of them")
+    if record.streaming is None and any(name.startswith("streaming_") for name in arrays):
+        problems.append("its trace holds clips, but the record does not state what came of them")
     if record.timing is not None:
         problems += [
             f"its trace holds no array {name}, protocol {record.protocol_version} demands it of every record with times"

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anytime_bench.harness.deadline_summary import DeadlineBlock
+from anytime_bench.harness.streaming_summary import StreamingBlock
 from anytime_bench.records.axes import comparable, exit_costs
 from anytime_bench.records.record import Record
 from anytime_bench.scores.results import Estimate, NoiseRow
@@ -30,6 +31,7 @@ def closing(record: Record, curve: bool = False) -> Iterator[RenderableType]:
         yield Text("\n".join(curve_of(record)))
     yield score_table(record)
     yield from deadline_tables(record.deadlines)
+    yield from streaming_tables(record.streaming)
     yield from noise_tables(record)
 
 
@@ -84,6 +86,26 @@ def deadline_tables(block: DeadlineBlock | None) -> Iterator[RenderableType]:
     for mode in block.points:
         yield Text(f"{mode}: the curve's promise is {block.row(mode).verdict}")
     for line in (*block.reasons, *block.notes):
+        yield Text(line)
+
+
+def streaming_tables(block: StreamingBlock | None) -> Iterator[RenderableType]:
+    """Rates down, ways of following across: streaming accuracy, and what the state of a model is ahead of restart."""
+    if block is None:
+        return
+    ways = list(dict.fromkeys(row.way for row in block.rows))
+    table = _table(f"Streaming accuracy under {block.meta.kind}, H = {1e3 * block.reference:.2f} ms")
+    for name in ("a frame every", *ways):
+        table.add_column(name, justify="right")
+    for rate in dict.fromkeys(row.rate for row in block.rows):
+        table.add_row(f"{rate:g} H", *(percent(block.row(way, rate).accuracy.value) for way in ways))
+    yield table
+    if "watch" in ways:
+        for rate in dict.fromkeys(row.rate for row in block.rows):
+            ahead = block.row("watch", rate).ahead
+            value, low, high = (100 * each for each in (ahead.value, ahead.low, ahead.high))
+            yield Text(f"every {rate:g} H, watch less restart: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
+    for line in block.meta.reasons:
         yield Text(line)
 
 

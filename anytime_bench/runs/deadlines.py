@@ -1,4 +1,7 @@
-"""An existing record's model interrupted at deadlines, from its stored weights; the result supersedes the record."""
+"""An existing record's model interrupted at deadlines, or shown frames at a rate, from its stored weights.
+
+The result is a record that supersedes it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from pathlib import Path
 
 from anytime_bench.errors import UserError
 from anytime_bench.harness.deadlines import DeadlineSettings
+from anytime_bench.harness.streaming_clips import StreamingSettings
 from anytime_bench.records import store
-from anytime_bench.records.record import Record
+from anytime_bench.records.record import Derived, Record
 from anytime_bench.records.scoring import derive_again
 from anytime_bench.runs.display import Display
+from anytime_bench.runs.plan import Plan
 from anytime_bench.runs.rerun import plan_of, weights_of
-from anytime_bench.runs.stages import deadline_stage
+from anytime_bench.runs.stages import Arrays, deadline_stage, streaming_stage
 
 
 def deadlines_on_record(
@@ -32,22 +37,64 @@ def deadlines_on_record(
     """
     record = store.load(path)
     plan = plan_of(record, path, data_root=data_root, device=device, out=out)
+    _same_device(plan, record, path)
+    draws, meta = deadline_stage(plan, weights_of(plan, record), settings, display)
+    arrays = _others(path, record, "deadlines_") | draws
+    return _superseding(plan, record, arrays, derive_again(record, arrays, deadline_meta=meta), command, display)
+
+
+def frames_on_record(
+    path: Path,
+    settings: StreamingSettings,
+    *,
+    data_root: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    command: str = "",
+    display: Display,
+) -> Record:
+    """Let frames arrive before the record's model and store a new record that supersedes it; as above."""
+    record = store.load(path)
+    plan = plan_of(record, path, data_root=data_root, device=device, out=out)
+    _same_device(plan, record, path)
+    clips, meta = streaming_stage(plan, weights_of(plan, record), settings, display)
+    arrays = _others(path, record, "streaming_") | clips
+    return _superseding(plan, record, arrays, derive_again(record, arrays, streaming_meta=meta), command, display)
+
+
+def _same_device(plan: Plan, record: Record, path: Path) -> None:
     if plan.device_name != record.device:
         raise UserError(
             f"record '{path}' was made on {record.device}, this is {plan.device_name}: what it promises in ms was "
             "measured there. Give --device, or run the method here."
         )
-    model = weights_of(plan, record)
-    arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("deadlines_")}
-    draws, meta = deadline_stage(plan, model, settings, display)
-    arrays |= draws
+
+
+def _others(path: Path, record: Record, kind: str) -> Arrays:
+    """The record's arrays but for those of one kind, which are made anew."""
+    return {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith(kind)}
+
+
+def _superseding(
+    plan: Plan, record: Record, arrays: Arrays, derived: Derived, command: str, display: Display
+) -> Record:
     fields = {
-        **record.content(), **dict(derive_again(record, arrays, deadline_meta=meta)), "supersedes": record.record_id,
-        "command": command, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **record.content(), **dict(derived), "supersedes": record.record_id, "command": command,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }  # fmt: skip
     made = store.save(plan.out, Record.model_validate(fields), arrays)
     display.say(f"record  {made}")
     return store.load(made)
+
+
+def read_rates(text: str) -> tuple[float, ...]:
+    """Periods of frames: numbers with commas between them."""
+    try:
+        return tuple(float(each) for each in text.split(",") if each.strip())
+    except ValueError:
+        raise UserError(
+            f"rates '{text}': expected periods in full answers of the reference with commas, such as 0.5,1,2."
+        ) from None
 
 
 def read_jitter(path: Path) -> tuple[float, ...]:

@@ -31,6 +31,8 @@ from anytime_bench.harness.policies import PassCosts
 from anytime_bench.harness.predict import predict
 from anytime_bench.harness.span import measure_span
 from anytime_bench.harness.span_summary import SpanMeta
+from anytime_bench.harness.streaming_clips import StreamingSettings, make_clips, play_clips
+from anytime_bench.harness.streaming_summary import StreamingMeta
 from anytime_bench.harness.timing import TimingSettings
 from anytime_bench.harness.timing_block import EarlyStopTiming, TimingMeta
 from anytime_bench.harness.timing_processes import time_in_processes
@@ -120,6 +122,18 @@ def deadline_stage(
     with display.bar("deadlines", 1.0) as bar:
         session = serve_deadlines(model, reference, images, settings, lambda share, what: bar.at(share))
     return {f"deadlines_{name}": array for name, array in session.samples.items()}, session.meta
+
+
+def streaming_stage(
+    plan: Plan, model: AnytimeModel, settings: StreamingSettings, display: Display
+) -> tuple[Arrays, StreamingMeta]:
+    """Clips of noisy test images before the model, beside an untrained reference."""
+    reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
+    split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device)
+    clips = make_clips(split.normalised(), split.labels, plan.task.card, settings)
+    with display.bar("frames", 1.0) as bar:
+        samples, meta = play_clips(model, reference, clips, settings, bar.at)
+    return {f"streaming_{name}": array for name, array in samples.items()}, meta
 
 
 def timing_settings(plan: Plan) -> TimingSettings:

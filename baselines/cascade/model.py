@@ -225,6 +225,14 @@ class CascadedResNet(AnytimeModel):
         self._check(frames[0])
         return self._answers((frames[k] for k in range(self.num_exits)), frames)
 
+    def follow(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield logits ``(B, C)`` after every frame ``(B, D, H, W)``: a step of the cascade each, without end."""
+        run: LazySteps | None = None
+        for k, frame in enumerate(frames):
+            self._check(frame)
+            run = run or self._run(frame)
+            yield run.logits(run.advance(frame)[-1], k)
+
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of exit ``k`` with no other head.
 

@@ -11,6 +11,7 @@ from support.cascades import gap, image, randomised
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.model import CascadedResNet
 
 SCHEDULES = pytest.mark.parametrize("schedule", ["parallel", "serial"])
@@ -158,3 +159,21 @@ def test_an_exit_that_does_not_exist_is_refused() -> None:
 def test_training_on_one_value_per_channel_is_refused() -> None:
     with pytest.raises(ValueError, match="no variance"):
         CascadedResNet(width=2, stem_pool=False).train()(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("heads", ["single", "multi"])
+def test_a_video_is_watched_without_end_and_settles_at_full_depth_where_it_stands_still(heads: str) -> None:
+    torch.manual_seed(0)
+    model = CascadedResNet((1, 1, 1), width=4, num_classes=5, in_channels=1, stem_pool=False, heads=heads).eval()
+    frames = torch.randn(6, 2, 1, 8, 8)
+    held = [*frames, *[frames[-1]] * model.num_exits]
+    with torch.no_grad():
+        followed = list(model.follow(iter(held)))
+        watched = list(model.watch(frames[: model.num_exits]))
+        still = model.answer(frames[-1], model.num_exits - 1)
+        afresh = list(AnytimeModel.follow(model, frames))
+    assert len(followed) == len(held)
+    assert all(torch.equal(a, b) for a, b in zip(followed, watched, strict=False)), "watch is where it begins"
+    assert torch.allclose(followed[-1], still, atol=1e-5)
+    assert not torch.allclose(followed[5], still, atol=1e-3), "the newest frame has not arrived at the end yet"
+    assert torch.equal(afresh[-1], still), "without a state every frame is answered in full"

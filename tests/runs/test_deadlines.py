@@ -17,17 +17,18 @@ from rich.console import Console
 import anytime_bench
 from anytime_bench.errors import UserError
 from anytime_bench.harness.deadlines import DeadlineSettings
+from anytime_bench.harness.streaming_clips import StreamingSettings
 from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.records import store
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import verify_record
-from anytime_bench.runs.closing import closing
-from anytime_bench.runs.deadlines import deadlines_on_record, read_jitter
+from anytime_bench.runs.closing import closing, streaming_tables
+from anytime_bench.runs.deadlines import deadlines_on_record, frames_on_record, read_jitter, read_rates
 from anytime_bench.runs.display import Display
 
 PLUGIN = Path(__file__).parents[1] / "support" / "plugin_sleeps.py"
 QUIET = Display(quiet=True)
-FAST = {"epochs": 2, "evaluation.timing_rounds": 0, "evaluation.resamples": 50, "options.sleep": 0.001}
+FAST = {"epochs": 2, "evaluation.timing_rounds": 0, "options.sleep": 0.001}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,25 @@ def test_an_existing_record_is_interrupted_from_its_weights_and_superseded(recor
     assert verify_record(made.path)[1] == []
     with pytest.raises(UserError, match="do not exist; train again"):
         deadlines_on_record(record.path, settings, out=tmp_path, display=QUIET)
+
+
+def test_frames_arrive_before_a_records_model_and_its_deadlines_stay(record: Record) -> None:
+    assert record.path is not None
+    settings = StreamingSettings(rates=(1.0,), clips=2, frames=4, hold=2)
+    made = frames_on_record(record.path, settings, display=QUIET)
+    assert made.path is not None
+    assert made.supersedes == record.record_id
+    assert made.deadlines == record.deadlines
+    assert made.streaming is not None
+    assert [row.way for row in made.streaming.rows] == ["restart", "ask", "pipelined"], "it keeps no state"
+    assert verify_record(made.path)[1] == []
+    console = Console(width=80, file=io.StringIO())
+    for part in streaming_tables(made.streaming):
+        console.print(part)
+    assert "Streaming accuracy under occlusion" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert read_rates("0.5, 1") == (0.5, 1.0)
+    with pytest.raises(UserError, match="rates 'soon'"):
+        read_rates("soon")
 
 
 def test_the_terminal_shows_every_row_and_the_verdicts(record: Record) -> None:

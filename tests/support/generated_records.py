@@ -19,6 +19,8 @@ from anytime_bench.files import canonical_json
 from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, graph_to_arrays
 from anytime_bench.harness.span_summary import SpanMeta
+from anytime_bench.harness.streaming import follow
+from anytime_bench.harness.streaming_summary import StreamingMeta, clock_of
 from anytime_bench.harness.timing_block import EarlyStopTiming, Spread, TimingMeta
 from anytime_bench.records import store
 from anytime_bench.records.record import Derived, MethodEntry, Record, Reference, TaskEntry, TrainingEntry
@@ -30,6 +32,8 @@ CLASSES = 10
 RECIPE = {"training": {"lr": 0.1, "epochs": 2}}
 RECIPE_SHA256 = hashlib.sha256(canonical_json(RECIPE).encode()).hexdigest()
 RESAMPLES = 2000
+#: How made-up clips were made.
+CLIPS = StreamingMeta(device="generated", threads=1, seed=0, kind="made_up", hold=4)
 #: The larger batch that is timed too.
 BATCH = 64
 #: Processes that share the thirty rounds.
@@ -64,6 +68,7 @@ def make_record(
     timed: bool = True,
     gpu: bool = False,
     deadlines: bool = False,
+    streaming: bool = False,
     reported: float | None = None,
     created: str = "2026-01-01T00:00:00Z",
     traces: tuple[Trace, Trace] | None = None,
@@ -82,11 +87,13 @@ def make_record(
     meta, arrays = make_timing(exits, speed, f"{method} {options} {seed}", comparable=timed, gpu=gpu)
     arrays |= make_span(exits, speed, f"{method} {options} {seed}")
     arrays |= make_deadlines(test, speed, f"{method} {options} {seed}") if deadlines else {}
+    arrays |= make_streaming(skill, exits, speed, f"{method} {options} {seed}") if streaming else {}
     arrays |= {**test.to_arrays("test"), **val.to_arrays("val"), **(extra or {})}
     derived = derive(
         arrays, costs={"ticks": ticks, "macs": macs}, prefix_costs={"macs": macs}, reference=reference,
         timing_meta=meta, span_meta=SpanMeta(device="generated", seed=0, reasons=()), resamples=RESAMPLES,
         deadline_meta=DeadlineMeta(device="generated", threads=1, seed=0, jitter="drawn") if deadlines else None,
+        streaming_meta=CLIPS if streaming else None,
     )  # fmt: skip
     fields: dict[str, Any] = {
         "created": created,
@@ -227,6 +234,33 @@ def make_deadlines(test: Trace, speed: float, run: str, *, behind: float = 0.0, 
         "run_through": (horizon * costs * rng.normal(1, 0.002, (15, test.num_exits))).astype(np.float32),
     }
     return {f"deadlines_{name}": values for name, values in samples.items()}
+
+
+def make_streaming(skill: float, exits: int, speed: float, run: str) -> dict[str, Any]:
+    """Raw samples of clips, answered the better the later the exit; a step of watching takes as long as two exits."""
+    rng = np.random.default_rng([crc32(run.encode()), exits, 5])
+    rates, frames, clips, rounds = (0.5, 1.0, 2.0), 12, 8, 9
+    labels = rng.integers(0, CLASSES, (frames // 4, clips)).repeat(4, axis=0)
+    costs = np.arange(1, exits + 1) / 5 / speed
+
+    def answered(truth: NDArray[Any], chance: float) -> NDArray[Any]:
+        wrong = rng.integers(0, CLASSES, truth.shape)
+        return np.where(rng.uniform(size=truth.shape) < chance, truth, wrong).astype(np.uint16)
+
+    samples = {
+        "reference": np.full(rounds, 0.04, np.float32),
+        "run_through": np.tile(0.04 * costs, (rounds, 1)).astype(np.float32),
+        "full": np.full(rounds, 0.04 * costs[-1], np.float32),
+        "step": np.full(rounds, 0.016 / speed, np.float32),
+        "rates": np.array(rates),
+        "labels": labels.astype(np.uint16),
+        "classes": np.stack([answered(labels, skill * (k + 1) / exits) for k in range(exits)]),
+    }
+    clock = clock_of(samples)
+    for number, rate in enumerate(rates):
+        seen = [each.frame for each in follow("watch", clock, rate, frames)]
+        samples[f"watched_{number}"] = answered(labels[seen], skill)
+    return {f"streaming_{name}": values for name, values in samples.items()}
 
 
 def save(root: Path, *args: Any, **options: Any) -> Path:
