@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.paper_cuda import paper_cuda
+from support.small_vit import CARD, SIZE, built, gap, images_for
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,37 +18,9 @@ from anytime_bench.harness.operator_recording import operator_graph
 from anytime_bench.harness.schedule import span
 from anytime_bench.methods.contract import Progress
 from anytime_bench.tasks.task import TaskCard
-from baselines.cascade import parallel
-from baselines.cascade.parallel import StreamLanes
 from baselines.cascade.td import td_loss
-from baselines.cascade.threads import ThreadLanes
 from baselines.vit.cascade import CascadedViT, LazyStream
 from baselines.vit.methods import CascadedViTMethod, CascadedViTOptions
-
-CARD = TaskCard("small", "t", ("a", "b", "c"), (3, 8, 8), {}, (0.0,), (1.0,))
-SIZE = {"model": "vit_tiny_patch16_224", "patch_size": 4, "embed_dim": 12, "num_heads": 2}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-def built(dtype: torch.dtype = torch.float64, depth: int = 2, seed: int = 0, **options: Any) -> CascadedViT:
-    """A network whose parameters are all off their start: heads begin at 0, where all answers are alike."""
-    torch.manual_seed(seed)
-    model = CascadedViTMethod(CascadedViTOptions(**{**SIZE, "depth": depth, **options})).build(CARD)
-    assert isinstance(model, CascadedViT)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.to(dtype).eval()
-
-
-def images_for(model: CascadedViT, batch: int = 2) -> Tensor:
-    return torch.randn(batch, 3, 8, 8, dtype=next(model.parameters()).dtype)
-
-
-def gap(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest magnitude."""
-    assert a.shape == b.shape
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 def literal(model: CascadedViT, frames: Tensor) -> Tensor:
@@ -303,54 +274,3 @@ def test_bad_images_frames_and_exits_are_refused() -> None:
         model.watch(torch.zeros(4, 2, 3, 8, 8))
     with pytest.raises(IndexError, match="exit 5 was asked for"):
         model.answer(torch.zeros(1, 3, 8, 8), 5)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 5])
-@torch.inference_mode()
-def test_side_by_side_on_threads_the_answers_stay(workers: int) -> None:
-    model = built(depth=3)
-    x, frames = images_for(model), torch.randn(model.num_exits, 2, 3, 8, 8, dtype=torch.float64)
-    with ThreadLanes(workers) as lanes:
-        for inputs, expected in (([x] + [None] * model.length, model(x)), (list(frames), list(model.watch(frames)))):
-            run = LazyStream(model, lanes)
-            for images, answer in zip(inputs, expected, strict=True):
-                run.advance(images)
-                assert gap(run.logits(), answer) <= 1e-12
-
-
-@needs_cuda
-@pytest.mark.gpu
-@torch.no_grad()
-def test_side_by_side_on_a_gpu_the_answers_stay() -> None:
-    model = built(torch.float32, depth=4).cuda()
-    x = images_for(model).cuda()
-    expected = model(x)
-    assert gap(torch.stack(list(model.stream(x))), expected) <= 1e-4
-    assert gap(torch.stack(list(model.executions()["one_lane"](x))), expected) <= 1e-4
-
-
-@torch.no_grad()
-def test_branches_on_streams_never_read_what_may_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CUDA of paper: eagerly, in one graph per answer, and in one graph for all."""
-    monkeypatch.setattr(parallel, "_side_streams", {})
-    machine = paper_cuda(monkeypatch)
-    model = built()
-    images = images_for(model)
-    expected = model(images)
-
-    def run() -> Iterator[Tensor]:
-        inputs = [images] + [None] * model.length
-        return model._answers(inputs, LazyStream(model, StreamLanes(model.length + 2, torch.device("cuda:0"))))
-
-    with machine:
-        eager = list(run())
-        segments, answers = [], None
-        for _ in range(model.num_exits):
-            with machine.captured():
-                answers = answers or run()
-                segments.append(next(answers))
-        with machine.captured():
-            whole = list(run())
-    for logits in (eager, segments, whole):
-        assert gap(torch.stack(logits), expected) <= 1e-12
-    assert machine.unannounced == 0

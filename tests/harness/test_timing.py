@@ -3,54 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from support.timed_models import Worker
 
 from anytime_bench.harness import clocks, timing_session
-from anytime_bench.harness.eager import Compiled, EngineError, directly_called
-from anytime_bench.harness.rounds import Effort, Group, Task, run_rounds
+from anytime_bench.harness.eager import EngineError
 from anytime_bench.harness.self_test import PlainResNet
 from anytime_bench.harness.timing import TimingSettings, in_precision, time_exits
 from anytime_bench.harness.timing_block import Timing
-from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.model import CascadedResNet
 
 IMAGES = torch.randn(37, 1, 4, 4, generator=torch.Generator().manual_seed(3))
-
-
-class FakeTime:
-    """Nanoseconds that pass only when a model works."""
-
-    now = 0
-
-    def work(self, milliseconds):
-        self.now += round(milliseconds * 1e6)
-
-
-@pytest.fixture
-def fake_time(monkeypatch):
-    time = FakeTime()
-    monkeypatch.setattr(clocks, "perf_counter_ns", lambda: time.now)
-    monkeypatch.setattr(clocks.RunDelay, "__call__", lambda self: 0)
-    return time
-
-
-class Worker(AnytimeModel):
-    """Exit k takes ``steps[k]`` milliseconds more than the one before."""
-
-    num_exits, ticks = 3, (1, 2, 3)
-
-    def __init__(self, time, steps=(1.0, 2.0, 4.0)):
-        super().__init__()
-        self.time, self.steps = time, steps
-        self.heads = nn.ModuleList(nn.Linear(16, 5) for _ in steps)
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def stream(self, images):
-        for step, head in zip(self.steps, self.heads, strict=True):
-            self.time.work(step)
-            yield head(images.flatten(1))
 
 
 class WorksAhead(Worker):
@@ -228,36 +190,6 @@ def test_summary_is_json(fake_time):
     assert summary.batches["4"].clocks["latency"].throughput[-1] == pytest.approx(4 / 7e-3)
 
 
-def test_a_pass_runs_every_task_once_and_a_copy_of_the_reference_after_each():
-    log = []
-
-    def run(name):
-        return lambda: log.append(name) or {f"batch1_latency_{name}": np.array([1.0])}
-
-    group = Group([Task(run("run_through")), Task(run("x")), Task(run("y"))], [run("reference"), run("twin")])
-    result = run_rounds([group], 1, Effort(30, 0.01, 0.02), seed=0)
-    passes = [log[i : i + 7] for i in range(0, len(log), 7)]
-    for each in passes:
-        assert each[1::2] == ["reference", "twin", "reference"], "in turn, one after each task"
-        assert each[6] == "twin", "both as often as each other"
-        assert {each[0], each[2], each[4]} == {"run_through", "x", "y"}
-    assert len({tuple(each) for each in passes}) == 6, "in an order that changes"
-    rounds = len(result.samples["batch1_latency_run_through"])
-    assert rounds >= 30
-    assert result.samples["batch1_latency_twin"].shape == (rounds, 2 * result.inferences)
-
-
-def test_rounds_end_at_the_budget_when_noise_persists():
-    rng = np.random.default_rng(0)
-
-    def run(name):
-        return lambda: {f"batch1_latency_{name}": rng.uniform(0.5, 1.5, 1)}
-
-    group = Group([Task(run("run_through"))], [run("reference")])
-    result = run_rounds([group], 1, Effort(30, 0.05, 0.02, 100.0), seed=0)
-    assert result.stopped_because.startswith("the time of 0.05 s ended after")
-
-
 def test_queue_wait_is_seen_and_left_out_of_ratios_only(monkeypatch, fake_time):
     waited = {"ns": 0}
     monkeypatch.setattr(clocks.RunDelay, "__call__", lambda self: waited["ns"])
@@ -273,21 +205,6 @@ def test_queue_wait_is_seen_and_left_out_of_ratios_only(monkeypatch, fake_time):
     np.testing.assert_allclose(times(summary), [6e-3, 13e-3, 22e-3], rtol=1e-6)
     assert [row.value for row in summary.latency.ratio_to_reference] == pytest.approx([1 / 7, 3 / 7, 1])
     assert any("without a core" in reason for reason in summary.headline.reasons)
-
-
-def test_only_modules_called_by_the_stream_itself_are_compiled():
-    model = PlainResNet(width=4)
-    called = directly_called(model, torch.randn(1, 3, 8, 8))
-    assert called == [model.stem, *model.blocks, model.head]
-
-
-@pytest.mark.slow
-def test_compiled_engine_gives_the_same_answers():
-    model, images = PlainResNet(width=4).eval(), torch.randn(2, 3, 8, 8)
-    with torch.inference_mode():
-        engine = Compiled(model, images)
-        engine.run_through(clocks.HostClock(torch.device("cpu")))
-        torch.testing.assert_close(engine.answers[0], model(images)[0], rtol=1e-4, atol=1e-5)
 
 
 class Displaced(Worker):
@@ -327,17 +244,6 @@ def test_more_threads_are_timed_beside_where_they_are_faster(fake_time, monkeypa
     serial = measure(Worker(fake_time), reference, beside=("threads",), threads=1).summary()
     assert serial.meta.best_threads == 1
     assert not serial.latency.executions
-
-
-@pytest.mark.slow
-def test_a_compiled_model_is_compared_with_the_compiled_reference():
-    model, reference, images = PlainResNet(width=4), PlainResNet(width=4), torch.randn(5, 3, 8, 8)
-    settings = TimingSettings(budget_seconds=0.3, rounds=4, beside=("compile",), threads=1)
-    summary = time_exits(model, reference, images, "cpu", settings).summary()
-    compiled = summary.latency.executions["compile"]
-    assert not summary.notes
-    assert compiled.reference_full.p50 > 0
-    assert 0.5 < compiled.ratio_to_reference[0].value < 2
 
 
 def test_fixed_cost_is_told_from_cost_per_image(fake_time):

@@ -1,15 +1,9 @@
-"""Tampering is caught, whatever was re-sealed; two writers lose nothing; a killed writer leaves old or new."""
+"""Tampering is caught, whatever was sealed anew, and the verbs exit as they say."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,53 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from support import generated_records as generated
-from support.writers import write_some
+from support.forged_records import faults_of, reseal
 from typer.testing import CliRunner
 
 from anytime_bench.cli.records import leaderboard as leaderboard_app
 from anytime_bench.cli.records import mount
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
-from anytime_bench.records.protocol import PROTOCOLS, unexplained_nulls
+from anytime_bench.records.protocol import PROTOCOLS
 from anytime_bench.records.publish import publish
-from anytime_bench.records.record import PROTOCOL_VERSION, content_hash
-from anytime_bench.records.verify import differences, record_paths, verify_record
-from anytime_bench.records.verify_all import verify_paths
+from anytime_bench.records.record import PROTOCOL_VERSION
+from anytime_bench.records.verify import differences
 from anytime_bench.runs.agreement import timed_differently
 from anytime_bench.scores import run_scores
 from anytime_bench.scores.catalogue import SCORES, register_score
-
-
-def faults_of(*paths: Path) -> list[str]:
-    return [fault for _, faults in verify_paths(paths) for fault in faults]
-
-
-def reseal(path: Path, change: Any, arrays: Any = None, keep: bool = False) -> Path:
-    """A forger who knows the hashes: edits the record, computes its id anew and names it so."""
-    data = json.loads(path.read_text())
-    change(data)
-    npz = path.with_suffix(".npz").read_bytes()
-    if arrays is not None:
-        with np.load(path.with_suffix(".npz")) as archive:
-            held = {name: archive[name] for name in archive.files}
-        arrays(held)
-        npz = store.npz_bytes(held)
-        import hashlib
-
-        data["artifacts"]["trace"] |= {"sha256": hashlib.sha256(npz).hexdigest(), "bytes": len(npz)}
-    data["record_id"] = content_hash(data)
-    target = path.with_name(f"{data['record_id']}.json")
-    if not keep:
-        path.with_suffix(".npz").unlink()
-        path.unlink()
-    target.with_suffix(".npz").write_bytes(npz)
-    target.write_text(json.dumps(data))
-    return target
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return generated.save(tmp_path, "quick")
 
 
 def test_an_honest_record_holds(path: Path) -> None:
@@ -232,126 +193,6 @@ def test_a_score_learned_later_is_no_fault_of_an_older_record(path: Path, monkey
     assert faults[1] == f"record '{path}': exits[0].scores.error {demanded}"
 
 
-HOSTILE = {
-    "deep nesting": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "nesting that parses": b'{"schema_version": 2, "a":' + b"[" * 60 + b"]" * 60 + b"}",
-    "NaN": b'{"schema_version": 2, "a": NaN}',
-    "infinity": b'{"schema_version": 2, "a": -Infinity}',
-    "a number beyond float64": b'{"schema_version": 2, "a": 1e999}',
-    "a number of many digits": b'{"schema_version": 2, "a": ' + b"9" * 5000 + b"}",
-    "a lone surrogate": b'{"schema_version": 2, "a": "\\ud800"}',
-    "no UTF-8": b'{"schema_version": 2, "a": "\xff"}',
-    "a list": b"[1, 2]",
-    "a number": b"7",
-    "nothing": b"",
-    "version true": b'{"schema_version": true}',
-    "version text": b'{"schema_version": "2"}',
-    "version list": b'{"schema_version": [2]}',
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    path = tmp_path / f"{'a' * 64}.json"
-    path.write_bytes(HOSTILE[name])
-    (fault,) = faults_of(path)
-    assert str(path) in fault
-    assert "\n" not in fault
-    assert len(fault) < 500
-
-
-ODD: dict[str, Any] = {
-    "text for a number": lambda d: d["exits"][0]["accuracy"].update(value="0.5"),
-    "true for a number": lambda d: d["exits"][0]["accuracy"].update(value=True),
-    "a list for a block": lambda d: d.update(stopping=[]),
-    "a number for a card": lambda d: d["method"].update(card=3),
-    "text for a list": lambda d: d["method"]["card"].update(deviations="none"),
-    "no reference": lambda d: d.pop("reference"),
-    "a reference without MACs": lambda d: d["reference"]["costs"].pop("macs"),
-    "a negative cost": lambda d: d["exits"][0]["costs"].update(macs=-1),
-    "exits out of order": lambda d: d["exits"].reverse(),
-    "a batch size without a block": lambda d: d["timing"]["meta"].update(batch_sizes=[1, 7]),
-    "a block without its clock": lambda d: d["timing"]["batches"]["1"].update(clocks={}),
-    "one class": lambda d: d["task"].update(classes=1),
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_a_sealed_record_of_odd_form_is_refused_with_the_field_named(path: Path, name: str) -> None:
-    (fault,) = faults_of(reseal(path, ODD[name]))
-    assert "breaks the schema at" in fault
-    assert "\n" not in fault
-
-
-DEMANDED = (
-    "exits.2.scores.ece", "exits.0.accuracy", "scores.macs.auc_1", "timed_scores", "stopping",
-    "stopping.curves.confidence", "timing", "timing.batches.1.clocks.latency.run_through", "scores", "images.flips",
-    "reference.costs.latency", "stopping.budgets.oracle", "timing.meta.processes",
-    "timing.batches.64.widest", "timing.batches.1.clocks.latency.a_a", "timing.batches.1.clocks.latency.processes",
-    "timing.dispatch", "span", "span.lanes",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("drop", DEMANDED)
-def test_a_record_that_lacks_what_its_protocol_demands_is_refused(path: Path, drop: str) -> None:
-    def forget(data: dict[str, Any]) -> None:
-        *way, last = drop.split(".")
-        for step in way:
-            data = data[int(step)] if isinstance(data, list) else data[step]
-        data.pop(last)
-
-    faults = faults_of(reseal(path, forget))
-    assert any("missing" in fault or "breaks the schema" in fault for fault in faults), faults
-
-
-@pytest.mark.parametrize("start", ["timing_batch64_latency_twin", "span_"])
-def test_times_without_a_copy_of_the_reference_or_without_parallel_time_are_of_an_older_protocol(
-    path: Path, start: str
-) -> None:
-    """What the raw data do not give is nowhere missing, so the raw data themselves are demanded."""
-
-    def forget(data: dict[str, Any]) -> None:
-        if start == "span_":
-            data.pop("span")
-            data["timed_scores"].pop("span")
-            data["scores"].pop("span_macs")
-            data["reference"]["costs"].pop("span")
-        else:
-            data["timing"]["batches"]["64"]["clocks"]["latency"].pop("a_a")
-
-    def drop(arrays: dict[str, Any]) -> None:
-        for name in [name for name in arrays if name.startswith(start)]:
-            del arrays[name]
-
-    forged = reseal(path, forget, drop)
-    assert any(f"holds no array {start}" in fault for fault in faults_of(forged)), faults_of(forged)
-    older = reseal(forged, lambda data: data.update(protocol_version="1"))
-    assert not any("holds no array" in fault for fault in faults_of(older))
-
-
-def test_a_null_without_a_reason_is_a_fault() -> None:
-    assert unexplained_nulls({"macs": {"auc_1": None}}, "scores") == ["scores.macs.auc_1"]
-    assert unexplained_nulls([{"auroc": None}, {"nll": None}], "exits.scores") == ["exits.scores.nll"]
-
-
-def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: Path) -> None:
-    other = generated.save(tmp_path, "other")
-    results = tmp_path / "results"
-    other_text = other.read_text()
-    other.write_text(other_text.replace("Made-up", "Made-Up"))
-    assert publish([path, other], results).faults
-    assert not results.exists()
-    other.write_text(other_text)
-    done = publish([path, other], results)
-    assert sorted(p.name for p in done.files) == sorted(
-        p.name for each in (path, other) for p in (each, each.with_suffix(".npz"))
-    )
-    assert faults_of(*store.find(results)) == []
-    again = publish([path, other], results)
-    assert again.files == ()
-    assert len(again.present) == 2
-
-
 def test_retiming_forgives_chance_and_nothing_else() -> None:
     was, near, far = (generated.make_record(exits=1, speed=speed)[0].timing for speed in (1.0, 1.1, 1.6))
     assert timed_differently(was, near) == []
@@ -390,71 +231,3 @@ def test_the_verbs_exit_as_they_say(tmp_path: Path, path: Path) -> None:
     assert forged.exit_code == 1
     assert "0 of 1 records hold" in forged.output
     assert isinstance(command("leaderboard", "build", "--results", str(tmp_path / "nowhere")).exception, UserError)
-
-
-def test_folders_without_records_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no record below"):
-        record_paths([tmp_path])
-    with pytest.raises(UserError, match="does not exist"):
-        record_paths([tmp_path / "nothing.json"])
-    assert verify_record(tmp_path / "nothing.json")[0] is None
-
-
-def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=write_some, args=(str(tmp_path), worker)) for worker in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-    paths = list(store.find(tmp_path))
-    # Three seeds each of their own, and three that both wrote, which are the same bytes and so the same files.
-    assert len(paths) == 9
-    assert faults_of(*paths) == []
-    assert not list(tmp_path.rglob("*.part"))
-
-
-WRITER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from anytime_bench.files import write_atomically
-path, size = Path(sys.argv[1]), int(sys.argv[2])
-n = 0
-while True:
-    n += 1
-    write_atomically(path, bytes([65 + n % 26]) * size)
-    print(n, flush=True)
-"""
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.003, 0.01])
-def test_a_killed_writer_leaves_the_old_state_or_the_new_one(tmp_path: Path, delay: float) -> None:
-    path, size = tmp_path / "record.json", 3_000_000
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(size)], stdout=subprocess.PIPE)
-    assert writer.stdout is not None
-    writer.stdout.readline()
-    time.sleep(delay)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait(30)
-    data = path.read_bytes()
-    assert len(data) == size
-    assert len(set(data)) == 1
-
-
-def test_a_crash_between_trace_and_record_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, arrays = generated.make_record("quick")
-    real = store.write_atomically
-
-    def crash_at_the_record(path: Path, data: bytes) -> None:
-        if path.suffix == ".json":
-            raise KeyboardInterrupt
-        real(path, data)
-
-    monkeypatch.setattr(store, "write_atomically", crash_at_the_record)
-    with pytest.raises(KeyboardInterrupt):
-        store.save(tmp_path, record, arrays)
-    assert list(store.find(tmp_path)) == []
-    monkeypatch.undo()
-    assert faults_of(store.save(tmp_path, record, arrays)) == []
