@@ -14,7 +14,8 @@ import re
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,23 @@ def cache_folder() -> Path:
     """Where this user keeps what can be made again; ``ANYTIME_BENCH_CACHE`` names another folder. May not exist yet."""
     own = os.environ.get("ANYTIME_BENCH_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anytime_bench"
+
+
+def cached_arrays(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """What ``make`` gives, or what it gave before for the same ``key``: all that decides it, the code included.
+
+    Kept in the user's cache folder. A file there that cannot be read, and a folder that cannot be written, cost time
+    and nothing else.
+    """
+    path = cache_folder() / "made" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        arrays = dict(make())
+    with contextlib.suppress(OSError):
+        write_atomically(path, npz_bytes(arrays, quick=True))
+    return arrays
 
 
 def is_record_file(path: Path) -> bool:

@@ -7,17 +7,22 @@ processor, some seconds; results are therefore kept apart from scores that repea
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anytime_bench.scores import stopping
+from anytime_bench.analysis.results import RULES, AtBudget, EqualCost, LearnedStopping, RuleGap, RuleResult
+from anytime_bench.files import cached_arrays, file_sha256
+from anytime_bench.scores import stopping, trace_gru
 from anytime_bench.scores.confidence import auroc
 from anytime_bench.scores.curve import check_cost
 from anytime_bench.scores.stopping_contract import Answers, Arrays
-from anytime_bench.scores.trace_gru import TraceGru, answer_is_final, stop_probabilities, train
+from anytime_bench.scores.trace_gru import TraceGru, answer_is_final, features, stop_probabilities, train
+from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.answers import Trace, TraceError
 
 Floats = NDArray[np.float64]
@@ -36,7 +41,7 @@ class Learned:
 
 
 def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) -> Learned:
-    """Fit the GRU on one half of ``val``, or read what a record ``stored`` of it.
+    """Fit the GRU on one half of ``val``, or read what a record ``stored`` of it, or what was learned here before.
 
     Raises ``TraceError`` where there is nothing to fit or to decide.
     """
@@ -44,48 +49,70 @@ def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) 
         raise TraceError(f"val_predictions: expected {test.num_exits} exits as on the test split, got {val.num_exits}")
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
-    rule = TraceGru()
-    first, fit = rule.halves(val)
-    weights = stored or train(first, seed)
+    first, fit = TraceGru().halves(val)
+    weights = stored or cached_arrays(_key(first, seed), lambda: train(first, seed))
     return Learned(fit, stop_probabilities(weights, Answers.of(fit)), stop_probabilities(weights, Answers.of(test)))
 
 
+def _key(trace: Trace, seed: int) -> str:
+    """All that decides what the GRU learns from ``trace``."""
+    digest = hashlib.sha256(trace.predictions.tobytes() + features(Answers.of(trace)).tobytes()).hexdigest()
+    return f"{TraceGru.name} {digest} {seed} torch {version('torch')} {file_sha256(Path(trace_gru.__file__))}"
+
+
 def learned_stopping(
-    test: Trace,
-    val: Trace,
-    cost: ArrayLike,
-    reference_cost: float,
-    *,
-    seed: int = 0,
-    learned: Learned | None = None,
-) -> dict[str, Any]:
+    test: Trace, val: Trace, cost: ArrayLike, reference_cost: float, *, seed: int = 0, stored: Arrays | None = None
+) -> LearnedStopping:
     """Accuracy at 25/50/75/100 % of ``reference_cost`` when the GRU decides, beside the confidence rule's.
 
-    Both rules get their thresholds from the same half of ``val``. ``auroc`` says, per exit but the last, how well the
-    GRU's probability and the bare confidence tell final answers from others on ``test`` (None where all are alike).
-    ``learned`` is what ``learn`` gave for these traces, if it was called before.
+    Both rules get their thresholds from the same half of ``val``. Two thresholds fitted to one budget on the validation
+    split spend unequally on the test split, which would favour the rule that spends more. For ``equal_cost`` the
+    confidence rule therefore gets the thresholds with which it spends exactly what the GRU has spent; costs alone
+    choose them, no label. ``stored`` is what the record's GRU learned, where it did.
     """
-    learned = learned or learn(test, val, seed)
+    learned = learn(test, val, seed, stored)
     fit, costs = learned.fit, check_cost(cost) / reference_cost
-    rules = {
-        "gru": (learned.on_fit, learned.on_test),
-        "confidence": (fit.confidence.astype(np.float64), test.confidence.astype(np.float64)),
+    bare = test.confidence.astype(np.float64)
+    on_test = {"gru": learned.on_test, "confidence": bare}
+    fitted = {
+        "gru": stopping.sweep(learned.on_fit, fit.correct, costs),
+        "confidence": stopping.sweep(fit.confidence.astype(np.float64), fit.correct, costs),
     }
-    final = answer_is_final(test)[:-1]
-    results: dict[str, Any] = {}
-    for name, (fitted_on, judged_on) in rules.items():
-        swept = stopping.sweep(fitted_on, fit.correct, costs)
-        at_budget: dict[str, Any] = {}
-        for budget in BUDGETS:
-            mixture = stopping.threshold_for(swept, budget / 100)
+    swept = {name: stopping.sweep(scores, test.correct, costs) for name, scores in on_test.items()}
+    at_budget: dict[str, dict[str, AtBudget | None]] = {name: {} for name in RULES}
+    equal_cost: dict[str, EqualCost | None] = {}
+    expected: dict[str, dict[str, Floats]] = {}
+    for budget in BUDGETS:
+        place = str(budget)
+        for name in RULES:
+            mixture = stopping.threshold_for(fitted[name], budget / 100)
             if mixture is None:
-                at_budget[str(budget)] = None
+                at_budget[name][place] = None
                 continue
-            expected, spent = stopping.apply_mixture(mixture, judged_on, test.correct, costs)
-            at_budget[str(budget)] = {"accuracy": float(expected.mean()), "cost": spent}
-        areas = auroc(judged_on[:-1], final)
-        results[name] = {
-            "at_budget": at_budget,
-            "auroc": [float(value) if np.isfinite(value) else None for value in areas],
-        }
-    return results
+            right, spent = stopping.apply_mixture(mixture, on_test[name], test.correct, costs)
+            at_budget[name][place] = AtBudget(float(right.mean()), spent)
+            if name == "gru":
+                same = stopping.threshold_for(swept["confidence"], max(spent, float(swept["confidence"].cost[0])))
+                assert same is not None
+                as_right, as_much = stopping.apply_mixture(same, bare, test.correct, costs)
+                expected[place] = {"gru": right, "confidence": as_right}
+                gap = rule_difference(right, as_right)
+                equal_cost[place] = EqualCost(**vars(gap), cost={"gru": spent, "confidence": as_much})
+        equal_cost.setdefault(place, None)
+    final = answer_is_final(test)[:-1]
+    results = {name: RuleResult(at_budget[name], _known(auroc(on_test[name][:-1], final))) for name in RULES}
+    curves = {name: (each.cost, each.accuracy) for name, each in swept.items()}
+    return LearnedStopping(results["gru"], results["confidence"], equal_cost, expected, curves)
+
+
+def rule_difference(gru: Floats, confidence: Floats) -> RuleGap:
+    """Accuracies of both rules and their difference from expected correctness ``(S, N)``, verdict about the GRU.
+
+    Both rules stop the same nets, so seeds are paired here and not only images.
+    """
+    gap = paired_difference(gru, confidence, by_seed=True)
+    return RuleGap(float(gru.mean()), float(confidence.mean()), gap.value, gap.low, gap.high, gap.verdict)
+
+
+def _known(values: Floats) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

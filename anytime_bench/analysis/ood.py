@@ -1,12 +1,12 @@
-"""Does the trace tell outside images better than the last exit alone? Out-of-distribution AUROC, with its difference.
+"""Does the trace know out-of-distribution images better than the last exit alone? AUROCs, with their differences.
 
-Inside images are the task's test images, outside images another task's, run through the same model; labels are not
-used. Three scores, all higher for inside images:
+Own images are the task's test images, out-of-distribution ones another task's, run through the same model; labels are
+not used. Three scores, all higher for own images:
 
 - ``last_exit``: the last exit's maximum softmax probability, the usual baseline (Hendrycks and Gimpel, ICLR 2017);
 - ``mean_confidence``: the mean over exits of the maximum softmax probability, which needs no fitting;
 - ``trace_density``: log-density of the trace's confidences and answer changes under one Gaussian fitted on the
-  validation split. It has never seen an outside image.
+  validation split. It has never seen an out-of-distribution image.
 
 Intervals are DeLong's (1988): AUROC is a mean over images of *placements*, so its variance needs no resampling.
 """
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from anytime_bench.analysis.results import Bounds, OODScores
 from anytime_bench.scores.intervals import LEVEL
 from anytime_bench.trace.answers import Trace, TraceError
 
@@ -32,29 +33,27 @@ def trace_features(trace: Trace) -> Floats:
     return np.concatenate([special.logit(confidence), trace.squared_norm.astype(np.float64), changed]).T
 
 
-def outside_auroc(inside: Trace, outside: Trace, val: Trace) -> dict[str, Any]:
-    """AUROC of inside against outside for each score, and the trace's scores minus the last exit's.
-
-    Every entry is ``{value, low, high}``; 0.5 is chance.
-    """
-    if not inside.num_exits == outside.num_exits == val.num_exits:
+def ood_auroc(own: Trace, ood: Trace, val: Trace) -> OODScores:
+    """AUROC of own images against ``ood`` ones for each score, and the trace's scores minus the last exit's; 0.5 is
+    chance."""
+    if not own.num_exits == ood.num_exits == val.num_exits:
         raise TraceError(
-            f"outside_predictions: expected {inside.num_exits} exits as inside, got {outside.num_exits} "
+            f"ood_predictions: expected {own.num_exits} exits as on the own images, got {ood.num_exits} "
             f"(validation split: {val.num_exits})"
         )
     density = _fit_density(trace_features(val))
     scores = {
-        "last_exit": [trace.confidence[-1].astype(np.float64) for trace in (inside, outside)],
-        "mean_confidence": [trace.confidence.mean(axis=0, dtype=np.float64) for trace in (inside, outside)],
-        "trace_density": [density(trace_features(trace)) for trace in (inside, outside)],
+        "last_exit": [trace.confidence[-1].astype(np.float64) for trace in (own, ood)],
+        "mean_confidence": [trace.confidence.mean(axis=0, dtype=np.float64) for trace in (own, ood)],
+        "trace_density": [density(trace_features(trace)) for trace in (own, ood)],
     }
     placed = {name: placements(*pair) for name, pair in scores.items()}
-    results: dict[str, Any] = {name: _interval(*pair) for name, pair in placed.items()}
-    base_inside, base_outside = placed["last_exit"]
-    for name in ("mean_confidence", "trace_density"):
-        above, below = placed[name]
-        results[f"{name}_minus_last_exit"] = _interval(above - base_inside, below - base_outside)
-    return results
+    base_above, base_below = placed["last_exit"]
+    gains = {
+        f"{name}_minus_last_exit": _interval(placed[name][0] - base_above, placed[name][1] - base_below)
+        for name in ("mean_confidence", "trace_density")
+    }
+    return OODScores(**{name: _interval(*pair) for name, pair in placed.items()}, **gains)
 
 
 def placements(positive: ArrayLike, negative: ArrayLike) -> tuple[Floats, Floats]:
@@ -75,11 +74,11 @@ def placements(positive: ArrayLike, negative: ArrayLike) -> tuple[Floats, Floats
     return above, below
 
 
-def _interval(above: Floats, below: Floats) -> dict[str, float]:
+def _interval(above: Floats, below: Floats) -> Bounds:
     value = float(above.mean())
     variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for part in (above, below))
     half = float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance))
-    return {"value": value, "low": value - half, "high": value + half}
+    return Bounds(value, value - half, value + half)
 
 
 def _fit_density(features: Floats) -> Any:

@@ -36,17 +36,17 @@ def as_images_of(images: Images, shape: tuple[int, int, int]) -> Images:
     antialiasing where it shrinks; other proportions are stretched. Raises ``UserError`` for other channel counts.
     """
     channels, height, width = shape
-    given = images.shape[1]
-    if given != channels and {given, channels} != {1, 3}:
+    own = images.shape[1]
+    if own != channels and {own, channels} != {1, 3}:
         raise UserError(
-            f"outside images have {given} channels and the model reads {channels}: expected 1 (grey) and 3 (RGB), or "
-            "equal numbers. Choose another task for --outside."
+            f"out-of-distribution images have {own} channels and the model reads {channels}: expected 1 (grey) and 3 "
+            "(RGB), or equal numbers. Choose another task for --ood."
         )
     parts = []
     for start in range(0, len(images), 1024):
         part = torch.from_numpy(images[start : start + 1024].astype(np.float32))
-        if given != channels:
-            grey = (part * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True) if given == 3 else part
+        if own != channels:
+            grey = (part * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True) if own == 3 else part
             part = grey.expand(-1, channels, -1, -1)
         if part.shape[-2:] != (height, width):
             part = F.interpolate(part, (height, width), mode="bilinear", antialias=True, align_corners=False)
@@ -54,7 +54,7 @@ def as_images_of(images: Images, shape: tuple[int, int, int]) -> Images:
     return np.concatenate(parts)
 
 
-class OutsideImages:
+class OODImages:
     """The test images of one task, read once and converted once per shape."""
 
     def __init__(self, task: str, data_root: Path | None = None, device: str = "auto") -> None:
@@ -63,15 +63,15 @@ class OutsideImages:
         self.converted: dict[tuple[int, int, int], Images] = {}
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raise ``UserError`` if some record's own task is the outside one."""
+        """Raise ``UserError`` if some record's own task is this one."""
         for record in records:
             if record.task.sha256 == self.task.card.sha256:
                 raise UserError(
-                    f"--outside {self.task.card.name}: these are the images the records are about. Name another task."
+                    f"--ood {self.task.card.name}: these are the images the records are about. Name another task."
                 )
 
     def trace(self, path: Path, record: Record, advance: Callable[[float], None] = lambda share: None) -> Trace:
-        """What the record's model answers to the outside images; true classes are set to 0 and mean nothing.
+        """What the record's model answers to these images; true classes are set to 0 and mean nothing.
 
         Raises ``UserError`` where the record's weights are not beside it in the store.
         """

@@ -7,18 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from anytime_bench.analysis.readings import RULES, Reading
+from anytime_bench.analysis.readings import Reading
+from anytime_bench.analysis.results import (
+    OOD,
+    RULES,
+    Bounds,
+    LearnedStopping,
+    RuleGap,
+    SeedMeans,
+    SeedRange,
+    Typicality,
+)
 from anytime_bench.analysis.typicality import CONFIDENCE
 
-#: The scores of ``outside_auroc`` as a reader meets them.
-OUTSIDE = {
+#: The scores of ``ood_auroc`` as a reader meets them.
+OOD_SCORES = {
     "last_exit": "last exit",
     "mean_confidence": "mean of exits",
     "trace_density": "trace density",
 }
 
 
-def show(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]], axis: str) -> None:
+def show(readings: Sequence[Reading], means: Sequence[SeedMeans], axis: str) -> None:
     """Print all blocks to standard output."""
     from rich.console import Console
 
@@ -26,8 +36,8 @@ def show(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]], axis: 
     # Without a terminal there is no width to keep to but the one the tables are made for.
     console.width = min(console.width, 100) if console.is_terminal else 100
     blocks = [typicality_block(readings, means), stopping_block(readings, means, axis)]
-    if any(reading.outside is not None for reading in readings):
-        blocks.append(outside_block(readings, means))
+    if any(reading.ood is not None for reading in readings):
+        blocks.append(ood_block(readings, means))
     for table, lines in blocks:
         if table is not None and table.row_count:
             console.print(table)
@@ -37,7 +47,7 @@ def show(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]], axis: 
         console.print()
 
 
-def typicality_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]]) -> tuple[Any, list[str]]:
+def typicality_block(readings: Sequence[Reading], means: Sequence[SeedMeans]) -> tuple[Any, list[str]]:
     table = _table(
         "Response time against typicality (Spearman)",
         left=("record",),
@@ -45,21 +55,20 @@ def typicality_block(readings: Sequence[Reading], means: Sequence[Mapping[str, A
     )
     missing, signs = [], []
     for reading in readings:
-        found = reading.typicality
-        if not isinstance(found, dict):
-            missing += _why(reading, found)
+        result = reading.typicality
+        if not isinstance(result, Typicality):
+            missing += _why(reading, result)
             continue
-        rho, time = found["spearman"], found["response_time"]
-        seeds = ", ".join(str(each["seed"]) for each in found["references"])
+        rho, time = result.spearman, result.response_time
+        seeds = ", ".join(str(each.seed) for each in result.references)
         signs.append(_sign(rho))
         table.add_row(
-            *_who(reading), seeds, _signed(rho["value"]), _interval(rho, signed=True),
-            f"{time['typical_quarter']:.3f}", f"{time['atypical_quarter']:.3f}",
+            *_who(reading), seeds, _signed(rho.value), _interval(rho, signed=True),
+            f"{time.typical_quarter:.3f}", f"{time.atypical_quarter:.3f}",
         )  # fmt: skip
     for mean in means:
-        if "typicality" in mean:
-            row = mean["typicality"]
-            table.add_row(*_mean(mean), "", _signed(row["value"]), _range(row, signed=True), "", "")
+        if row := mean.typicality:
+            table.add_row(*_mean(mean), "", _signed(row.value), _range(row, signed=True), "", "")
     if not signs:
         return table, missing
     told = {
@@ -74,7 +83,7 @@ def typicality_block(readings: Sequence[Reading], means: Sequence[Mapping[str, A
     return table, [f"Meaning: {_tally(signs, told)}.", how, *missing]
 
 
-def stopping_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]], axis: str) -> tuple[Any, list[str]]:
+def stopping_block(readings: Sequence[Reading], means: Sequence[SeedMeans], axis: str) -> tuple[Any, list[str]]:
     table = _table(
         f"Stopping by a GRU on the trace against the confidence threshold (costs in {axis})",
         left=("record",),
@@ -82,23 +91,23 @@ def stopping_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any
     )
     missing, signs, areas = [], [], []
     for reading in readings:
-        found = reading.stopping
-        if not isinstance(found, dict):
-            missing += _why(reading, found)
+        result = reading.stopping
+        if not isinstance(result, LearnedStopping):
+            missing += _why(reading, result)
             continue
-        areas.append([_mean_of_known(found[name]["auroc"]) for name in RULES])
+        areas.append([_mean_of_known(rule.auroc) for rule in (result.gru, result.confidence)])
         who = _who(reading)
-        for budget, gap in found["equal_cost"].items():
+        for budget, gap in result.equal_cost.items():
             if gap is None:
                 table.add_row(*who, f"{budget} %", "no exit is that cheap")
             else:
                 signs.append(_sign(gap))
-                table.add_row(*who, f"{budget} %", f"{100 * gap['cost']['gru']:.1f} %", *_gap(gap))
+                table.add_row(*who, f"{budget} %", f"{100 * gap.cost['gru']:.1f} %", *_gap(gap))
             who = ("", "")
     for mean in means:
         who = _mean(mean)
-        for budget, gap in mean.get("stopping", {}).items():
-            table.add_row(*who, f"{budget} %", "", *_gap(gap))
+        for budget, difference in (mean.stopping or {}).items():
+            table.add_row(*who, f"{budget} %", "", *_gap(difference))
             who = ("", "")
     lines = []
     if signs:
@@ -113,8 +122,8 @@ def stopping_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any
     return table, lines + missing
 
 
-def outside_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]]) -> tuple[Any, list[str]]:
-    names = {each.outside["task"] for each in readings if isinstance(each.outside, dict)}
+def ood_block(readings: Sequence[Reading], means: Sequence[SeedMeans]) -> tuple[Any, list[str]]:
+    names = {each.ood.task for each in readings if isinstance(each.ood, OOD)}
     table = _table(
         f"Own test images against those of {', '.join(sorted(names))} (AUROC; 0.5 is chance)",
         left=("record",),
@@ -125,32 +134,32 @@ def outside_block(readings: Sequence[Reading], means: Sequence[Mapping[str, Any]
         table.add_column(name, justify="right", no_wrap=True)
     missing, signs = [], []
     for reading in readings:
-        found = reading.outside
-        if not isinstance(found, dict):
-            missing += _why(reading, found)
+        result = reading.ood
+        if not isinstance(result, OOD):
+            missing += _why(reading, result)
             continue
         who = _who(reading)
-        for score, label in OUTSIDE.items():
-            gap = found.get(f"{score}_minus_last_exit")
+        for score, label in OOD_SCORES.items():
+            auroc, gap = getattr(result, score), getattr(result, f"{score}_minus_last_exit", None)
             if gap is not None and score == "trace_density":
                 signs.append(_sign(gap))
-            difference = ("", "") if gap is None else (_signed(gap["value"]), _interval(gap, signed=True))
-            table.add_row(*who, label, f"{found[score]['value']:.3f}", _interval(found[score]), *difference)
+            difference = ("", "") if gap is None else (_signed(gap.value), _interval(gap, signed=True))
+            table.add_row(*who, label, f"{auroc.value:.3f}", _interval(auroc), *difference)
             who = ("", "")
     for mean in means:
         who = _mean(mean)
-        for score, label in OUTSIDE.items():
-            if "outside" not in mean:
+        for score, label in OOD_SCORES.items():
+            if mean.ood is None:
                 continue
-            row, gap = mean["outside"][score], mean["outside"].get(f"{score}_minus_last_exit")
-            difference = ("", "") if gap is None else (_signed(gap["value"]), _range(gap, signed=True))
-            table.add_row(*who, label, f"{row['value']:.3f}", _range(row), *difference)
+            row, gain = mean.ood[score], mean.ood.get(f"{score}_minus_last_exit")
+            difference = ("", "") if gain is None else (_signed(gain.value), _range(gain, signed=True))
+            table.add_row(*who, label, f"{row.value:.3f}", _range(row), *difference)
             who = ("", "")
     if not signs:
         return table, missing
     told = {
-        1: "the trace's density knows outside images better than the last exit alone",
-        -1: "the trace's density knows outside images worse than the last exit alone",
+        1: "the trace's density knows out-of-distribution images better than the last exit alone",
+        -1: "the trace's density knows out-of-distribution images worse than the last exit alone",
         0: "the trace's density and the last exit alone cannot be told apart",
     }
     return table, [f"Meaning: {_tally(signs, told)}.", *missing]
@@ -179,10 +188,10 @@ def _mean_of_known(values: Sequence[float | None]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _mean(mean: Mapping[str, Any]) -> tuple[str, str]:
+def _mean(mean: SeedMeans) -> tuple[str, str]:
     from rich.markup import escape
 
-    return escape(mean["method"]), "mean"
+    return escape(mean.method), "mean"
 
 
 def _why(reading: Reading, reason: object) -> list[str]:
@@ -205,27 +214,27 @@ def _tally(signs: Sequence[int], told: Mapping[int, str], of: str = "records") -
     return ", ".join([first, *(f"{told[sign]} for {count}" for sign, count in ordered[1:])])
 
 
-def _sign(interval: Mapping[str, float]) -> int:
+def _sign(interval: Bounds | RuleGap) -> int:
     """1 or -1 where the interval excludes 0, else 0; NaN excludes nothing."""
-    return int(interval["low"] > 0) - int(interval["high"] < 0)
+    return int(interval.low > 0) - int(interval.high < 0)
 
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}" if np.isfinite(value) else "undefined"
 
 
-def _gap(gap: Mapping[str, float]) -> tuple[str, ...]:
-    accuracies = (f"{100 * gap[name]:.2f} %" for name in RULES)
-    return (*accuracies, f"{100 * gap['value']:+.2f} %", _interval(gap, signed=True, scale=100))
+def _gap(gap: RuleGap) -> tuple[str, ...]:
+    accuracies = (f"{100 * getattr(gap, name):.2f} %" for name in RULES)
+    return (*accuracies, f"{100 * gap.value:+.2f} %", _interval(gap, signed=True, scale=100))
 
 
-def _interval(row: Mapping[str, float], signed: bool = False, scale: float = 1) -> str:
-    if not np.isfinite([row["low"], row["high"]]).all():
+def _interval(row: Bounds | RuleGap, signed: bool = False, scale: float = 1) -> str:
+    if not np.isfinite([row.low, row.high]).all():
         return "-"
     form = f"{'+' if signed else ''}.{3 if scale == 1 else 2}f"
-    return f"{scale * row['low']:{form}} to {scale * row['high']:{form}}"
+    return f"{scale * row.low:{form}} to {scale * row.high:{form}}"
 
 
-def _range(row: Mapping[str, float], signed: bool = False) -> str:
+def _range(row: SeedRange, signed: bool = False) -> str:
     form = f"{'+' if signed else ''}.3f"
-    return f"seeds {row['lowest']:{form}}..{row['highest']:{form}}"
+    return f"seeds {row.lowest:{form}}..{row.highest:{form}}"

@@ -28,17 +28,17 @@ def analyse(
             "--reference", help="Records that define typicality. Default: their reference, in the same store."
         ),
     ] = None,
-    outside: Annotated[
-        str | None, typer.Option("--outside", help="A task whose test images are shown to the records' models.")
+    ood: Annotated[
+        str | None, typer.Option("--ood", help="A task whose test images, out of distribution, the models are shown.")
     ] = None,
     axis: Annotated[str, typer.Option("--axis", help="Costs of the stopping rules: macs or ticks.")] = "macs",
     out: Annotated[Path | None, typer.Option("--out", help="Draw a picture: FILE.png or FILE.svg.")] = None,
     plugin: Plugin = None,
     data_root: DataRoot = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0; for --outside.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:0; for --ood.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Read the trace: typical images first? Can a GRU stop it? Does it know images from outside?"""
+    """Read the trace: typical images first? Can a GRU stop it? Does it know images out of distribution?"""
     from anytime_bench.errors import UserError
 
     if out is not None and out.suffix not in (".png", ".svg"):
@@ -49,7 +49,7 @@ def analyse(
 
     with progress("reading") as bar:
         readings = read_records(
-            records, references=reference or (), outside=outside, data_root=data_root, device=device, axis=axis,
+            records, references=reference or (), ood=ood, data_root=data_root, device=device, axis=axis,
             advance=lambda share, what: bar(share, what or None),
         )  # fmt: skip
     means = seed_means(readings)
@@ -58,7 +58,8 @@ def analyse(
 
         draw(readings, axis, out)
     if as_json:
-        print(json.dumps(finite({"axis": axis, "records": [each.as_json() for each in readings], "means": means})))
+        print(json.dumps(finite({"axis": axis, "records": [each.as_json() for each in readings],
+                                 "means": [each.as_json() for each in means]})))  # fmt: skip
         return
     from anytime_bench.analysis.tables import show
 

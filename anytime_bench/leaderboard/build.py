@@ -10,28 +10,33 @@ pages also depend on the libraries that draw them, whose versions they name; whe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from multiprocessing import get_context
 from pathlib import Path
 
-from anytime_bench.files import safe_name, write_all, write_atomically
+import numpy as np
+
+from anytime_bench.files import cached_arrays, safe_name, write_all, write_atomically
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
 from anytime_bench.leaderboard.index import index_page
-from anytime_bench.leaderboard.page import board_page
+from anytime_bench.leaderboard.page import LIBRARIES, board_page
 from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.consistency import read_entries
-from anytime_bench.records.entries import Group, groups
-from anytime_bench.records.stamp import read_stamp
+from anytime_bench.records.entries import Entry, Group, groups
+from anytime_bench.records.stamp import code_sha256, read_stamp
+from anytime_bench.records.store import find
 from anytime_bench.records.verify_all import require_verified
 
 PAGES = "anytime_bench.pages"
+#: What decides a file's bytes besides the board and the suite's own code.
+RENDERERS = (*LIBRARIES, "numpy", "pandas")
 #: Fewer records than this are read and drawn before a second process has started.
 WORTH_PROCESSES = 50
 #: Where records lie from the boards' folder in a repository of results.
@@ -61,10 +66,10 @@ class Job:
         return Placed(self.stem, assemble(self.group), self.others)
 
 
-def jobs(results: Path) -> list[Job]:
-    """All boards of a store. A place's current group has the device's name; earlier ones add what differs."""
+def jobs(entries: Sequence[Entry]) -> list[Job]:
+    """All boards of records. A place's current group has the device's name; earlier ones add what differs."""
     places: dict[tuple[str, str], list[Group]] = {}
-    for group in groups(read_entries(results)):
+    for group in groups(entries):
         places.setdefault((group.task, group.device), []).append(group)
     every = []
     for (task, device), members in places.items():
@@ -77,7 +82,7 @@ def jobs(results: Path) -> list[Job]:
 
 def boards(results: Path, on_progress: Progress | None = None) -> Iterator[Placed]:
     """The boards of a store, one after the other."""
-    every = jobs(results)
+    every = jobs(read_entries(results))
     for done, job in enumerate(every):
         if on_progress:
             on_progress(f"{job.group.task} on {job.group.device}", done, len(every))
@@ -111,17 +116,18 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
 def files(results: Path, on_progress: Progress | None = None, workers: int = 1) -> Iterator[tuple[Path, bytes]]:
     """Every generated file, relative to the leaderboards' folder, with its bytes.
 
-    With more than one of ``workers`` boards are made in processes of their own, which costs each the time to import
-    the suite; a script that asks for it must guard its main part, as ``multiprocessing`` demands.
+    With more than one of ``workers`` pages and boards are made in processes of their own, which costs each the time to
+    import the suite; a script that asks for it must guard its main part, as ``multiprocessing`` demands. Raises
+    ``UserError``, before the first file, where a record does not hold (``verify``).
     """
-    every = jobs(results)
     with ExitStack() as stack:
-        if workers > 1 and sum(len(job.group.entries) for job in every) >= WORTH_PROCESSES:
-            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(every) + 1), get_context("spawn")))
-            beside = pool.submit(_pages, results)
-            made: Iterable[Made] = pool.map(_made, every)
-        else:
-            beside, made = None, map(_made, every)
+        pool = None
+        if workers > 1 and sum(1 for _ in find(results)) >= WORTH_PROCESSES:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+        # Pages take longest and read the store themselves, so they are begun before the records are known to hold.
+        beside = pool.submit(_pages, results) if pool else None
+        every = jobs(require_verified(results, workers))
+        made: Iterable[Made] = pool.map(_made, every) if pool else map(_made, every)
         listed = []
         for done, (job, (board, written)) in enumerate(zip(every, made, strict=True), start=1):
             if on_progress:
@@ -138,8 +144,14 @@ Made = tuple[Board, list[tuple[Path, bytes]]]
 
 
 def _made(job: Job) -> Made:
+    """A board and its files, which are rendered once for equal boards, code and libraries."""
     placed = job.placed()
-    return placed.board, list(render(placed))
+    key = [placed.board.model_dump_json(), str(placed.stem), *placed.others, code_sha256()]
+    key += [f"{name} {version(name)}" for name in RENDERERS]
+    drawn = cached_arrays(
+        "\0".join(key), lambda: {str(path): np.frombuffer(data, dtype=np.uint8) for path, data in render(placed)}
+    )
+    return placed.board, [(Path(name), drawn[name].tobytes()) for name in sorted(drawn)]
 
 
 def _pages(results: Path) -> list[tuple[Path, bytes]]:
@@ -151,7 +163,6 @@ def build(results: Path, out: Path, on_progress: Progress | None = None, workers
 
     Raises ``UserError``, before anything is written, where a record does not hold (``verify``).
     """
-    require_verified(results, workers)
     contents = {out / name: data for name, data in files(results, on_progress, workers)}
     # All or nothing: a disk that is full keeps the old boards whole.
     write_all({path: data for path, data in contents.items() if not path.is_file() or path.read_bytes() != data})
@@ -188,7 +199,6 @@ class Finding:
 
 def check(results: Path, out: Path, on_progress: Progress | None = None, workers: int = 1) -> list[Finding]:
     """Rebuild in memory and compare; no faults means that ``out`` is exactly what ``results`` gives, and that holds."""
-    require_verified(results, workers)
     findings = []
     expected = set()
     for name, data in files(results, on_progress, workers):

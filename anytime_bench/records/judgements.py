@@ -7,7 +7,6 @@ where any of them changes, the record is judged anew. A folder that cannot be wr
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from pathlib import Path
 
 from anytime_bench.files import cache_folder, file_sha256, write_atomically
 from anytime_bench.records.scoring import from_plugins
-
-PACKAGE = Path(__file__).parents[1]
+from anytime_bench.records.stamp import code_sha256
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ class Judgements:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_folder() / "verified"
         added = sorted((name, each.origin) for name, each in from_plugins().items())
-        self._judge = f"{_code_sha256()} {added}"
+        libraries = [f"{name} {version(name)}" for name in ("numpy", "scipy")]
+        self._judge = f"{code_sha256()} {libraries} {added}"
 
     def of(self, path: Path) -> Judgement | None:
         """The verdict on the record at ``path``, or None where these files were not judged yet."""
@@ -53,12 +52,3 @@ class Judgements:
     def _file(self, path: Path) -> Path:
         parts = [self._judge, *(file_sha256(each) for each in (path, path.with_suffix(".npz")))]
         return self.folder / f"{hashlib.sha256(' '.join(parts).encode()).hexdigest()}.json"
-
-
-@functools.cache
-def _code_sha256() -> str:
-    """The suite's own sources and the libraries that scores are computed with."""
-    digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scipy")).encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()

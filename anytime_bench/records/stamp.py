@@ -6,9 +6,11 @@ stamp lets ``leaderboard check`` tell "other data" from "other library".
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from anytime_bench.files import canonical_json
@@ -22,6 +24,17 @@ def suite_version() -> str:
         return version("anytime_bench")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+@functools.cache
+def code_sha256() -> str:
+    """Of the suite's own sources, templates of pages included."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".j2", ".css", ".js"):
+            digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def stamp(data: Any, *libraries: str) -> str:

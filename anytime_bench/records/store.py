@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import canonical_json, is_record_file, npz_bytes, safe_name, write_atomically
+from anytime_bench.files import is_record_file, npz_bytes, safe_name, write_atomically
 from anytime_bench.records.archive import ArchiveError, read_npz
 from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Record, content_hash
 from anytime_bench.records.schema1 import upgraded
@@ -64,18 +64,17 @@ def record_bytes(content: Mapping[str, Any]) -> bytes:
 
 def load(path: Path) -> Record:
     """Read and validate one record; whatever is not one raises ``UserError`` in one line."""
-    data = _read_json(path)
+    text, data, record_id = _read_json(path)
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, bool) or version not in (1, SCHEMA_VERSION):
         raise UserError(f"record '{path}' has schema version {version!r:.20}; this suite reads 1 and {SCHEMA_VERSION}.")
-    record_id = content_hash(data)
     if data.get("record_id") != record_id:
         raise UserError(f"record '{path}' was altered: its content does not hash to its record id.")
     if path.stem != record_id:
         raise UserError(f"record '{path}' is not named by its record id {record_id}.")
     try:
         # By way of JSON, in which a strict reading takes lists for tuples; the order of keys is kept.
-        record = Record.model_validate_json(json.dumps(upgraded(data) if version == 1 else data), strict=True)
+        record = Record.model_validate_json(json.dumps(upgraded(data)) if version == 1 else text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = _line(".".join(str(part) for part in first["loc"]))
@@ -86,20 +85,21 @@ def load(path: Path) -> Record:
     return record
 
 
-def _read_json(path: Path) -> Any:
-    """The JSON of a file, if it is what a record may hold: no NaN or infinity, no lone surrogate, no deep nesting."""
+def _read_json(path: Path) -> tuple[bytes, Any, str]:
+    """A file, its JSON and the hash of that, if it is what a record may hold: no NaN or infinity, no lone surrogate, no
+    deep nesting."""
     try:
         if path.stat().st_size > MAX_RECORD:
             raise ValueError(f"larger than {MAX_RECORD // 2**20} MiB")
-        data = json.loads(path.read_bytes(), parse_constant=_refuse, object_pairs_hook=_once)
+        text = path.read_bytes()
+        data = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
         if _deeper(data, MAX_DEPTH):
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        canonical_json(data).encode()
+        return text, data, content_hash(data if isinstance(data, dict) else {"": data})
     except FileNotFoundError:
         raise UserError(f"record '{path}' does not exist.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"record '{path}' is not readable JSON ({error}). It may be truncated; remove it.") from error
-    return data
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,8 +120,14 @@ def _refuse(constant: str) -> None:
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(levels == 0 or _deeper(item, levels - 1) for item in inner if isinstance(item, dict | list))
+    """Whether lists and dictionaries lie in one another more than ``levels`` deep."""
+    layer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels + 1):
+        inner = [each.values() if type(each) is dict else each for each in layer]
+        layer = [item for items in inner for item in items if type(item) is dict or type(item) is list]
+        if not layer:
+            return False
+    return True
 
 
 def load_arrays(path: Path, record: Record, names: Collection[str] | None = None) -> dict[str, NDArray[np.generic]]:

@@ -66,13 +66,17 @@ def with_conflicts(records: Sequence[Verified]) -> list[Verified]:
     ]
 
 
-def require_verified(root: Path, workers: int = 1) -> None:
-    """Raise ``UserError`` with the first fault of the store at ``root``; what was verified before is not done again."""
+def require_verified(root: Path, workers: int = 1) -> list[Entry]:
+    """The records of the store at ``root``; what was verified before is not done again.
+
+    Raises ``UserError`` with the first fault.
+    """
     judged = list(verified(list(store.find(root)), anew=False, workers=workers))
     faults = [fault for each in with_conflicts(judged) for fault in each.faults]
     if faults:
         more = f", and {len(faults) - 1} more faults" if len(faults) > 1 else ""
         raise UserError(f"{faults[0].rstrip('.')}{more}. See: anytime-bench verify {root}")
+    return [Entry(each.path, each.record) for each in judged if each.record is not None]
 
 
 def _verified(path: Path, *, anew: bool) -> Verified:

@@ -6,11 +6,12 @@ stopping rule are ``anytime_bench.analysis.readings``, on the records' traces.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from anytime_bench.analysis import readings
+from anytime_bench.analysis.answers import load_answers
+from anytime_bench.analysis.learned_stopping import rule_difference
+from anytime_bench.analysis.results import RULES, LearnedStopping, Typicality
 from baselines.reproduction.evidence import Evidence
 from baselines.reproduction.findings import Claim, Finding, judge, side
 
@@ -63,15 +64,15 @@ def typical_first(evidence: Evidence) -> list[Finding]:
         return []
     findings = []
     for entry in row.entries:
-        answers = readings.load_answers([entry.path])[0]
+        answers = load_answers([entry.path])[0]
         others = [(e.path, e.record) for e in references.entries if e.seed != entry.seed]
-        result, _ = readings.read_typicality(answers, others)
-        if isinstance(result, dict) and np.isfinite(result["spearman"]["value"]):
-            findings.append(result["spearman"])
+        result = readings.read_typicality(answers, others)
+        if isinstance(result, Typicality) and np.isfinite(result.spearman.value):
+            findings.append(result.spearman)
     if not findings:
         return []
-    value = float(np.mean([each["value"] for each in findings]))
-    low, high = min(each["low"] for each in findings), max(each["high"] for each in findings)
+    value = float(np.mean([each.value for each in findings]))
+    low, high = min(each.low for each in findings), max(each.high for each in findings)
     what = "Spearman's correlation of response time and typicality, cascaded_td"
     note = "mean over seeds; from the lowest to the highest bound of any seed"
     numbers = (value, low, high)
@@ -88,21 +89,20 @@ def trace_stops(evidence: Evidence) -> list[Finding]:
     row = evidence.row("cascaded_td")
     if row is None:
         return []
-    tables: list[dict[str, Any]] = []
+    tables = []
     for entry in row.entries:
-        answers = readings.load_answers([entry.path])[0]
-        result, values = readings.read_stopping(answers)
-        if not isinstance(result, dict):
+        result = readings.read_stopping(load_answers([entry.path])[0])
+        if not isinstance(result, LearnedStopping):
             return []
-        tables.append(values["expected"])
+        tables.append(result.expected)
     findings = []
     for budget in tables[0]:
         if not all(budget in table for table in tables):
             continue
-        gru, bare = (np.stack([table[budget][rule] for table in tables]) for rule in readings.RULES)
-        gap = readings.rule_difference(gru, bare)
-        verdict = side(gap["low"], gap["high"])
-        value, low, high = (100 * gap[name] for name in ("value", "low", "high"))
+        gru, bare = (np.stack([table[budget][rule] for table in tables]) for rule in RULES)
+        gap = rule_difference(gru, bare)
+        verdict = side(gap.low, gap.high)
+        value, low, high = (100 * end for end in (gap.value, gap.low, gap.high))
         what = f"GRU - confidence at {budget} % of the serial net's MACs"
         findings.append(Finding(evidence.task, "MACs", what, verdict, value, low, high, str(row.seeds), gru.shape[1]))
     return findings

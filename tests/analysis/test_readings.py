@@ -1,4 +1,4 @@
-"""The verb ``read``: what it finds by itself, what it says when something is missing, and its numbers."""
+"""The verb ``analyse``: what it finds by itself, what it says when something is missing, and its numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from support import generated_records as generated
 from typer.testing import CliRunner
 
 from anytime_bench.analysis import learned_stopping, readings
+from anytime_bench.analysis.answers import load_answers
+from anytime_bench.analysis.references import find_references
+from anytime_bench.analysis.results import SeedRange
 from anytime_bench.analysis.tables import show
 from anytime_bench.cli import analyse
 from anytime_bench.errors import UserError
@@ -36,7 +39,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(root):
-    return readings.load_answers([root / "made_up" / "generated-cpu" / "quick"])
+    return load_answers([root / "made_up" / "generated-cpu" / "quick"])
 
 
 @pytest.fixture(scope="module")
@@ -53,56 +56,56 @@ def outcome(*arguments):
 
 def test_references_are_the_reference_nets_of_other_seeds(quick):
     for one, expected in zip(quick, ([1, 2], [0, 2]), strict=True):
-        found = readings.find_references(one)
-        assert [record.training.seed for _, record in found] == expected
-        assert {record.method.name for _, record in found} == {"plain"}
+        references = find_references(one)
+        assert [record.training.seed for _, record in references] == expected
+        assert {record.method.name for _, record in references} == {"plain"}
 
 
 def test_a_whole_store_as_reference_gives_its_reference_nets(root, quick):
-    assert readings.find_references(quick[0], [root]) == readings.find_references(quick[0])
+    assert find_references(quick[0], [root]) == find_references(quick[0])
 
 
 def test_of_one_seed_the_latest_reference_counts(tmp_path):
     generated.save(tmp_path, "plain", seed=1, skill=0.2, created="2026-01-01T00:00:00Z")
     late = generated.save(tmp_path, "plain", seed=1, skill=0.8, created="2026-02-01T00:00:00Z")
-    one = readings.load_answers([generated.save(tmp_path, "quick", seed=0)])[0]
-    assert [path for path, _ in readings.find_references(one)] == [late.resolve()]
+    one = load_answers([generated.save(tmp_path, "quick", seed=0)])[0]
+    assert [path for path, _ in find_references(one)] == [late.resolve()]
 
 
 def test_typicality_is_scipys_correlation_with_the_other_seeds_last_answers(root, everything):
     for reading in everything:
         others = [
             Trace.from_arrays(store.load_arrays(path, record), "test")
-            for path, record in readings.find_references(reading.answers)
+            for path, record in find_references(reading.answers)
         ]
         truth = np.mean([np.exp(other.true_log_probability[-1].astype(float)) for other in others], axis=0)
         sure = reading.answers.test.confidence >= 0.9
         exits = np.where(sure.any(axis=0), sure.argmax(axis=0), len(sure) - 1)
-        rho = reading.typicality["spearman"]
-        assert rho["value"] == pytest.approx(stats.spearmanr(truth, exits).statistic, abs=1e-12)
-        assert rho["low"] < rho["value"] < rho["high"] < 0
+        rho = reading.typicality.spearman
+        assert rho.value == pytest.approx(stats.spearmanr(truth, exits).statistic, abs=1e-12)
+        assert rho.low < rho.value < rho.high < 0
         quarter = np.argsort(truth, kind="stable")[-100:]
-        assert reading.typicality["response_time"]["typical_quarter"] == pytest.approx(
+        assert reading.typicality.response_time.typical_quarter == pytest.approx(
             reading.answers.cost[exits[quarter]].mean()
         )
 
 
-def test_without_references_the_command_that_makes_one_is_told(tmp_path):
+def test_without_references_the_command_that_makes_one_is_shown(tmp_path):
     path = generated.save(tmp_path, "quick", seed=0)
-    one = readings.load_answers([path])[0]
-    told, _ = readings.read_typicality(one, readings.find_references(one))
+    one = load_answers([path])[0]
+    reason = readings.read_typicality(one, find_references(one))
     command = f"anytime-bench run --method plain --task made_up --seed 1 --out {tmp_path.resolve()}"
-    assert told.endswith("\n  " + command)
+    assert reason.endswith("\n  " + command)
     # The record such a command writes is found.
     generated.save(tmp_path, "plain", seed=1)
-    assert len(readings.find_references(one)) == 1
+    assert len(find_references(one)) == 1
 
 
 def test_references_of_the_same_seed_or_of_other_images_are_refused(tmp_path, quick):
     same = generated.save(tmp_path, "plain", seed=0)
     other = generated.save(tmp_path, "plain", seed=1, task="fashion_mnist")
     with pytest.raises(UserError, match="none of the 2 records is of another seed than 0"):
-        readings.find_references(quick[0], [same, other])
+        find_references(quick[0], [same, other])
 
 
 # --- learned stopping
@@ -112,16 +115,16 @@ def test_both_rules_spend_the_same_and_the_gru_is_the_one_of_the_scores(everythi
     for reading in everything:
         one = reading.answers
         expected = learned_stopping.learned_stopping(one.test, one.val, one.cost, 1.0)
-        for budget, gap in reading.stopping["equal_cost"].items():
-            by_scores = expected["gru"]["at_budget"][budget]
+        for budget, gap in reading.stopping.equal_cost.items():
+            by_scores = expected.gru.at_budget[budget]
             assert (gap is None) == (by_scores is None)
             if gap is None:
                 continue
-            assert gap["cost"]["gru"] == by_scores["cost"]
-            assert gap["cost"]["confidence"] == pytest.approx(gap["cost"]["gru"], abs=1e-12)
-            assert gap["gru"] == by_scores["accuracy"]
-            assert gap["value"] == pytest.approx(gap["gru"] - gap["confidence"], abs=1e-12)
-            assert gap["low"] <= gap["value"] <= gap["high"]
+            assert gap.cost["gru"] == by_scores.cost
+            assert gap.cost["confidence"] == pytest.approx(gap.cost["gru"], abs=1e-12)
+            assert gap.gru == by_scores.accuracy
+            assert gap.value == pytest.approx(gap.gru - gap.confidence, abs=1e-12)
+            assert gap.low <= gap.value <= gap.high
 
 
 def test_a_rule_does_not_differ_from_itself(quick, monkeypatch):
@@ -131,21 +134,21 @@ def test_a_rule_does_not_differ_from_itself(quick, monkeypatch):
         "stop_probabilities",
         lambda weights, answers: answers.confidence,
     )
-    found, values = readings.read_stopping(quick[0])
-    for budget, pair in values["expected"].items():
-        assert found["equal_cost"][budget]["verdict"] == "equivalent"
-        assert found["equal_cost"][budget]["value"] == 0
+    result = readings.read_stopping(quick[0])
+    for budget, pair in result.expected.items():
+        assert result.equal_cost[budget].verdict == "equivalent"
+        assert result.equal_cost[budget].value == 0
         np.testing.assert_allclose(pair["gru"], pair["confidence"], atol=1e-9)
 
 
 def test_a_record_that_stored_its_gru_is_read_without_learning_again(tmp_path, monkeypatch):
     record, arrays = generated.make_record("quick")
-    plain = readings.load_answers([store.save(tmp_path / "plain", record, arrays)])[0]
+    plain = load_answers([store.save(tmp_path / "plain", record, arrays)])[0]
     learned = learn_rules(plain.val, plain.cost)
-    both = readings.load_answers([store.save(tmp_path / "learned", record, {**arrays, **learned})])[0]
-    expected, _ = readings.read_stopping(plain)
-    monkeypatch.setattr(learned_stopping, "train", lambda *_: pytest.fail("learned again"))
-    assert readings.read_stopping(both)[0] == expected
+    both = load_answers([store.save(tmp_path / "learned", record, {**arrays, **learned})])[0]
+    expected = readings.read_stopping(plain)
+    monkeypatch.setattr(learned_stopping, "cached_arrays", lambda *_: pytest.fail("learned again"))
+    assert readings.read_stopping(both) == expected
 
 
 def test_a_single_exit_is_said_and_not_an_error(tmp_path):
@@ -160,17 +163,17 @@ def test_a_single_exit_is_said_and_not_an_error(tmp_path):
 
 def test_means_over_seeds(everything):
     (mean,) = readings.seed_means(everything)
-    assert mean["seeds"] == [0, 1]
-    values = [each.typicality["spearman"]["value"] for each in everything]
-    assert mean["typicality"] == {"value": np.mean(values), "lowest": min(values), "highest": max(values)}
-    for budget, gap in mean["stopping"].items():
-        each = [reading.stopping["equal_cost"][budget]["value"] for reading in everything]
-        assert gap["value"] == pytest.approx(np.mean(each), abs=1e-12)
-        assert gap["low"] < gap["value"] < gap["high"]
+    assert mean.seeds == [0, 1]
+    values = [each.typicality.spearman.value for each in everything]
+    assert mean.typicality == SeedRange(np.mean(values), min(values), max(values))
+    for budget, gap in mean.stopping.items():
+        each = [reading.stopping.equal_cost[budget].value for reading in everything]
+        assert gap.value == pytest.approx(np.mean(each), abs=1e-12)
+        assert gap.low < gap.value < gap.high
     assert readings.seed_means(everything[:1]) == []
 
 
-# --- outside images
+# --- out-of-distribution images
 
 
 def test_conversion_keeps_what_it_can_and_averages_what_it_cannot():
@@ -196,7 +199,7 @@ def test_conversion_keeps_what_it_can_and_averages_what_it_cannot():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, plugin_file):
-    """A record with weights, made in seconds, and a folder of outside images: flat grey with noise, in colour."""
+    """A record with weights, made in seconds, and a folder of other images: flat grey with noise, in colour."""
     from PIL import Image
 
     from anytime_bench.methods.plugins import load_plugin
@@ -217,37 +220,37 @@ def trained(tmp_path_factory, plugin_file):
     return folder, record.path
 
 
-def test_own_images_through_the_outside_path_give_the_records_own_trace(trained):
+def test_own_images_shown_as_if_out_of_distribution_give_the_records_own_trace(trained):
     """The weights that are found are the record's: shown its own test images, they answer as the record says."""
-    from anytime_bench.analysis.ood_images import OutsideImages
+    from anytime_bench.analysis.ood_images import OODImages
 
     record = store.load(trained[1])
-    shown = OutsideImages("digits", device="cpu").trace(trained[1], record)
+    shown = OODImages("digits", device="cpu").trace(trained[1], record)
     own = Trace.from_arrays(store.load_arrays(trained[1], record), "test")
     np.testing.assert_array_equal(shown.predictions, own.predictions)
     np.testing.assert_array_equal(shown.confidence, own.confidence)
 
 
-def test_outside_auroc_of_a_trained_record(trained, plugin_file):
+def test_ood_auroc_of_a_trained_record(trained, plugin_file):
     away = f"image_folder:{trained[0] / 'away'}"
-    done = outcome(trained[1], "--outside", away, "--json", "--plugin", plugin_file, "--device", "cpu")
+    done = outcome(trained[1], "--ood", away, "--json", "--plugin", plugin_file, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)["records"][0]["outside"]
-    assert found["images"] == 20
+    result = json.loads(done.stdout)["records"][0]["ood"]
+    assert result["images"] == 20
     for score in ("last_exit", "mean_confidence", "trace_density"):
-        assert 0 <= found[score]["value"] <= 1
-        assert found[score]["low"] <= found[score]["value"] <= found[score]["high"]
+        assert 0 <= result[score]["value"] <= 1
+        assert result[score]["low"] <= result[score]["value"] <= result[score]["high"]
 
 
-def test_outside_refuses_the_records_own_images_and_missing_weights(trained, tmp_path):
+def test_ood_refuses_the_records_own_images_and_missing_weights(trained, tmp_path):
     with pytest.raises(UserError, match="these are the images the records are about"):
-        readings.read_records([trained[1]], outside="digits")
+        readings.read_records([trained[1]], ood="digits")
     record = store.load(trained[1])
     arrays = store.load_arrays(trained[1], record)
     copy = store.save(tmp_path, record, arrays)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match="do not exist; train again with run"):
-        readings.read_records([copy], outside=f"image_folder:{trained[0] / 'away'}", device="cpu")
+        readings.read_records([copy], ood=f"image_folder:{trained[0] / 'away'}", device="cpu")
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -1,12 +1,11 @@
-"""What the trace is read for: typicality, images from outside, and when to stop."""
+"""What the trace is read for: typicality, out-of-distribution images, and when to stop."""
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from anytime_bench.analysis import learned_stopping, typicality
-from anytime_bench.analysis import ood as outside
+from anytime_bench.analysis import learned_stopping, ood, typicality
 from anytime_bench.trace.answers import Trace, TraceError
 
 COST = np.arange(1.0, 6.0)
@@ -49,21 +48,21 @@ def test_the_spearman_interval_agrees_with_a_bootstrap():
     rng = np.random.default_rng(6)
     x = rng.random(600)
     y = (5 * (x + 0.6 * rng.random(600))).round()
-    found = typicality.spearman(x, y)
+    rho = typicality.spearman(x, y)
     drawn = [stats.spearmanr(x[chosen], y[chosen]).statistic for chosen in rng.integers(0, 600, (400, 600))]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert found.high - found.low == pytest.approx(high - low, rel=0.25)
-    assert found.low < found.value < found.high
+    assert rho.high - rho.low == pytest.approx(high - low, rel=0.25)
+    assert rho.low < rho.value < rho.high
 
 
 def test_typical_images_are_answered_earlier_where_both_follow_from_ease(ease):
     others = [trace_of(seed, ease=ease) for seed in (11, 12)]
-    found = typicality.response_against_typicality(trace_of(10, ease=ease), others)
-    assert found.low <= found.value <= found.high < 0
+    rho = typicality.response_against_typicality(trace_of(10, ease=ease), others)
+    assert rho.low <= rho.value <= rho.high < 0
     by_hand = stats.spearmanr(
         typicality.typicality(others), typicality.response_time(trace_of(10, ease=ease), COST)
     ).statistic
-    assert found.value == pytest.approx(by_hand, abs=1e-12)
+    assert rho.value == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_typicality_is_the_mean_true_probability_of_the_others():
@@ -77,7 +76,7 @@ def test_typicality_is_the_mean_true_probability_of_the_others():
 def test_placements_give_scikit_learns_auroc():
     rng = np.random.default_rng(3)
     inside, away = rng.normal(0.5, 1, 200).round(1), rng.normal(0, 1, 150).round(1)
-    above, below = outside.placements(inside, away)
+    above, below = ood.placements(inside, away)
     expected = roc_auc_score(np.repeat([1, 0], [200, 150]), np.concatenate([inside, away]))
     assert above.mean() == pytest.approx(expected, abs=1e-12)
     assert below.mean() == pytest.approx(expected, abs=1e-12)
@@ -86,30 +85,30 @@ def test_placements_give_scikit_learns_auroc():
 def test_the_auroc_interval_agrees_with_a_bootstrap():
     rng = np.random.default_rng(4)
     inside, away = rng.normal(1, 1, 300), rng.normal(0, 1, 300)
-    interval = outside._interval(*outside.placements(inside, away))
-    drawn = [outside.placements(rng.choice(inside, 300), rng.choice(away, 300))[0].mean() for _ in range(500)]
+    interval = ood._interval(*ood.placements(inside, away))
+    drawn = [ood.placements(rng.choice(inside, 300), rng.choice(away, 300))[0].mean() for _ in range(500)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert interval["high"] - interval["low"] == pytest.approx(high - low, rel=0.15)
+    assert interval.high - interval.low == pytest.approx(high - low, rel=0.15)
 
 
-def test_outside_images_are_told_by_their_trace_where_only_the_trace_differs():
-    """Inside answers grow surer exit by exit; outside ones are as sure at the end, but from the first exit on."""
+def test_other_images_are_known_by_their_trace_where_only_the_trace_differs():
+    """Own answers grow surer exit by exit; the others are as sure at the end, but from the first exit on."""
     inside, val = trace_of(1), trace_of(2)
     logits = np.repeat(
         2 * (4 * np.eye(10)[inside.labels] + np.random.default_rng(5).standard_normal((600, 10)) / 2)[None], 5, axis=0
     )
     away = Trace.from_logits(logits, inside.labels)
-    found = outside.outside_auroc(inside, away, val)
-    assert found["trace_density"]["low"] > 0.95
-    assert found["last_exit"]["low"] < 0.5 < found["last_exit"]["high"]
-    assert found["trace_density_minus_last_exit"]["low"] > 0
-    same = outside.outside_auroc(inside, trace_of(6), val)
-    assert same["trace_density"]["low"] < 0.5 < same["trace_density"]["high"]
+    result = ood.ood_auroc(inside, away, val)
+    assert result.trace_density.low > 0.95
+    assert result.last_exit.low < 0.5 < result.last_exit.high
+    assert result.trace_density_minus_last_exit.low > 0
+    same = ood.ood_auroc(inside, trace_of(6), val)
+    assert same.trace_density.low < 0.5 < same.trace_density.high
 
 
-def test_outside_needs_the_same_exits():
-    with pytest.raises(TraceError, match="outside_predictions: expected 5 exits"):
-        outside.outside_auroc(trace_of(1), trace_of(1, exits=3), trace_of(2))
+def test_ood_needs_the_same_exits():
+    with pytest.raises(TraceError, match="ood_predictions: expected 5 exits"):
+        ood.ood_auroc(trace_of(1), trace_of(1, exits=3), trace_of(2))
 
 
 def test_the_gru_learns_when_the_answer_is_final(ease):
@@ -118,12 +117,12 @@ def test_the_gru_learns_when_the_answer_is_final(ease):
     again = learned_stopping.learned_stopping(test, val, COST, 5.0)
     assert first == again
     # A random reading of the trace would have 0.5 at every exit; confidence alone is the bar to come near.
-    gru, bare = (np.array(first[name]["auroc"], dtype=float) for name in ("gru", "confidence"))
+    gru, bare = (np.array(rule.auroc, dtype=float) for rule in (first.gru, first.confidence))
     assert np.nanmean(gru) > 0.7
     assert np.nanmean(gru) > np.nanmean(bare) - 0.05
-    assert set(first["gru"]["at_budget"]) == {"25", "50", "75", "100"}
+    assert set(first.gru.at_budget) == {"25", "50", "75", "100"}
     # All the budget of the last exit buys the last exit's accuracy.
-    assert first["gru"]["at_budget"]["100"]["accuracy"] >= test.accuracy[-1] - 0.05
+    assert first.gru.at_budget["100"].accuracy >= test.accuracy[-1] - 0.05
 
 
 def test_the_grus_target_is_agreement_with_the_last_exit():

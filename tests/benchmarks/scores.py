@@ -29,8 +29,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from anytime_bench.analysis import ood as outside  # noqa: E402
-from anytime_bench.analysis import typicality  # noqa: E402
+from anytime_bench.analysis import ood, typicality  # noqa: E402
 from anytime_bench.scores import compare, intervals  # noqa: E402
 from anytime_bench.scores import run_scores as summary  # noqa: E402
 from anytime_bench.trace.answers import Trace  # noqa: E402
@@ -74,7 +73,7 @@ def main() -> None:
         "means over seeds": lambda: [intervals.mean_interval(values) for values in matrices(ours).values()],
         "compare 5 seeds with 5": lambda: compare.compare(matrices(ours), matrices(theirs)),
         "typicality": lambda: typicality.response_against_typicality(ours[0], ours[1:]),
-        "outside_auroc": lambda: outside.outside_auroc(ours[0], away, vals[0]),
+        "ood_auroc": lambda: ood.ood_auroc(ours[0], away, vals[0]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in stages}
     totals, processor = [], []
