@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class Reading:
     stopping: LearnedStopping | str | None = None
     ood: OOD | str | None = None
 
-    def as_json(self) -> dict[str, Any]:  # JSON: what a part holds is the part's own business
+    def as_json(self) -> dict[str, object]:
         record = self.answers.record
         return {
             "path": str(self.answers.path),

@@ -109,9 +109,9 @@ def doctor(
         from anytime_bench.harness.self_test import self_test as two_copies
 
         result = two_copies(place)
-        report["self_test"] = result
+        report["self_test"] = result.model_dump()
         if not as_json:
-            for key, value in result.items():
+            for key, value in result.model_dump().items():
                 print(f"{key}: {value}")
     if as_json:
         print(json.dumps(report, default=str))

@@ -60,7 +60,8 @@ def span(
         )  # fmt: skip
     written = write_files(subject, counts, trace=trace, graph=graph, gantt=gantt)
     if as_json:
-        print(json.dumps({**span_report(subject, counts), "files": [str(path) for path in written]}))
+        report = span_report(subject, counts).model_dump(mode="json")
+        print(json.dumps({**report, "files": [str(path) for path in written]}))
         return
     show_span(subject, counts)
     for path in written:

@@ -30,9 +30,9 @@ def print_comparison(result: Comparison) -> None:
         for name in ("policy of A", "moment", "kind", "A - B", "95 % interval", "A is"):
             noise.add_column(name, justify="right" if name in ("A - B", "95 % interval") else "left", no_wrap=True)
         for entry in result.noise:
-            interval = f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
-            names = (entry[key].replace("_", " ") for key in ("policy", "moment"))
-            noise.add_row(*names, entry["kind"], f"{entry['value']:+.4f}", interval, entry["verdict"])
+            gap = entry.difference
+            names = (name.replace("_", " ") for name in (entry.policy, entry.moment, entry.kind))
+            noise.add_row(*names, f"{gap.value:+.4f}", f"[{gap.low:+.4f}, {gap.high:+.4f}]", gap.verdict)
         console.print(noise)
     for note in result.notes:
         console.print(note, markup=False)

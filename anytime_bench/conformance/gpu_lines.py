@@ -45,7 +45,7 @@ def table(title: str, lines: Sequence[Line], seconds: float) -> str:
     )
 
 
-def as_json(machine: Mapping[str, Any], lines: Sequence[Line], seconds: float) -> dict[str, Any]:
+def as_json(machine: Mapping[str, Any], lines: Sequence[Line], seconds: float) -> dict[str, object]:
     """The same for machines."""
     return {
         "machine": dict(machine),

@@ -41,13 +41,13 @@ def a_a(device: torch.device, seconds: float) -> Iterator[Line]:
     """Two copies of one network, by each engine this device has."""
     for engine in ("graph", "eager") if device.type == "cuda" else ("eager",):
         report = self_test(device, seconds, engine=engine)
-        for clock, ratio in report["clocks"].items():
-            interval = f"{ratio['value']:.4f} [{ratio['low']:.4f}, {ratio['high']:.4f}]"
-            good = ratio["contains_one"] and ratio["narrow"]
-            expected = f"contains 1, narrower than {report['width_allowed']:.0%}"
-            yield judged("A/A", f"{report['engine']}, {clock}", interval, expected, good, values=ratio)
-        for reason in report["reasons"]:
-            yield Line("A/A", report["engine"], reason, "undisturbed")
+        for clock, ratio in report.clocks.items():
+            interval = f"{ratio.value:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
+            expected = f"contains 1, narrower than {report.width_allowed:.0%}"
+            values = ratio.model_dump()
+            yield judged("A/A", f"{report.engine}, {clock}", interval, expected, ratio.holds, values=values)
+        for reason in report.reasons:
+            yield Line("A/A", report.engine, reason, "undisturbed")
 
 
 def against_do_bench(device: torch.device, seconds: float) -> Iterator[Line]:
@@ -122,7 +122,7 @@ def _times(clock: str, block: ClockBlock) -> str:
     return f"{clock.replace('_', ' ')} {first:.3f} to {last:.3f} ms, last exit {ratio:.2f} of the reference"
 
 
-def _clocks(summary: Timing, size: str) -> dict[str, Any]:
+def _clocks(summary: Timing, size: str) -> dict[str, dict[str, list[float]]]:
     return {
         clock: {
             "milliseconds": [each.p50 * 1e3 for each in block.run_through],

@@ -41,7 +41,7 @@ class GpuState:
     foreign_processes: tuple[int, ...]
     mig: bool | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 

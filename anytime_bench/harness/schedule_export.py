@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +17,7 @@ from anytime_bench.harness.schedule import Schedule, critical_path
 
 def chrome_trace(graph: OperatorGraph, schedules: Mapping[str, Schedule]) -> str:
     """JSON of the trace event format, for ui.perfetto.dev and chrome://tracing: ``schedules`` by title."""
-    events: list[dict[str, Any]] = []
+    events: list[dict[str, object]] = []
     for process, (title, run) in enumerate(schedules.items()):
         events.append(_named("process", process, 0, title))
         events += [_named("thread", process, lane, f"lane {lane + 1}") for lane in range(run.lanes_used)]
@@ -55,11 +54,11 @@ def label(operator: Operator) -> str:
     return f"{operator.name} {operator.module}".rstrip()
 
 
-def _named(what: str, process: int, thread: int, name: str) -> dict[str, Any]:
+def _named(what: str, process: int, thread: int, name: str) -> dict[str, object]:
     return {"name": f"{what}_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
 
 
-def _slice(graph: OperatorGraph, run: Schedule, index: int, process: int, lane: int) -> dict[str, Any]:
+def _slice(graph: OperatorGraph, run: Schedule, index: int, process: int, lane: int) -> dict[str, object]:
     operator = graph.operators[index]
     return {
         "name": label(operator),

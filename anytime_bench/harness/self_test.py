@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from anytime_bench.harness.timing import TimingSettings, time_exits
@@ -18,6 +18,35 @@ from anytime_bench.scores.results import Estimate
 
 #: Widest relative interval of the A/A ratio on a quiet machine.
 WIDTH_ALLOWED = {"cpu": 0.05, "cuda": 0.01}
+
+
+class EqualRatio(Estimate):
+    """A ratio that should be 1, with the width of its interval relative to it."""
+
+    width: float
+    contains_one: bool
+    narrow: bool
+
+    @property
+    def holds(self) -> bool:
+        return self.contains_one and self.narrow
+
+
+class SelfTest(BaseModel):
+    """Whether equal models measure as equal: ``passed`` where, on every clock, the 99 % interval of the ratio contains
+    1 and is narrow enough for the device; ``verdict`` puts it into a sentence."""
+
+    passed: bool
+    verdict: str
+    width_allowed: float
+    clocks: dict[str, EqualRatio]
+    engine: str
+    threads: int | None
+    rounds: int
+    stopped_because: str
+    comparable: bool
+    reasons: list[str]
+    queue_share: float | None
 
 
 class PlainResNet(AnytimeModel):
@@ -50,12 +79,8 @@ def self_test(
     engine: str = "auto",
     seed: int = 0,
     progress: Callable[[float, str], None] | None = None,
-) -> dict[str, Any]:
-    """Time two copies of one model against each other for about ``seconds``; JSON-able.
-
-    ``passed`` says whether the 99 % interval of the ratio contains 1 and is narrow enough for the device; ``clocks``
-    has the ratio, its interval and width per clock; ``verdict`` puts it into a sentence.
-    """
+) -> SelfTest:
+    """Time two copies of one model against each other for about ``seconds``."""
     device = torch.device(device)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -65,33 +90,28 @@ def self_test(
     summary = time_exits(copy.deepcopy(model), model, images, device, settings, progress).summary()
     allowed = WIDTH_ALLOWED.get(device.type, WIDTH_ALLOWED["cpu"])
     clocks = {clock: _judge(block.a_a, allowed) for clock, block in summary.headline.clocks.items() if block.a_a}
-    passed = all(entry["contains_one"] and entry["narrow"] for entry in clocks.values())
+    passed = all(ratio.holds for ratio in clocks.values())
     faults = [
-        f"the {name} ratio of two copies of one model is {entry['value']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
-        for name, entry in clocks.items()
-        if not (entry["contains_one"] and entry["narrow"])
+        f"the {name} ratio of two copies of one model is {ratio.value:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
+        for name, ratio in clocks.items()
+        if not ratio.holds
     ]
     reasons = summary.headline.reasons
-    return {
-        "passed": passed,
-        "verdict": "equal models measure as equal" if passed else "; ".join(dict.fromkeys(faults + reasons)),
-        "width_allowed": allowed,
-        "clocks": clocks,
-        "engine": summary.meta.engine,
-        "threads": summary.meta.threads,
-        "rounds": summary.headline.rounds,
-        "stopped_because": summary.headline.stopped_because,
-        "comparable": not reasons,
-        "reasons": reasons,
-        "queue_share": summary.latency.queue_share,
-    }
+    return SelfTest(
+        passed=passed,
+        verdict="equal models measure as equal" if passed else "; ".join(dict.fromkeys(faults + reasons)),
+        width_allowed=allowed,
+        clocks=clocks,
+        engine=summary.meta.engine,
+        threads=summary.meta.threads,
+        rounds=summary.headline.rounds,
+        stopped_because=summary.headline.stopped_because,
+        comparable=not reasons,
+        reasons=reasons,
+        queue_share=summary.latency.queue_share,
+    )
 
 
-def _judge(ratio: Estimate, allowed: float) -> dict[str, Any]:
+def _judge(ratio: Estimate, allowed: float) -> EqualRatio:
     width = (ratio.high - ratio.low) / ratio.value
-    return {
-        **ratio.model_dump(),
-        "width": width,
-        "contains_one": ratio.low <= 1 <= ratio.high,
-        "narrow": width < allowed,
-    }
+    return EqualRatio(**dict(ratio), width=width, contains_one=ratio.low <= 1 <= ratio.high, narrow=width < allowed)

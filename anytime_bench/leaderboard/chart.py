@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
 
 
 @cache
-def curve_chart() -> dict[str, Any]:
+def curve_chart() -> dict[str, object]:
     """Layers: horizons, interval bands, step curves, exits, keyboard cursor."""
     import altair as alt
 
@@ -48,7 +47,7 @@ def curve_chart() -> dict[str, Any]:
     horizons = alt.Chart(alt.NamedData("horizons")).mark_rule(strokeDash=[2, 3], clip=True).encode(x=alt.X("cost:Q"))
     cursor = alt.Chart(alt.NamedData("cursor")).mark_point(size=260, strokeWidth=2.5, filled=False).encode(x=x, y=y)
     chart = alt.layer(horizons, band, line, points, cursor).properties(width="container", height=420)
-    spec: dict[str, Any] = json.loads(chart.to_json(validate=True))
+    spec: dict[str, object] = json.loads(chart.to_json(validate=True))
     # The script sets scales, sizes and colours; altair's default theme would fight it.
     spec.pop("config", None)
     return spec

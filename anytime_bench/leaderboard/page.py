@@ -132,7 +132,7 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
     )  # fmt: skip
 
 
-def _page_data(board: Board) -> dict[str, Any]:
+def _page_data(board: Board) -> dict[str, object]:
     """What the script draws from: the curves, nothing that the page's tables already say."""
     rows = [
         {
@@ -153,7 +153,7 @@ def _page_data(board: Board) -> dict[str, Any]:
     return {"chance": board.chance, "horizons": board.horizons, "axis": board.ranking.axis, "axes": axes, "rows": rows}
 
 
-def _axis_data(scores: AxisScores) -> dict[str, Any]:
+def _axis_data(scores: AxisScores) -> dict[str, object]:
     """Costs by seed only where seeds differ: counted costs never do."""
     differ = any(seed != scores.cost for seed in scores.cost_by_seed)
     return scores.model_dump(include={"cost", "curve", *(["cost_by_seed"] if differ else [])})

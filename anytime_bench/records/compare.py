@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from anytime_bench.records.entries import group_key, row_key
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores.compare import Row, compare, score_matrices
-from anytime_bench.scores.robustness import fair_comparison
+from anytime_bench.scores.robustness import FairRow, fair_comparison
 from anytime_bench.trace.answers import Trace, TraceError
 from anytime_bench.trace.axes import counted, measured
 
@@ -31,7 +30,7 @@ class Comparison:
     rows: list[Row]
     notes: list[str]
     #: Under transient noise: A's stateful policies against B pipelined and averaged, the same parallel hardware.
-    noise: list[dict[str, Any]] = field(default_factory=list)
+    noise: list[FairRow] = field(default_factory=list)
 
 
 def compare_records(a: Path, b: Path) -> Comparison:
@@ -55,7 +54,7 @@ def compare_records(a: Path, b: Path) -> Comparison:
     return Comparison(names[0], names[1], rows, notes, _under_noise(*sides))
 
 
-def _under_noise(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
+def _under_noise(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Record]]) -> list[FairRow]:
     """Fair comparisons under a fresh frame per tick, where one record on each side was examined under noise."""
     if len(a) > 1 or len(b) > 1 or not all(record.robustness for _, record in (*a, *b)):
         return []
@@ -73,22 +72,22 @@ def _under_noise(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Recor
 
 
 def _side(path: Path) -> list[tuple[Path, Record]]:
-    found = [(each, store.load(each)) for each in record_paths([path])]
-    superseded = {record.supersedes for _, record in found}
-    kept = [(each, record) for each, record in found if record.status == "ok" and record.record_id not in superseded]
-    if not kept:
+    loaded = [(each, store.load(each)) for each in record_paths([path])]
+    superseded = {record.supersedes for _, record in loaded}
+    usable = [each for each in loaded if each[1].status == "ok" and each[1].record_id not in superseded]
+    if not usable:
         raise UserError(f"'{path}' holds no record with results.")
-    if len({row_key(record) for _, record in kept}) > 1:
-        rows = {row_key(record): record.method for _, record in kept}
+    if len({row_key(record) for _, record in usable}) > 1:
+        rows = {row_key(record): record.method for _, record in usable}
         names = sorted(f"{method.name} {method.options}" for method in rows.values())
         raise UserError(
             f"'{path}' holds records of {len(names)} methods, option sets or recipes: {'; '.join(names)}. "
             "Give one record, or a folder with the seeds of one method."
         )
-    seeds = [record.training.seed for _, record in kept if record.training]
+    seeds = [record.training.seed for _, record in usable if record.training]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"'{path}' holds several records of one seed. Give the one record you mean.")
-    return kept
+    return usable
 
 
 def _axes(records: Sequence[Record]) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from anytime_bench.runs.stages import noise_stage
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task, TaskCard
 from anytime_bench.training import checkpoints
+from anytime_bench.training.config import Settings
 from anytime_bench.training.recipes import installed_recipes, recipe_for
 
 
@@ -62,20 +63,20 @@ def task_without_data(record: Record) -> Task:
     return Task(card, {})
 
 
-def overrides_of(record: Record) -> dict[str, Any]:
+def overrides_of(record: Record) -> Settings:
     """Options and evaluation of the record, as overrides."""
     sections = {"options": record.method.options, "evaluation": record.evaluation}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
-def recipe_of(record: Record, training: TrainingEntry, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_of(record: Record, training: TrainingEntry, overrides: Mapping[str, Any]) -> Settings:
     """The recipe that ``record`` was made with, from what it holds: no recipe file is needed any more.
 
     A method that starts from another's weights has that method's recipe as an exception. Records that do not hold it,
     or the reference's options, take them from the installed recipe of the same name.
     """
-    recipe: dict[str, Any] = {**training.recipe, "name": training.recipe_name}
-    installed: dict[str, Any] = {}
+    recipe: Settings = {**training.recipe, "name": training.recipe_name}
+    installed: Settings = {}
     if training.recipe_name in installed_recipes():
         installed = recipe_for(record.task.name, training.recipe_name)
     assert record.reference is not None  # as every record with results has one

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -22,6 +21,7 @@ from anytime_bench.runs.display import Display
 from anytime_bench.runs.pipeline import trained_model
 from anytime_bench.runs.plan import make_plan, parsed_overrides
 from anytime_bench.tasks.task import Task
+from anytime_bench.training.config import Settings
 from anytime_bench.training.data import DeviceSplit
 from anytime_bench.training.loop import Diverged
 from anytime_bench.training.recipes import recipe_for
@@ -100,7 +100,7 @@ def tune(
     candidates = []
     val: DeviceSplit | None = None
     for lr in sorted(float(f"{factor * settings.lr:.2g}") for factor in factors):
-        values: dict[str, Any] = {
+        values: Settings = {
             **parsed_overrides(overrides),
             "training.lr": lr,
             "training.epochs": epochs,

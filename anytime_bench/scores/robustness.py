@@ -7,14 +7,13 @@ rounded to 8 decimals: a record holds thousands of numbers on noise, each a mean
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from anytime_bench.scores.intervals import accuracy_interval, percentiles, resampled_means
 from anytime_bench.scores.results import Estimate, NoiseBlock, NoiseRow, NoiseScores
-from anytime_bench.scores.verdicts import MARGIN, paired_difference
+from anytime_bench.scores.verdicts import MARGIN, Difference, paired_difference
 from anytime_bench.trace.answers import TraceError
 from anytime_bench.trace.noise import Array, Floats, NoiseRun, unpack
 
@@ -37,22 +36,24 @@ def noise_block(arrays: Mapping[str, Array]) -> NoiseBlock:
     return NoiseBlock(
         images=int(arrays["noise_images"]),
         chance=1.0 / int(arrays["noise_classes"]),
-        clean={policy: NoiseScores(**_scores([run])) for policy, run in clean.items()},
+        clean={policy: _scores([run]) for policy, run in clean.items()},
         rows=[
-            NoiseRow(policy=policy, kind=kind, mode=mode, kept=_kept(members, clean.get(policy)), **_scores(members))
+            NoiseRow(
+                policy=policy, kind=kind, mode=mode, kept=_kept(members, clean.get(policy)), **dict(_scores(members))
+            )
             for (policy, kind, mode), members in groups.items()
         ],
     )
 
 
-def _scores(runs: list[NoiseRun]) -> dict[str, Any]:
-    """Fields of ``NoiseScores``: the severities of one kind, taken together."""
+def _scores(runs: list[NoiseRun]) -> NoiseScores:
+    """The severities of one kind, taken together."""
     first = runs[0]
-    return {
-        "final_accuracy": _mean_interval(np.stack([run.final for run in runs])),
-        "accuracy": _rounded(np.mean([run.correct[a].mean() for run in runs]) for a in range(len(first.correct))),
-        "cost": {axis: _rounded(values) for axis, values in first.costs.items()},
-    }
+    return NoiseScores(
+        final_accuracy=_mean_interval(np.stack([run.final for run in runs])),
+        accuracy=_rounded(np.mean([run.correct[a].mean() for run in runs]) for a in range(len(first.correct))),
+        cost={axis: _rounded(values) for axis, values in first.costs.items()},
+    )
 
 
 def _kept(runs: list[NoiseRun], clean: NoiseRun | None) -> Estimate | None:
@@ -104,6 +105,18 @@ def mean_corruption_error(errors: Mapping[str, float], reference_errors: Mapping
     return float(np.mean(shares)) if shares else None
 
 
+@dataclass(frozen=True)
+class FairRow:
+    """``policy`` of one model minus ``against`` of another under one kind of noise, or under ``all``, at a moment."""
+
+    kind: str
+    moment: str
+    mode: str
+    policy: str
+    against: str
+    difference: Difference
+
+
 def fair_comparison(
     cascade: Mapping[str, Array],
     serial: Mapping[str, Array],
@@ -112,7 +125,7 @@ def fair_comparison(
     policy: str = "watch",
     against: str = "pipelined_mean",
     margin: float = MARGIN,
-) -> list[dict[str, Any]]:
+) -> list[FairRow]:
     """Whether the stateful model beats the other one, image by image: one verdict per kind and one over all kinds.
 
     ``same_tick`` compares the answers owned when the stateful model is done; ``all_frames`` lets the other finish every
@@ -139,10 +152,8 @@ def fair_comparison(
         per_kind = {kind: pairs(kind, moment) for kind in kinds}
         together = tuple(np.mean([pair[side] for pair in per_kind.values()], axis=0) for side in (0, 1))
         for kind, (a, b) in [*per_kind.items(), ("all", together)]:
-            found = paired_difference(a[None], b[None], margin=margin)
-            rows.append(
-                {"kind": kind, "moment": moment, "mode": mode, "policy": policy, "against": against, **asdict(found)}
-            )
+            difference = paired_difference(a[None], b[None], margin=margin)
+            rows.append(FairRow(kind, moment, mode, policy, against, difference))
     return rows
 
 

@@ -42,7 +42,7 @@ class TrainingConfig:
     epochs: int = 30
     batch_size: int = 128
     optimizer: str = "sgd"
-    optimizer_args: dict[str, Any] = field(default_factory=dict)
+    optimizer_args: dict[str, Any] = field(default_factory=dict)  # whatever the optimiser of torch takes
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
@@ -104,7 +104,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     options: Any = None
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> Settings:
         """What decides the weights apart from method, task, seed: goes into the record and the run's key."""
         return {"training": dataclasses.asdict(self.training), "augment": dataclasses.asdict(self.augment)}
 
@@ -112,6 +112,9 @@ class RunConfig:
         return hashlib.sha256(canonical_json(self.recipe()).encode()).hexdigest()
 
 
+#: Settings by name as YAML and the command line hold them: numbers, words, truth values, lists and mappings of them.
+#: ``build_config`` makes typed ones of them.
+Settings = dict[str, Any]
 #: ``["epochs=5", ...]`` as on a command line, or keys and values.
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -188,7 +191,7 @@ def build_config(
     return config
 
 
-def parsed_overrides(overrides: Overrides) -> dict[str, Any]:
+def parsed_overrides(overrides: Overrides) -> Settings:
     """Overrides as keys, with or without section, and values; of one key's the last one counts. Values are YAML.
 
     >>> parsed_overrides(["epochs=5", "options.lam=0.5", "epochs=6"])
@@ -196,7 +199,7 @@ def parsed_overrides(overrides: Overrides) -> dict[str, Any]:
     """
     if isinstance(overrides, Mapping):
         return dict(overrides)
-    values: dict[str, Any] = {}
+    values: Settings = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from anytime_bench.errors import UserError, did_you_mean, message
 from anytime_bench.registry import Registry
-from anytime_bench.training.config import SECTIONS
+from anytime_bench.training.config import SECTIONS, Settings
 
 RECIPES = "anytime_bench.recipes"
 #: Images with a side below this are too small for a stem made for 32 pixels.
@@ -27,9 +27,7 @@ def register_recipe(name: str, recipe: Mapping[str, Any]) -> None:
     recipes.add(name, _checked(dict(recipe), name))
 
 
-def recipe_for(
-    task: str, recipe: str | None = None, device: str = "", shape: Sequence[int] | None = None
-) -> dict[str, Any]:
+def recipe_for(task: str, recipe: str | None = None, device: str = "", shape: Sequence[int] | None = None) -> Settings:
     """The shared recipe of a task, with its ``name`` and its ``reference``.
 
     ``recipe`` is the path of a YAML file or the name of an installed recipe. Without it, the first installed recipe
@@ -43,7 +41,7 @@ def recipe_for(
     return chosen
 
 
-def reference_choice(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def reference_choice(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[str, Settings]:
     """Name and options of the reference model: those of the recipe, then ``reference`` and ``reference.KEY``."""
     stated = recipe.get("reference") or {}
     name, options = (stated, {}) if isinstance(stated, str) else (stated.get("method"), stated.get("options") or {})
@@ -59,7 +57,7 @@ def reference_choice(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     return name, {**options, **own}
 
 
-def _chosen_recipe(task: str, recipe: str | None, device: str, shape: Sequence[int] | None) -> dict[str, Any]:
+def _chosen_recipe(task: str, recipe: str | None, device: str, shape: Sequence[int] | None) -> Settings:
     if recipe is not None and Path(recipe).suffix in (".yaml", ".yml"):
         if not Path(recipe).is_file():
             raise UserError(f"recipe '{recipe}' does not exist. Give the path of a YAML file or an installed name.")
@@ -76,7 +74,7 @@ def _chosen_recipe(task: str, recipe: str | None, device: str, shape: Sequence[i
     return {}
 
 
-def _installed_recipe(stem: str) -> dict[str, Any] | None:
+def _installed_recipe(stem: str) -> Settings | None:
     if stem in recipes.added():
         return {**recipes.resolve(stem)[0], "name": stem}
     for package in sorted({entry.value for entry in entry_points(group=RECIPES)}):
@@ -93,7 +91,7 @@ def installed_recipes() -> list[str]:
     return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")} | set(recipes.added()))
 
 
-def _read_recipe(data: bytes, source: str) -> dict[str, Any]:
+def _read_recipe(data: bytes, source: str) -> Settings:
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(data.decode("utf-8")))
     except UnicodeDecodeError as error:
@@ -103,7 +101,7 @@ def _read_recipe(data: bytes, source: str) -> dict[str, Any]:
     return _checked(loaded, source)
 
 
-def _checked(loaded: object, source: str) -> dict[str, Any]:
+def _checked(loaded: object, source: str) -> Settings:
     """A recipe whose sections are known; ``UserError`` otherwise."""
     if not isinstance(loaded, dict):
         raise UserError(f"recipe '{source}' must be a mapping with the sections reference, {', '.join(SECTIONS)}.")

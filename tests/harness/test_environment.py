@@ -11,7 +11,7 @@ from anytime_bench.harness import clocks, disturbance, environment
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.environment import capture, findings, slug
 from anytime_bench.harness.gpu_state import read_gpu, told_apart
-from anytime_bench.harness.self_test import PlainResNet, self_test
+from anytime_bench.harness.self_test import PlainResNet, SelfTest, self_test
 from anytime_bench.harness.timing_session import Session
 
 
@@ -165,6 +165,6 @@ def test_self_test_passes_equal_copies_and_no_others(monkeypatch, share, words):
     monkeypatch.setattr(PlainResNet, "stream", stream)
     monkeypatch.setattr(Session, "_run_reference", turn)
     report = self_test("cpu", seconds=0.3)
-    assert report["passed"] == (share == 0)
-    assert report["verdict"].startswith(words)
-    assert json.loads(json.dumps(report)) == report
+    assert report.passed == (share == 0)
+    assert report.verdict.startswith(words)
+    assert SelfTest.model_validate_json(report.model_dump_json()) == report

@@ -275,10 +275,10 @@ def test_fair_comparison_finds_a_planted_winner_and_a_tie() -> None:
         run([worse, worse, worse, worse], [1, 2, 3, 5], "transient_1", "pipelined_mean", "snow"),
     ]
     rows = fair_comparison(pack(cascade, 10), pack(serial, 10))
-    found = {(row["kind"], row["moment"]): row["verdict"] for row in rows}
-    assert found["fog", "same_tick"] == "better"
-    assert found["fog", "all_frames"] == "equivalent"
-    assert found["snow", "same_tick"] == "equivalent"
-    assert found["all", "same_tick"] == "better"
+    verdicts = {(row.kind, row.moment): row.difference.verdict for row in rows}
+    assert verdicts["fog", "same_tick"] == "better"
+    assert verdicts["fog", "all_frames"] == "equivalent"
+    assert verdicts["snow", "same_tick"] == "equivalent"
+    assert verdicts["all", "same_tick"] == "better"
     with pytest.raises(TraceError, match="no kind was evaluated in mode 'transient_9'"):
         fair_comparison(pack(cascade, 10), pack(serial, 10), mode="transient_9")

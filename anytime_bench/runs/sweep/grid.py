@@ -26,6 +26,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from anytime_bench.errors import UserError, did_you_mean, message
 from anytime_bench.runs.sweep.jobs import Existing, Outcome
+from anytime_bench.training.config import Settings
 
 #: More runs than this are a slip of the keyboard.
 MAX_RUNS = 100_000
@@ -153,7 +154,7 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def read_plan_file(path: Path) -> dict[str, Any]:
+def read_plan_file(path: Path) -> Settings:
     """The content of a plan file, its keys and types checked."""
     if not path.is_file():
         raise UserError(f"plan file '{path}' does not exist. Give a YAML file, or --methods a,b --tasks t --seeds 0-4.")
