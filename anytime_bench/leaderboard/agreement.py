@@ -1,7 +1,7 @@
 """How far a board's order depends on the axis and on the horizon: Kendall's tau between any two of them.
 
 An order is that of AUC over the rows that are ranked on both sides; ``scores.agreement`` says what tau and its interval
-are. Between tasks, rows are the same where their methods have the same name.
+are.
 """
 
 from __future__ import annotations
@@ -50,20 +50,6 @@ def between_horizons(axis: AxisRanking) -> list[Agreement]:
     return _agreement(views, axis.ranked, names)
 
 
-def between_tasks(first: AxisRanking, second: AxisRanking, names: tuple[str, str]) -> list[Agreement]:
-    """AUC@1 on one axis of two boards, over methods that have one ranked row on each."""
-    methods = [_by_method(side) for side in (first, second)]
-    shared = sorted(set(methods[0]) & set(methods[1]))
-    if len(shared) < 2:
-        return []
-    tables = [
-        _draws([(side, ONE)], [rows[name] for name in shared], seed)
-        for seed, (side, rows) in enumerate(zip((first, second), methods, strict=True))
-    ]
-    (a, draws_a), (b, draws_b) = tables
-    return [Agreement(*names, kendall(a[0], b[0], draws_a[:, 0], draws_b[:, 0]), len(shared))]
-
-
 def _agreement(
     views: Sequence[tuple[AxisRanking, int]], rows: Sequence[int], names: Sequence[tuple[str, str]]
 ) -> list[Agreement]:
@@ -77,7 +63,7 @@ def _agreement(
     ]
 
 
-def _draws(views: Sequence[tuple[AxisRanking, int]], rows: Sequence[int], seed: int = 0) -> tuple[Floats, Floats]:
+def _draws(views: Sequence[tuple[AxisRanking, int]], rows: Sequence[int]) -> tuple[Floats, Floats]:
     """Values ``(V, K)`` of ``rows`` in every view, an axis at a horizon, and their draws ``(R, V, K)``."""
     board = views[0][0].board
     joint = board.joint.select(rows)
@@ -86,11 +72,5 @@ def _draws(views: Sequence[tuple[AxisRanking, int]], rows: Sequence[int], seed: 
     values = np.stack([board.joint.rows[r].value(table[:, 1:]) for r, table in zip(rows, weights, strict=True)], axis=1)
     clock = np.array([[axis.clock[r][0][h] for r in rows] for axis, h in views])
     df = np.array([[axis.clock[r][1] for r in rows] for axis, _ in views])
-    draws = joint.draws([table[:, 1:] for table in weights], constant, clock, df, seed=seed)
+    draws = joint.draws([table[:, 1:] for table in weights], constant, clock, df)
     return values + constant, draws
-
-
-def _by_method(axis: AxisRanking) -> dict[str, int]:
-    """Numbers of the ranked rows whose method has no other ranked row."""
-    names = [axis.board.rows[r].record.method.name for r in axis.ranked]
-    return {name: r for name, r in zip(names, axis.ranked, strict=True) if names.count(name) == 1}

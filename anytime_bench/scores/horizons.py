@@ -2,7 +2,7 @@
 
 AUC@h asks for a mean over deadlines up to h times the reference's full answer, and h is a choice. Where a row's answer
 arrives just past h it gets nothing for it, and just before it almost all; so every order is shown with the range of
-horizons in which it holds, and prose states only those that hold over ``STATED``.
+horizons in which it holds, and prose states only those that hold from 0.5 to 2.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ Floats = NDArray[np.float64]
 
 #: Horizons of the curve, in multiples of the reference's full answer.
 GRID: tuple[float, ...] = tuple(0.5 + 0.25 * step for step in range(15))
-#: An order is stated in prose only if it holds at every horizon of the grid in this range.
-STATED = (0.5, 2.0)
 
 
 def holds_in(holds: ArrayLike, grid: ArrayLike = GRID, at: float = 1.0) -> tuple[float, float] | None:
@@ -36,16 +34,3 @@ def holds_in(holds: ArrayLike, grid: ArrayLike = GRID, at: float = 1.0) -> tuple
     while high + 1 < len(true) and true[high + 1]:
         high += 1
     return float(points[low]), float(points[high])
-
-
-def holds_over(holds: ArrayLike, over: tuple[float, float] = STATED, grid: ArrayLike = GRID) -> bool:
-    """Whether ``holds (H,)`` is true at every horizon of ``over``.
-
-    A claim about all of them needs no correction for their number: it fails as soon as one of them fails.
-
-    >>> holds_over([True, True, True, False], grid=[0.5, 1.0, 2.0, 4.0])
-    True
-    """
-    points = np.asarray(grid, dtype=np.float64)
-    inside = (points >= over[0]) & (points <= over[1])
-    return bool(np.asarray(holds, dtype=bool)[inside].all())

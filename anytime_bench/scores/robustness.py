@@ -92,19 +92,6 @@ def kept_share(noisy: Array, clean: Array) -> Estimate | None:
     return _estimate(pair[0].mean() / pair[1].mean(), *percentiles(means[usable, 0] / means[usable, 1]))
 
 
-def mean_corruption_error(errors: Mapping[str, float], reference_errors: Mapping[str, float]) -> float | None:
-    """mCE (Hendrycks and Dietterich 2019): mean over kinds of error / the reference's error on the same kind.
-
-    ``errors`` hold a kind's error rate, averaged over its severities. Kinds without an error of the reference are left
-    out; None if no kind is left.
-
-    >>> mean_corruption_error({"fog": 0.2, "snow": 0.3}, {"fog": 0.4, "snow": 0.3})
-    0.75
-    """
-    shares = [errors[kind] / reference_errors[kind] for kind in errors if reference_errors.get(kind)]
-    return float(np.mean(shares)) if shares else None
-
-
 @dataclass(frozen=True)
 class FairRow:
     """``policy`` of one model minus ``against`` of another under one kind of noise, or under ``all``, at a moment."""

@@ -21,7 +21,6 @@ from anytime_bench.scores.results import NoiseBlock
 from anytime_bench.scores.robustness import (
     fair_comparison,
     kept_share,
-    mean_corruption_error,
     noise_block,
 )
 from anytime_bench.tasks.task import TaskCard
@@ -258,8 +257,6 @@ def test_kept_share_and_corruption_error() -> None:
     assert kept.value == pytest.approx(0.75)
     assert kept.low < 0.75 < kept.high
     assert kept_share(noisy, np.zeros(100, dtype=bool)) is None
-    assert mean_corruption_error({"fog": 0.3, "snow": 0.1}, {"fog": 0.3, "snow": 0.2}) == 0.75
-    assert mean_corruption_error({"fog": 0.3}, {}) is None
 
 
 def test_fair_comparison_finds_a_planted_winner_and_a_tie() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.simulated_boards import CHANCE, ROWS, SimulatedBoard, simulated_board
 
-from anytime_bench.leaderboard.agreement import between_axes, between_horizons, between_tasks
+from anytime_bench.leaderboard.agreement import between_axes, between_horizons
 from anytime_bench.leaderboard.moments import BoardMoments
 from anytime_bench.leaderboard.ranking import ONE, AxisRanking
 from anytime_bench.leaderboard.rows import AxisCosts, Row
@@ -157,7 +157,7 @@ def test_the_range_in_which_an_order_holds_ends_where_it_turns() -> None:
     assert GRID[ONE] == 1.0
 
 
-def test_agreement_of_axes_and_tasks() -> None:
+def test_agreement_of_axes() -> None:
     rng = np.random.default_rng(2)
     costs = {"macs": counted([0.1]), "ticks": counted([0.2])}
     rows = []
@@ -170,12 +170,6 @@ def test_agreement_of_axes_and_tasks() -> None:
     (both,) = between_axes(rankings)
     assert (both.first, both.second, both.rows) == ("macs", "ticks", 4)
     assert both.tau.value == 1.0
-    reverse = [
-        make_row(f"net_{number}", answers(rng, [0.9 - 0.1 * number]), costs["macs"], axis="macs") for number in range(4)
-    ]
-    (tasks,) = between_tasks(rankings[0], ranking_of(reverse, "macs"), ("a", "b"))
-    assert tasks.tau.value == -1.0
-    assert between_tasks(rankings[0], ranking_of(reverse[:1], "macs"), ("a", "b")) == []
 
 
 def test_shares_of_the_reference_are_reached_with_an_interval() -> None:

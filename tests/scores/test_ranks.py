@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from anytime_bench.scores.horizons import GRID, holds_in, holds_over
+from anytime_bench.scores.horizons import GRID, holds_in
 from anytime_bench.scores.ranks import PROTOCOL_SEEDS, Rank, ranks, standing, without_rank
 from anytime_bench.scores.variance import Spread
 from anytime_bench.scores.verdicts import differences, holm, seeds_to_decide
@@ -89,8 +89,5 @@ def test_only_the_protocol_seeds_give_a_rank(seeds):
 def test_a_range_of_horizons_is_unbroken():
     holds = [0.5 <= h <= 2.5 for h in GRID]
     assert holds_in(holds) == (0.5, 2.5)
-    assert holds_over(holds)
-    assert not holds_over(holds, over=(0.5, 3.0))
     holds[GRID.index(1.5)] = False
     assert holds_in(holds) == (0.5, 1.25)
-    assert not holds_over(holds)
