@@ -89,7 +89,8 @@ def perlin_noise(draws: Draws, height: int, width: int) -> Tensor:
     along_x, along_y = draws.direction((FREQUENCY + 1, FREQUENCY + 1))
 
     def places(size: int) -> tuple[Tensor, Tensor]:
-        place = (torch.arange(size, device=draws.device, dtype=torch.float32) + 0.5) * FREQUENCY / size
+        # Divided on the CPU: a GPU multiplies by the reciprocal, which is another number for 28 pixels.
+        place = ((torch.arange(size, dtype=torch.float32) + 0.5) * FREQUENCY / size).to(draws.device)
         cell = place.floor()
         return cell.long(), place - cell
 

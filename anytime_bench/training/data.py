@@ -40,7 +40,7 @@ class DeviceSplit:
         mean, std = (
             torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (card.mean, card.std)
         )
-        if device.type == "cuda" and split.images.nbytes > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        if stays_on_host(split.images.nbytes, device):
             return cls(torch.from_numpy(split.images).pin_memory(), torch.tensor(split.labels).to(device), mean, std)
         return cls(torch.tensor(split.images).to(device), torch.tensor(split.labels).to(device), mean, std)
 
@@ -114,6 +114,11 @@ class DeviceSplit:
         """Batches that ``shuffled`` yields."""
         full, rest = divmod(len(self), batch_size)
         return full + (rest > 1 or (rest == 1 and full == 0))
+
+
+def stays_on_host(size: int, device: torch.device) -> bool:
+    """Whether images of ``size`` bytes are more than ``DEVICE_SHARE`` of the free memory of a GPU ``device``."""
+    return device.type == "cuda" and size > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from anytime_bench.conformance import gpu_correctness, gpu_doctor, gpu_speed
 from anytime_bench.conformance.gpu_doctor import Scope, doctor_gpu, examine
 from anytime_bench.conformance.gpu_lines import Line, failed, judged, table
+from anytime_bench.harness.self_test import PlainResNet
+from anytime_bench.harness.timing_block import TimingMeta
+from anytime_bench.harness.timing_summary import summarise
 from baselines.cascade.model import CascadedResNet
 
 CPU = torch.device("cpu")
@@ -75,6 +79,32 @@ def test_training_is_compared_with_what_a_model_computes_densely():
     assert all(line.predicted for line in lines if "training" in line.what)
     assert not model.training
     assert not list(gpu_speed.training_steps("x", cascade("serial"), CPU, (3, 16, 16), 4, 1))
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [(1.3, "holds"), (1.7, "FAILS")])
+def test_lanes_are_judged_by_all_answers_in_one_graph_not_by_the_last_one_alone(slower, verdict):
+    """A cascade's ``answer(images, last)`` is a plain pass: its ratio of 1 says nothing of lanes."""
+    lines = by_what(gpu_speed._lanes("x", cascade(), timing_of(slower)))
+    one_graph = lines["x: all exits in one graph, device"]
+    assert one_graph.verdict == verdict
+    assert one_graph.values["value"] == pytest.approx(slower, rel=1e-4)
+    assert lines["x: last exit, a graph per exit, latency"].verdict == "measured"
+    assert all(line.predicted for what, line in lines.items() if "one lane" not in what)
+    assert not list(gpu_speed._lanes("x", PlainResNet(), timing_of(slower))), "it has no lanes"
+
+
+def timing_of(slower):
+    """A GPU's timing: the reference takes 1 ms, all answers together ``slower``, the last one alone 1 ms."""
+    one, exits = np.full((40, 5), 1e-3, np.float32), np.linspace(0.5, 1.0, 3, dtype=np.float32)
+    samples = {}
+    for clock in ("latency", "device_time"):
+        samples[f"batch1_{clock}_reference"] = one
+        samples[f"batch1_{clock}_run_through"] = slower * one[..., None] * exits
+        samples[f"batch1_{clock}_prefix"] = one[..., None] * exits
+    clocks = dict.fromkeys(("latency", "device_time"), "a test")
+    stop = dict.fromkeys(clocks, {"run_through": "real", "prefix": "real"})
+    meta = TimingMeta(batch_sizes=[1], stopped_because={"1": "a test"}, clocks=clocks, stop=stop, engine="graph")
+    return summarise(samples, meta)
 
 
 def test_the_whole_examination_on_a_cpu(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The CUDA paths: on a device where there is one; their order of calls against stand-ins where there is none."""
 
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from anytime_bench.harness.clocks import EventClock, HostClock
 from anytime_bench.harness.cuda_graphs import Graphs
 from anytime_bench.harness.eager import EngineError
 from anytime_bench.harness.engines import engine_verdict, make_engine, matched_engines
+from anytime_bench.harness.rounds import Effort
 from anytime_bench.harness.self_test import PlainResNet, self_test
 from anytime_bench.harness.timing import TimingSettings, time_exits
+from anytime_bench.harness.timing_session import Session, rounding_slack
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.tasks.task import TaskCard
 
@@ -169,6 +172,63 @@ def test_the_verdict_is_one_line_for_the_plan(stand_ins):
     assert line.startswith("engine: eager; engine graph gave way to eager for the method")
     assert "not comparable" in line
     assert "\n" not in line
+
+
+def test_everything_on_the_second_device_is_made_and_captured_on_it(stand_ins, monkeypatch):
+    """Streams, events and captures belong to the current device, whatever device the images are on."""
+    second, entered, seen = torch.device("cuda:1"), [], []
+
+    class There(torch.Tensor):
+        device = second
+
+    @contextmanager
+    def on(device):
+        entered.append(device)
+        yield
+        entered.pop()
+
+    def noting(name, made):
+        def call(*arguments, **keywords):
+            seen.append((name, entered[-1] if entered else None))
+            return made(*arguments, **keywords)
+
+        return call
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    for name in ("Stream", "Event", "graph", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, noting(name, getattr(torch.cuda, name)))
+    engine = Graphs(Counted(stand_ins), IMAGES.as_subclass(There))
+    engine.prepare([2])
+    assert {name for name, _ in seen} == {"Stream", "Event", "graph", "graph_pool_handle"}
+    assert {device for _, device in seen} == {second}
+    assert not entered
+
+
+class Offering(Counted):
+    def executions(self):
+        return {"again": self.stream}
+
+
+def test_an_execution_is_captured_once_for_both_clocks_and_without_prefixes(stand_ins):
+    session = Session(Offering(stand_ins), Counted(stand_ins), IMAGES.repeat(9, 1, 1, 1), CPU, "graph", None, (), None)
+    session.events = EventClock(CPU)
+    session.measure(1, Effort(2, 0.01, 0.5), 0, lambda share: None, lambda: None)
+    segments_and_all, prefixes, copies = 4, 3, 2
+    assert captures(stand_ins) == segments_and_all + prefixes + copies * (segments_and_all + 1) + segments_and_all
+
+
+@pytest.mark.parametrize(
+    ("dtype", "on_gpu", "tf32", "slack"),
+    [
+        (torch.float32, True, True, 2e-3),
+        (torch.float32, True, False, 1e-4),
+        (torch.float32, False, True, 1e-4),
+        (torch.bfloat16, True, False, 2e-2),
+    ],
+)
+def test_answers_may_differ_by_what_the_precision_of_convolutions_rounds(dtype, on_gpu, tf32, slack):
+    with torch.backends.cudnn.flags(allow_tf32=tf32):
+        assert rounding_slack(SimpleNamespace(dtype=dtype, is_cuda=on_gpu)) == slack
 
 
 def test_a_compiled_model_has_no_further_executions():

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anytime_bench.training import data
 from anytime_bench.training.config import AugmentConfig
 from anytime_bench.training.data import AugmentationDraws, DeviceSplit, augmented, seeded
 
@@ -106,6 +107,65 @@ def test_an_image_is_augmented_alike_in_any_batch(batch, other, seed):
         torch.cat([images for images, _ in split.shuffled(size, config, seeded(seed))]) for size in (batch, other)
     ]
     assert torch.equal(*epochs)
+
+
+@pytest.mark.parametrize("batch", [5, 25])
+def test_what_is_random_is_copied_before_the_first_batch_whatever_their_number(batch, monkeypatch):
+    sent = []
+    monkeypatch.setattr(data, "_sent", lambda tensor, device: sent.append(tensor) or tensor)
+    epoch = split_of(100).shuffled(batch, AugmentConfig(), seeded(0))
+    next(epoch)
+    before = len(sent)
+    assert sum(1 for _ in epoch) == 100 // batch - 1
+    assert len(sent) == before
+
+
+class Sent:
+    """A tensor that tells how it was sent."""
+
+    def pin_memory(self):
+        return Pinned()
+
+    def to(self, device, non_blocking=False):
+        return device.type, "pageable", non_blocking
+
+
+class Pinned:
+    def to(self, device, non_blocking=False):
+        return device.type, "pinned", non_blocking
+
+
+def test_towards_a_gpu_tensors_travel_pinned_and_without_waiting():
+    assert data._sent(Sent(), torch.device("cuda:0")) == ("cuda", "pinned", True)
+    assert data._sent(Sent(), torch.device("cpu")) == ("cpu", "pageable", False)
+
+
+@pytest.mark.parametrize(("size", "stays"), [(250, False), (251, True)])
+def test_a_split_larger_than_its_share_of_a_gpus_free_memory_stays_on_the_host(size, stays, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
+    assert data.stays_on_host(size, torch.device("cuda:0")) is stays
+    assert not data.stays_on_host(size, torch.device("cpu"))
+
+
+def test_a_split_on_the_host_gives_the_same_batches(monkeypatch):
+    """Everything but the images is where batches come out; those come pinned, batch by batch."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(len(tensor)) or tensor)
+    config = AugmentConfig(crop_padding=1, flip=True)
+
+    class OnHost(DeviceSplit):
+        @property
+        def device(self):
+            return torch.device("cpu", 0)  # another name than its images' device has
+
+    here = split_of(60)
+    there = OnHost(here.images, here.labels, here.mean, here.std)
+    for (a, b), (c, d) in zip(
+        here.shuffled(8, config, seeded(1)), there.shuffled(8, config, seeded(1)), strict=True
+    ):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+    assert pinned == [8] * 7 + [4]
 
 
 def test_neighbouring_seeds_share_nothing():
