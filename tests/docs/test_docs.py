@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,12 @@ def test_the_page_of_the_command_line_is_current() -> None:
 def test_the_navigation_names_every_page() -> None:
     config = (ROOT / "mkdocs.yml").read_text()
     assert [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in config] == []
+
+
+def test_every_test_that_the_page_on_gpus_names_exists() -> None:
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "gpu.md").read_text())
+    written = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) >= 15
+    assert [name for name in named if name not in written] == []

@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^( *)```(\w+)?(?: +title=\"([^\"]+)\")?[^\n]*\n(.*?)^ *```"
 ELSEWHERE = {
     "pip install": "installs", "<": "holds a placeholder", "python3 -m venv": "installs", "pytest": "runs the tests",
     "--cluster": "needs a cluster", "torchrun": "needs several processes", "cuda": "needs a GPU",
-    "--gpus": "needs a GPU",
+    "--gpu": "needs a GPU",
     "fashion_mnist": "needs another data set", "cifar10": "needs another data set", "PATH": "names the reader's data",
     "git ": "needs a clone", ".ci/run": "needs a clone", "tests/": "needs a clone", "docs/": "needs a clone",
     "DIR": "names the reader's data",

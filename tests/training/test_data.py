@@ -160,9 +160,7 @@ def test_a_split_on_the_host_gives_the_same_batches(monkeypatch):
 
     here = split_of(60)
     there = OnHost(here.images, here.labels, here.mean, here.std)
-    for (a, b), (c, d) in zip(
-        here.shuffled(8, config, seeded(1)), there.shuffled(8, config, seeded(1)), strict=True
-    ):
+    for (a, b), (c, d) in zip(here.shuffled(8, config, seeded(1)), there.shuffled(8, config, seeded(1)), strict=True):
         assert torch.equal(a, c)
         assert torch.equal(b, d)
     assert pinned == [8] * 7 + [4]
