@@ -110,7 +110,7 @@ def timing_of(slower):
         samples[f"batch1_{clock}_run_through"] = slower * one[..., None] * exits
         samples[f"batch1_{clock}_prefix"] = one[..., None] * exits
     clocks = dict.fromkeys(("latency", "device_time"), "a test")
-    stop = dict.fromkeys(clocks, {"run_through": "real", "prefix": "real"})
+    stop = {clock: {"run_through": "real", "prefix": "real"} for clock in clocks}
     meta = TimingMeta(batch_sizes=[1], stopped_because={"1": "a test"}, clocks=clocks, stop=stop, engine="graph")
     return summarise(samples, meta)
 
