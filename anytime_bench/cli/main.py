@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -184,7 +185,16 @@ def main() -> NoReturn:
     if status == INTERRUPTED:
         _say_how_to_resume()
     # Outside its standalone mode typer returns the status of typer.Exit instead of raising it.
-    sys.exit(status if isinstance(status, int) else 0)
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process with ``status``, whatever a plugin made of ``sys.exit`` and whichever threads it left behind."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        print("note: a plugin's thread goes on; it is ended", file=sys.stderr, flush=True)
+        os._exit(status)
+    raise SystemExit(status)
 
 
 def _explain(error: BaseException) -> int:

@@ -65,10 +65,12 @@ def load_plugins(plugins: list[str] | None) -> None:
     """Import every ``--plugin`` and register what it defines."""
     if plugins:
         from anytime_bench.methods.plugins import load_plugin
-        from anytime_bench.runs.guard import guarded
+        from anytime_bench.runs.guard import guarded, time_limit
+        from anytime_bench.runs.torch_settings import kept_settings
 
-        with guarded():
-            for plugin in plugins:
+        for plugin in plugins:
+            what = f"plugin '{plugin}'"
+            with guarded(), kept_settings(what), time_limit(f"the import of {what}"):
                 load_plugin(plugin)
 
 

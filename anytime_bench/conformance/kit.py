@@ -20,7 +20,10 @@ from anytime_bench.conformance.fixture import (
     stream_answers,
     synthetic_task,
 )
+from anytime_bench.errors import UserError
 from anytime_bench.methods.contract import Method
+from anytime_bench.runs.guard import time_limit
+from anytime_bench.runs.torch_settings import kept_settings
 from anytime_bench.tasks.task import TaskCard
 
 Status = Literal["pass", "fail", "skip", "warn"]
@@ -122,7 +125,11 @@ class Kit:
         if name not in self._results:
             check = next(check for check in CHECKS if check.name == name)
             begun = time.perf_counter()
-            status, why = self._judge(check)
+            try:
+                with kept_settings(type(self.method).__name__), time_limit(f"check '{name}'"):
+                    status, why = self._judge(check)
+            except UserError as over_time:
+                status, why = "fail", str(over_time)
             self._results[name] = CheckResult(name, status, why, time.perf_counter() - begun)
         return self._results[name]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from anytime_bench.conformance.kit import CHECKS, CheckResult, run_checks
 from anytime_bench.methods.contract import Method
 from anytime_bench.methods.plugins import load_plugin
+from anytime_bench.runs.guard import time_limit
 from anytime_bench.runs.plan import resolve
 from anytime_bench.runs.progress import progress
+from anytime_bench.runs.torch_settings import kept_settings
 from anytime_bench.training.recipes import recipe_for
 
 
@@ -22,7 +24,10 @@ def check_named(
     synthetic one with the method's defaults. ``overrides`` are ``key=value`` options. Raises ``UserError`` for names,
     files and options that do not exist.
     """
-    names = load_plugin(method).get("method", []) if method.endswith(".py") else [method]
+    names = [method]
+    if method.endswith(".py"):
+        with kept_settings(f"plugin '{method}'"), time_limit(f"the import of plugin '{method}'"):
+            names = load_plugin(method).get("method", [])
     card = None
     if task is not None:
         from anytime_bench.tasks.loading import load_task

@@ -48,7 +48,10 @@ def load_plugin(plugin: str) -> dict[str, list[str]]:
         own = inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
         if own and not inspect.isabstract(value):
             name = getattr(value, "name", None) or snake_case(value.__name__)
-            methods.add(name, value, Origin(name, target=f"{module.__name__}:{value.__name__}", **origin))
+            try:
+                methods.add(name, value, Origin(name, target=f"{module.__name__}:{value.__name__}", **origin))
+            except UserError as error:
+                raise UserError(f"plugin '{plugin}': {error}") from error
     names: dict[str, list[str]] = {}
     for group, registry in Registry.all.items():
         for name, source in sorted(registry.added().items()):

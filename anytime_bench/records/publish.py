@@ -19,7 +19,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.files import write_all
 from anytime_bench.methods.sources import plugin_sources, sources_sha256
 from anytime_bench.records import store
-from anytime_bench.records.consistency import conflicts
+from anytime_bench.records.consistency import ANSWERS, answers_sha256, conflicts
 from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import Record, content_hash
 from anytime_bench.records.verify_all import Verified, verified, with_conflicts
@@ -62,7 +62,7 @@ def publish(paths: Sequence[Path], results: Path) -> Published:
 
 
 def _publish(new: Sequence[Verified], results: Path) -> Published:
-    known = list(verified(_neighbours(new, results), anew=False))
+    known = [_known(path) for path in _neighbours(new, results)]
     ids = {each.record.record_id for each in known if each.record is not None}
     fresh = [each for each in new if each.record is not None and each.record.record_id not in ids]
     entries = [Entry(each.path, each.record) for each in (*known, *fresh) if each.record is not None]
@@ -85,9 +85,27 @@ def _publish(new: Sequence[Verified], results: Path) -> Published:
 
 
 def _neighbours(new: Sequence[Verified], results: Path) -> list[Path]:
-    """The records of ``results`` that a new one could be in conflict with: those of its tasks."""
-    tasks = {store.record_folder(results, each.record).parents[1] for each in new if each.record is not None}
-    return [path for path in store.find(results) if path.parents[2] in tasks]
+    """The records of ``results`` that a new one could be in conflict with: those of its method, and any of its task
+    whose exits are as accurate, as those of a copy are."""
+    records = [each.record for each in new if each.record is not None]
+    folders = {store.record_folder(results, record) for record in records}
+    tasks = {folder.parents[1] for folder in folders}
+    accuracies = [[entry.accuracy.value for entry in record.exits] for record in records if record.exits]
+    return [
+        path
+        for path in store.find(results)
+        if path.parent in folders or (path.parents[2] in tasks and store.stated_accuracies(path) in accuracies)
+    ]
+
+
+def _known(path: Path) -> Verified:
+    """A published record as it is; whether it holds is asked of the whole store by ``verify``, not of a publisher."""
+    record = store.load(path)
+    answers = ""
+    if "trace" in record.artifacts:
+        names = [f"{split}_{name}" for split in ("val", "test") for name in ANSWERS]
+        answers = answers_sha256(store.load_arrays(path, record, names))
+    return Verified(path, record, answers=answers)
 
 
 def _files_of(path: Path, record: Record, results: Path) -> dict[Path, bytes]:

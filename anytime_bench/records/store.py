@@ -149,6 +149,15 @@ def load_arrays(path: Path, record: Record, names: Collection[str] | None = None
         raise UserError(f"'{npz}', the trace of record '{path.name}', cannot be read: {error}.") from error
 
 
+def stated_accuracies(path: Path) -> list[float]:
+    """Test accuracy of every exit as the record at ``path`` states it, without validation; empty where it does not."""
+    content: Any = _read_json(path)
+    try:
+        return [entry["accuracy"]["value"] for entry in content["exits"]]
+    except (KeyError, TypeError):
+        return []
+
+
 def find(root: Path) -> Iterator[Path]:
     """Paths of all records below ``root``, in a stable order."""
     yield from sorted(filter(is_record_file, root.glob("*/*/*/*.json")))

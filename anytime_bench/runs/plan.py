@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from anytime_bench.corruptions.catalogue import named
 from anytime_bench.errors import UserError, describe, message
@@ -23,10 +23,12 @@ from anytime_bench.files import safe_name
 from anytime_bench.harness.cost import ExitCosts, count_costs
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.environment import capture
-from anytime_bench.methods.contract import AnytimeModel, Method
+from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
 from anytime_bench.methods.plugins import method_class
-from anytime_bench.records.record import finite
+from anytime_bench.records.record import Card, finite
 from anytime_bench.registry import Origin
+from anytime_bench.runs.guard import time_limit
+from anytime_bench.runs.torch_settings import kept_settings
 from anytime_bench.tasks.task import Task
 from anytime_bench.training import checkpoints
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
@@ -114,8 +116,12 @@ class Plan:
         return resolved.folder(self.out, self.device_name, self.task, self.seed)
 
 
-def resolve(name: str, recipe: Mapping[str, Any], overrides: Overrides = ()) -> ResolvedMethod:
+def resolve(
+    name: str, recipe: Mapping[str, Any], overrides: Overrides = (), takers: tuple[str, ...] = ()
+) -> ResolvedMethod:
     """Find a method, merge its configuration, and do the same for the method whose weights it takes.
+
+    ``takers`` are the methods that take this one's weights, of which none may be itself.
 
     An override of an option that only the weights source has (``lam=0.5`` for a wrapper of a method with ``lam``) is
     the source's.
@@ -135,17 +141,42 @@ def resolve(name: str, recipe: Mapping[str, Any], overrides: Overrides = ()) -> 
         build_config(name, target, recipe, unknown, variant)
     source = None
     if source_name and source_class is not None:
-        source = resolve(source_name, recipe, for_source(values, source_class))
+        chain = (*takers, name)
+        if source_name in chain:
+            raise UserError(f"method '{name}' takes its weights from itself: {' <- '.join((*chain, source_name))}.")
+        source = resolve(source_name, recipe, for_source(values, source_class), chain)
         method.weights_source = source.method
     return ResolvedMethod(name, origin, method, config, values, source)
 
 
-def configure(name: str, target: type[Method], config: RunConfig) -> Method:
-    """The method with its options; its own ``ValueError`` about a value becomes the user's."""
+def reason_to_skip(resolved: ResolvedMethod, task: Task) -> str | None:
+    """Why the method does not run on ``task``, in its own words, or None where it does."""
     try:
-        return target(config.options)
+        reason = resolved.method.skip(task.card)
+    except Exception as error:
+        raise UserError(f"method '{resolved.name}': skip fails: {describe(error)}") from error
+    if not isinstance(reason, str | None):
+        raise UserError(f"method '{resolved.name}': skip must return text or None, got {reason!r:.60}.")
+    return reason
+
+
+def configure(name: str, target: type[Method], config: RunConfig) -> Method:
+    """The method with its options; its own ``ValueError`` about a value becomes the user's, and so does a card that no
+    record can hold."""
+    try:
+        method = target(config.options)
     except ValueError as error:
         raise UserError(f"method '{name}': {message(error)}") from error
+    if hasattr(method, "card"):
+        if not isinstance(method.card, MethodCard):
+            raise UserError(f"method '{name}': card must be a MethodCard, got {type(method.card).__name__}.")
+        try:
+            Card.model_validate(finite(dataclasses.asdict(method.card)))
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise UserError(f"method '{name}': its card's {place}: {fault['msg']}.") from error
+    return method
 
 
 def for_source(overrides: Mapping[str, JsonValue], source: type[Method]) -> dict[str, JsonValue]:
@@ -173,7 +204,8 @@ def build_model(resolved: ResolvedMethod, task: Task, seed: int, device: torch.d
     """A freshly initialised model on the device. Every method's initial weights depend on the seed alone."""
     torch.manual_seed(int(torch.randint(0, 2**62, (), generator=seeded(seed, 0, 0))))
     try:
-        model = resolved.method.build(task.card)
+        with kept_settings(f"method '{resolved.name}'"), time_limit("building it"):
+            model = resolved.method.build(task.card)
     except Exception as error:
         reason = message(error) if isinstance(error, ValueError) else describe(error)
         raise UserError(f"method '{resolved.name}' cannot be built for task '{task.card.name}': {reason}") from error
@@ -237,7 +269,7 @@ def make_plan(
     if place.type == "cpu" and resolved.config.evaluation.threads:
         torch.set_num_threads(resolved.config.evaluation.threads)
     environment = capture(place)
-    skip = resolved.method.skip(task.card)
+    skip = reason_to_skip(resolved, task)
     try:
         reference_costs = count_exits(reference, task, seed, place)
     except UserError as error:
@@ -286,7 +318,8 @@ def count_exits(resolved: ResolvedMethod, task: Task, seed: int, device: torch.d
     """Ticks, MACs and parameters per exit; a model that breaks the contract shows it here, before training."""
     model = build_model(resolved, task, seed, device)
     try:
-        return count_costs(model, task.card.shape, device)
+        with kept_settings(f"method '{resolved.name}'"), time_limit("its stream for one image"):
+            return count_costs(model, task.card.shape, device)
     except Exception as error:
         reason = message(error) if isinstance(error, ValueError) else describe(error)
         raise UserError(f"method '{resolved.name}' on task '{task.card.name}': {reason}") from error

@@ -33,40 +33,55 @@ def noise_block(arrays: Mapping[str, Array]) -> NoiseBlock:
             clean[run.policy] = run
         else:
             groups.setdefault((run.policy, run.kind, run.mode), []).append(run)
+    shares = {key: _per_image(runs) for key, runs in groups.items()}
+    untouched = {policy: _per_image([run]) for policy, run in clean.items()}
+    # One product for all rows: two thousand resamples for each alone took most of a record's verification.
+    means = dict(zip((*shares, *untouched), resampled_means([*shares.values(), *untouched.values()]).T, strict=True))
     return NoiseBlock(
         images=int(arrays["noise_images"]),
         chance=1.0 / int(arrays["noise_classes"]),
-        clean={policy: _scores([run]) for policy, run in clean.items()},
+        clean={policy: _scores([run], means[policy]) for policy, run in clean.items()},
         rows=[
             NoiseRow(
-                policy=policy, kind=kind, mode=mode, kept=_kept(members, clean.get(policy)), **dict(_scores(members))
+                policy=policy,
+                kind=kind,
+                mode=mode,
+                kept=_kept(shares[policy, kind, mode], untouched[policy], means[policy, kind, mode], means[policy])
+                if policy in clean
+                else None,
+                **dict(_scores(members, means[policy, kind, mode])),
             )
             for (policy, kind, mode), members in groups.items()
         ],
     )
 
 
-def _scores(runs: list[NoiseRun]) -> NoiseScores:
-    """The severities of one kind, taken together."""
+def _per_image(runs: list[NoiseRun]) -> Floats:
+    """Share of the severities at which the last answer about each image is right, ``(N,)``."""
+    return np.stack([run.final for run in runs]).mean(axis=0, dtype=np.float64)
+
+
+def _scores(runs: list[NoiseRun], resampled: Floats) -> NoiseScores:
+    """The severities of one kind, taken together; ``resampled`` are its means ``(R,)``."""
     first = runs[0]
+    if len(runs) == 1 and first.final.dtype == np.bool_:
+        wilson = accuracy_interval(first.final)
+        final = _estimate(wilson.value, wilson.low, wilson.high)
+    else:
+        final = _estimate(float(_per_image(runs).mean()), *percentiles(resampled))
     return NoiseScores(
-        final_accuracy=_mean_interval(np.stack([run.final for run in runs])),
+        final_accuracy=final,
         accuracy=_rounded(np.mean([run.correct[a].mean() for run in runs]) for a in range(len(first.correct))),
         cost={axis: _rounded(values) for axis, values in first.costs.items()},
     )
 
 
-def _kept(runs: list[NoiseRun], clean: NoiseRun | None) -> Estimate | None:
-    return None if clean is None else kept_share(np.stack([run.final for run in runs]), clean.final)
-
-
-def _mean_interval(table: Array) -> Estimate:
-    """Mean of ``(severities, N)`` with a 95 % interval over images: Wilson's for one row of bits, else bootstrap."""
-    if len(table) == 1 and table.dtype == np.bool_:
-        wilson = accuracy_interval(table[0])
-        return _estimate(wilson.value, wilson.low, wilson.high)
-    per_image = table.mean(axis=0, dtype=np.float64)
-    return _estimate(per_image.mean(), *percentiles(resampled_means(per_image[None])[:, 0]))
+def _kept(noisy: Floats, clean: Floats, noisy_means: Floats, clean_means: Floats) -> Estimate | None:
+    """Share of the clean accuracy that is left, from shares per image ``(N,)`` and their resampled means ``(R,)``."""
+    if clean.sum() == 0:
+        return None
+    usable = clean_means > 0
+    return _estimate(noisy.mean() / clean.mean(), *percentiles(noisy_means[usable] / clean_means[usable]))
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:
@@ -85,11 +100,7 @@ def kept_share(noisy: Array, clean: Array) -> Estimate | None:
     0.5
     """
     pair = np.stack([np.atleast_2d(noisy).mean(axis=0, dtype=np.float64), np.asarray(clean, dtype=np.float64)])
-    if pair[1].sum() == 0:
-        return None
-    means = resampled_means(pair)
-    usable = means[:, 1] > 0
-    return _estimate(pair[0].mean() / pair[1].mean(), *percentiles(means[usable, 0] / means[usable, 1]))
+    return _kept(*pair, *resampled_means(pair).T)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -77,18 +80,29 @@ def _chosen_recipe(task: str, recipe: str | None, device: str, shape: Sequence[i
 def _installed_recipe(stem: str) -> Settings | None:
     if stem in recipes.added():
         return {**recipes.resolve(stem)[0], "name": stem}
-    for package in sorted({entry.value for entry in entry_points(group=RECIPES)}):
+    for package in _packages(tuple(sys.path)):
         resource = files(package).joinpath(f"{stem}.yaml")
         if resource.is_file():
-            return {**_read_recipe(resource.read_bytes(), f"{package}/{stem}.yaml"), "name": stem}
+            return {**copy.deepcopy(_parsed(resource.read_bytes(), f"{package}/{stem}.yaml")), "name": stem}
     return None
 
 
 def installed_recipes() -> list[str]:
     """Names of the recipes of all installed recipe packages."""
-    packages = {entry.value for entry in entry_points(group=RECIPES)}
-    found = {resource.name for package in packages for resource in files(package).iterdir()}
+    found = {resource.name for package in _packages(tuple(sys.path)) for resource in files(package).iterdir()}
     return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")} | set(recipes.added()))
+
+
+@cache
+def _packages(path: tuple[str, ...]) -> list[str]:
+    """Packages of recipes by entry point; ``path`` is in the key because an extended ``sys.path`` may hold more."""
+    return sorted({entry.value for entry in entry_points(group=RECIPES)})
+
+
+@cache
+def _parsed(data: bytes, source: str) -> Settings:
+    """An installed recipe, which is read for every record that is verified."""
+    return _read_recipe(data, source)
 
 
 def _read_recipe(data: bytes, source: str) -> Settings:

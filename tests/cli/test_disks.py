@@ -45,6 +45,8 @@ def results(tmp_path_factory):
 
 VERBS = {
     "leaderboard build": ["leaderboard", "build", "--results", "{results}", "--out", "{disk}/boards"],
+    "leaderboard figures": ["leaderboard", "figures", "--results", "{results}", "--out", "{disk}/figures"],
+    "run": ["run", "-m", "serial_ce", "epochs=1", "timing_rounds=0", "--out", "{disk}/runs"],
     "report": ["report", "{results}", "--out", "{disk}/report.html"],
     "analyse": ["analyse", "{results}/made_up/generated-cpu/quick", "--out", "{disk}/picture.png"],
     "list --sheet": ["list", "corruptions", "--sheet", "{disk}/sheet.png"],

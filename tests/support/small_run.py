@@ -16,7 +16,7 @@ from anytime_bench.runs.display import Display
 
 PLUGIN = Path(__file__).with_name("plugin_small.py")
 OVERRIDES = {
-    "epochs": 2, "training.train_images": 256, "timing_rounds": 0, "noise": "contrast", "noise_images": 64,
+    "epochs": 5, "batch_size": 32, "lr": 0.05, "width": 8, "timing_rounds": 0, "noise": "contrast", "noise_images": 64,
     "reference": "small",
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ from anytime_bench.runs.plan import (
     ResolvedMethod,
     of_reference,
     pick_device,
+    reason_to_skip,
     resolve,
     resolve_reference,
 )
@@ -75,7 +76,7 @@ class _Planner:
         reference = resolve_reference(recipe, values)
         resolved = resolve(method, recipe, {key: value for key, value in values.items() if not of_reference(key)})
         cell = Cell(method, task_name, seed, "new", command=self._command(method, task_name, seed))
-        reason = resolved.method.skip(task.card)
+        reason = reason_to_skip(resolved, task)
         if reason:
             cell.state, cell.why = "skip", reason
             return cell

@@ -1,0 +1,43 @@
+"""Settings of torch that hold for the whole process: what a plugin changed is put back, and said."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+#: How each setting is read and set, by the name under which it is told.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "the precision of float32 products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "whether algorithms are deterministic": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "cudnn.benchmark": (
+        lambda: torch.backends.cudnn.benchmark,
+        lambda value: setattr(torch.backends.cudnn, "benchmark", value),
+    ),
+    "cudnn.deterministic": (
+        lambda: torch.backends.cudnn.deterministic,
+        lambda value: setattr(torch.backends.cudnn, "deterministic", value),
+    ),
+}
+
+
+@contextlib.contextmanager
+def kept_settings(who: str) -> Iterator[None]:
+    """Afterwards every setting is what it was before; each that ``who`` changed is named on standard error."""
+    before = {name: read() for name, (read, _) in SETTINGS.items()}
+    try:
+        yield
+    finally:
+        for name, (read, put) in SETTINGS.items():
+            if (value := read()) != before[name]:
+                put(before[name])
+                print(f"note: {who} set {name} to {value}; it is {before[name]} again", file=sys.stderr)
