@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from figure import Figure
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -71,11 +72,7 @@ def wall_latency(model: AnytimeModel, images: Tensor) -> float:
     return statistics.median(seconds)
 
 
-def verdict(holds: bool) -> str:
-    return "PASS" if holds else "FAIL"
-
-
-def latency() -> None:
+def latency() -> Iterator[Figure]:
     for size, limit in ((PAPER, 0.10), (BOARD, 0.20)):
         for name in ROWS:
             before = wall_latency(*build(name, *size))
@@ -84,49 +81,52 @@ def latency() -> None:
             wall = (before + after) / 2
             off = block.work[-1].value * block.reference_seconds.value / wall - 1
             own = block.model_error
-            print(
-                f"latency {verdict(abs(off) <= limit)}  width {size[0]:2d} {name:<12} T_1 {off:+.1%} from the wall's "
-                f"{1e3 * wall:.2f} ms (limit {limit:.0%}); from its own rounds' {own.value:+.1%} [{own.low:+.1%}, "
-                f"{own.high:+.1%}]; dispatch {block.dispatch_share:.0%}; {noticed(block)}"
+            said = (
+                f"{off:+.1%} from the wall's {1e3 * wall:.2f} ms; from its own rounds' {own.value:+.1%} "
+                f"[{own.low:+.1%}, {own.high:+.1%}]; dispatch {block.dispatch_share:.0%}; {noticed(block)}"
+            )
+            yield Figure(
+                "latency", f"T_1 of {name}, width {size[0]}", f"within {limit:.0%}", said, off, abs(off) <= limit
             )
 
 
-def lanes() -> None:
+def lanes() -> Iterator[Figure]:
     for name, more in (*((name, {}) for name in ROWS), ("cascaded_td", {"balanced": True})):
-        block = measured(name, PAPER, **more).summary()
+        block, what = measured(name, PAPER, **more).summary(), f"T_2 of {name} {more or ''}".strip()
         if block.real_lanes is None:
-            print("lanes   skipped: one core")
-            return
+            yield Figure("lanes", what, "within 15 %", "not measured: one core", float("nan"), False)
+            continue
         real = block.real_lanes
         off = real.modelled / real.gain.value - 1
-        title = f"{name} {more or ''}"
-        print(f"lanes   {verdict(abs(off) <= 0.15)}  width 64 {title:<30} two lanes {real.gain.value:.2f} "
-              f"[{real.gain.low:.2f}, {real.gain.high:.2f}] times as fast as one, T_1 / T_2 {real.modelled:.2f}: "
-              f"{off:+.1%}; {noticed(block)}")  # fmt: skip
+        said = (
+            f"two lanes {real.gain.value:.2f} [{real.gain.low:.2f}, {real.gain.high:.2f}] times as fast as one, "
+            f"T_1 / T_2 {real.modelled:.2f}: {off:+.1%}; {noticed(block)}"
+        )
+        yield Figure("lanes", what, "within 15 %", said, off, abs(off) <= 0.15)
 
 
-def cost() -> None:
+def cost() -> Iterator[Figure]:
     task, recipe = load_task("digits"), recipe_for("digits", None, "cpu")
     images = torch.randn(64, *task.card.shape)
     reference = resolve("serial_ce", recipe).method.build(task.card)
     for name in DIGITS_ROWS:
         model = resolve(name, recipe).method.build(task.card)
-        report_cost(f"digits   {name}", 5, lambda model=model: measure_span(model, reference, images).summary())
+        yield recorded(f"{name} on digits", 5, model, reference, images)
     for name in ROWS:
-        models = [build(each, *PAPER) for each in (name, "serial_ce")]
-        report_cost(f"width 64 {name}", 20,
-                    lambda models=models: measure_span(models[0][0], models[1][0], models[0][1]).summary())  # fmt: skip
+        (model, images), (reference, _) = build(name, *PAPER), build("serial_ce", *PAPER)
+        yield recorded(f"{name}, width 64", 20, model, reference, images)
 
 
-def report_cost(title: str, limit: float, run: Callable[[], Any]) -> None:
+def recorded(what: str, limit: float, model: AnytimeModel, reference: AnytimeModel, images: Tensor) -> Figure:
+    """How long it takes to measure the span of ``model``."""
     begun = time.perf_counter()
-    block = run()
+    block = measure_span(model, reference, images).summary()
     seconds = time.perf_counter() - begun
-    print(f"cost    {verdict(seconds <= limit)}  {title:<31} {seconds:.1f} s (limit {limit:g} s), {block.operators} "
-          f"operators, {block.rounds} rounds; {noticed(block)}")  # fmt: skip
+    said = f"{seconds:.1f} s, {block.operators} operators, {block.rounds} rounds; {noticed(block)}"
+    return Figure("cost", f"recording {what}", f"<= {limit:g} s", said, seconds, seconds <= limit)
 
 
-def memory() -> None:
+def memory() -> Iterator[Figure]:
     for name in (*ROWS, "msdnet"):
         model, images = build(name, *PAPER) if name != "msdnet" else build_msdnet()
 
@@ -136,9 +136,9 @@ def memory() -> None:
                     pass
 
         alone = peak_bytes(forward)
-        recorded = peak_bytes(lambda model=model, images=images: record(model, images[:1]))
-        print(f"memory  {verdict(recorded <= 2 * alone)}  {name:<12} {recorded / 2**20:.2f} MiB while recording, "
-              f"{alone / 2**20:.2f} MiB in a pass: {recorded / alone:.2f} times")  # fmt: skip
+        peak = peak_bytes(lambda model=model, images=images: record(model, images[:1]))
+        said = f"{peak / 2**20:.2f} MiB while recording, {alone / 2**20:.2f} MiB in a pass: {peak / alone:.2f} times"
+        yield Figure("memory", f"recording {name}", "<= 2 times a pass", said, peak / alone, peak <= 2 * alone)
 
 
 def build_msdnet() -> tuple[AnytimeModel, Tensor]:
@@ -182,16 +182,15 @@ def _storages(values: Any) -> Iterator[tuple[int, torch.UntypedStorage]]:
             yield value.untyped_storage()._cdata, value.untyped_storage()
 
 
-def repeat() -> None:
+def repeat() -> Iterator[Figure]:
     """AUC@1 by a made-up accuracy that rises evenly from exit to exit, so that only costs decide the order."""
     blocks = {name: [measured(name, BOARD).summary() for _ in range(2)] for name in ROWS}
     for name, (first, second) in blocks.items():
         apart = first.span[-1].value / second.span[-1].value - 1
-        intervals = [f"[{block.span[-1].low:.3f}, {block.span[-1].high:.3f}]" for block in (first, second)]
-        equal = verdict(first.span_macs == second.span_macs)
-        print(
-            f"repeat  {equal}  {name:<12} MACs equal; span {apart:+.1%} apart, {intervals[0]} and {intervals[1]}; "
-            f"{noticed(first)}; {noticed(second)}"
+        ends = " and ".join(f"[{block.span[-1].low:.3f}, {block.span[-1].high:.3f}]" for block in (first, second))
+        said = f"MACs {first.span_macs[-1]}; span {apart:+.1%} apart, {ends}; {noticed(first)}; {noticed(second)}"
+        yield Figure(
+            "repeat", f"span_macs of {name}", "equal bit for bit", said, apart, first.span_macs == second.span_macs
         )
     for one, other in combinations(ROWS, 2):
         orders = []
@@ -200,7 +199,9 @@ def repeat() -> None:
             orders.append(0 if a[0] <= b[1] and b[0] <= a[1] else 1 if a[0] > b[1] else -1)
         holds = 0 in orders or orders[0] == orders[1]
         signs = " and ".join(f"{order:+d}" for order in orders)
-        print(f"repeat  {verdict(holds)}  {one} against {other}: order {signs} (0: intervals meet)")
+        yield Figure(
+            "repeat", f"{one} against {other}", "one order twice", f"{signs} (0: intervals meet)", orders[0], holds
+        )
 
 
 def area(block: Any) -> tuple[float, float]:
@@ -220,4 +221,5 @@ QUESTIONS = {"latency": latency, "lanes": lanes, "cost": cost, "memory": memory,
 if __name__ == "__main__":
     print(f"torch {torch.__version__}, {psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f}")
     for question in sys.argv[1:] or QUESTIONS:
-        QUESTIONS[question]()
+        for figure in QUESTIONS[question]():
+            print(figure, flush=True)
