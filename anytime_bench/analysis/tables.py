@@ -71,7 +71,7 @@ def typicality_block(readings: Sequence[Reading], means: Sequence[SeedMeans]) ->
             table.add_row(*_mean(mean), "", _signed(row.value), _range(row, signed=True), "", "")
     if not signs:
         return table, missing
-    told = {
+    meanings = {
         -1: "typical images are answered earlier",
         1: "typical images are answered later",
         0: "whether typical images are answered earlier cannot be told",
@@ -80,7 +80,7 @@ def typicality_block(readings: Sequence[Reading], means: Sequence[SeedMeans]) ->
         f"An image is answered at confidence {CONFIDENCE:g}. Costs: mean of the most and of the least typical quarter, "
         "in multiples of the reference."
     )
-    return table, [f"Meaning: {_tally(signs, told)}.", how, *missing]
+    return table, [f"Meaning: {_tally(signs, meanings)}.", how, *missing]
 
 
 def stopping_block(readings: Sequence[Reading], means: Sequence[SeedMeans], axis: str) -> tuple[Any, list[str]]:
@@ -111,8 +111,8 @@ def stopping_block(readings: Sequence[Reading], means: Sequence[SeedMeans], axis
             who = ("", "")
     lines = []
     if signs:
-        told = {1: "the GRU stops better", -1: "the GRU stops worse", 0: "no difference can be told"}
-        lines.append(f"Meaning: at equal cost {_tally(signs, told, 'budgets')}.")
+        meanings = {1: "the GRU stops better", -1: "the GRU stops worse", 0: "no difference can be told"}
+        lines.append(f"Meaning: at equal cost {_tally(signs, meanings, 'budgets')}.")
     if areas and np.isfinite(areas).all():
         gru_area, bare_area = np.mean(areas, axis=0)
         lines.append(
@@ -157,12 +157,12 @@ def ood_block(readings: Sequence[Reading], means: Sequence[SeedMeans]) -> tuple[
             who = ("", "")
     if not signs:
         return table, missing
-    told = {
+    meanings = {
         1: "the trace's density knows out-of-distribution images better than the last exit alone",
         -1: "the trace's density knows out-of-distribution images worse than the last exit alone",
         0: "the trace's density and the last exit alone cannot be told apart",
     }
-    return table, [f"Meaning: {_tally(signs, told)}.", *missing]
+    return table, [f"Meaning: {_tally(signs, meanings)}.", *missing]
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Any:
@@ -198,7 +198,7 @@ def _why(reading: Reading, reason: object) -> list[str]:
     return [f"{reading.answers.record.method.name}, seed {reading.answers.seed}: {reason}"] if reason else []
 
 
-def _tally(signs: Sequence[int], told: Mapping[int, str], of: str = "records") -> str:
+def _tally(signs: Sequence[int], meanings: Mapping[int, str], of: str = "records") -> str:
     """What the intervals agree on, or how many say what.
 
     >>> _tally([1, 1, 0], {1: "later", -1: "earlier", 0: "unknown"})
@@ -208,10 +208,10 @@ def _tally(signs: Sequence[int], told: Mapping[int, str], of: str = "records") -
     """
     counts = {sign: signs.count(sign) for sign in (-1, 1, 0) if sign in signs}
     if len(counts) == 1:
-        return told[next(iter(counts))]
+        return meanings[next(iter(counts))]
     ordered = sorted(counts.items(), key=lambda each: -each[1])
-    first = f"{told[ordered[0][0]]} for {ordered[0][1]} of {len(signs)} {of}"
-    return ", ".join([first, *(f"{told[sign]} for {count}" for sign, count in ordered[1:])])
+    first = f"{meanings[ordered[0][0]]} for {ordered[0][1]} of {len(signs)} {of}"
+    return ", ".join([first, *(f"{meanings[sign]} for {count}" for sign, count in ordered[1:])])
 
 
 def _sign(interval: Bounds | RuleGap) -> int:

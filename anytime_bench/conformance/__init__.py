@@ -1,6 +1,6 @@
 """The conformance kit for authors of anytime methods: every promise of the plugin contract as a named check.
 
-``check_method(MyMethod())`` raises one error that lists what is wrong and how to mend it; ``run_checks`` gives the
+``check_method(MyMethod())`` raises one error that lists what is wrong and how to fix it; ``run_checks`` gives the
 verdicts one by one; ``parametrize_with_checks`` makes them tests of a plugin's own suite. Everything runs on the CPU
 on small random images, needs no data and no training, and measures no time.
 """

@@ -1,6 +1,6 @@
 """Checks of what a model answers: form, repeatability, and agreement of all the ways to ask.
 
-Each check takes a ``Subject``, makes one assertion and says in its message how to mend the method. Sources: the
+Each check takes a ``Subject``, makes one assertion and says in its message how to fix the method. Sources: the
 contract in ``anytime_bench.methods.contract``; shapes as there, answers ``(E, B, C)``, images ``(B, D, H, W)``.
 """
 
@@ -96,7 +96,7 @@ def check_prefix(subject: Subject) -> None:
         require_equal(
             stream_answers(model, images, stop=stop),
             expected[: stop + 1],
-            lambda k: f"exit {k} of forward differs from stream stopped there: mend forward, or leave it out",
+            lambda k: f"exit {k} of forward differs from stream stopped there: fix forward, or leave it out",
         )
 
 
@@ -105,8 +105,8 @@ def check_answer(subject: Subject) -> None:
     model, images = subject.model(), subject.images("answer")
     expected = stream_answers(model, images)
     with torch.no_grad():
-        given = [model.answer(images.clone(), k) for k in range(model.num_exits)]
-    require_equal(given, expected, lambda k: f"answer(images, {k}) differs from stream: mend answer, or leave it out")
+        answers = [model.answer(images.clone(), k) for k in range(model.num_exits)]
+    require_equal(answers, expected, lambda k: f"answer(images, {k}) differs from stream: fix answer, or leave it out")
 
 
 def check_batch_order(subject: Subject) -> None:
@@ -152,12 +152,12 @@ def check_independent_calls(subject: Subject) -> None:
 def check_input_untouched(subject: Subject) -> None:
     """The images are the caller's: no call writes into them."""
     model, images = subject.model(), subject.images("input")
-    given = images.clone()
+    passed = images.clone()
     with torch.no_grad():
-        list(model.stream(given))
-        model(given)
+        list(model.stream(passed))
+        model(passed)
     require(
-        torch.equal(given, images),
+        torch.equal(passed, images),
         "the input images were changed: let no in-place operation (relu_, +=) work on them",
     )
 
@@ -186,9 +186,9 @@ def check_watch_causal(subject: Subject) -> None:
     expected = watch_answers(model, frames)
     for k in sorted({0, model.num_exits // 3, 2 * model.num_exits // 3, model.num_exits - 1}):
         seen = math.ceil(model.ticks[k])
-        given = watch_answers(model, torch.cat([frames[:seen], others[seen:]]), stop=k)
+        answers = watch_answers(model, torch.cat([frames[:seen], others[seen:]]), stop=k)
         require_equal(
-            given,
+            answers,
             expected[: k + 1],
             lambda exit_index, seen=seen: (
                 f"exit {exit_index} of watch depends on frames after frame {seen - 1}, which "  # type: ignore[misc]
@@ -206,9 +206,9 @@ def check_compacts(subject: Subject) -> None:
     expected = stream_answers(model, images)
     with torch.no_grad():
         stream = model.stream(images.clone())
-        given = [next(stream), stream.send(keep), *stream]  # type: ignore[attr-defined]
+        answers = [next(stream), stream.send(keep), *stream]  # type: ignore[attr-defined]
     require_equal(
-        given,
+        answers,
         [expected[0], *(logits[keep] for logits in expected[1:])],
         lambda k: f"exit {k} is wrong after send(keep): drop the same rows from everything that is carried on",
     )

@@ -30,7 +30,7 @@ JITTER = 0.1
 
 
 class CheckFailure(AssertionError):
-    """The method breaks the contract; the message says where and how to mend it."""
+    """The method breaks the contract; the message says where and how to fix it."""
 
 
 class NotApplicable(Exception):
@@ -174,12 +174,12 @@ def watch_answers(model: AnytimeModel, frames: Tensor, stop: int | None = None, 
     return answers
 
 
-def differing_exit(given: list[Tensor] | Tensor, expected: list[Tensor] | Tensor) -> tuple[int, float] | None:
+def differing_exit(answers: list[Tensor] | Tensor, expected: list[Tensor] | Tensor) -> tuple[int, float] | None:
     """The first exit whose answers differ by more than rounding, with the relative difference; None where equal.
 
     NaN equals NaN here: finiteness is a check of its own.
     """
-    for index, (one, other) in enumerate(zip(given, expected, strict=True)):
+    for index, (one, other) in enumerate(zip(answers, expected, strict=True)):
         tolerance = TOLERANCE.get(one.dtype, TOLERANCE[torch.float32])
         one, other = one.double(), other.double()
         if one.shape != other.shape:
@@ -194,9 +194,9 @@ def differing_exit(given: list[Tensor] | Tensor, expected: list[Tensor] | Tensor
 
 
 def require_equal(
-    given: list[Tensor] | Tensor, expected: list[Tensor] | Tensor, describe: Callable[[int], str]
+    answers: list[Tensor] | Tensor, expected: list[Tensor] | Tensor, describe: Callable[[int], str]
 ) -> None:
     """Fail with ``describe(exit)`` and the size of the difference at the first exit that differs."""
-    found = differing_exit(given, expected)
-    if found is not None:
-        raise CheckFailure(f"{describe(found[0])} (relative difference {found[1]:.1e})")
+    different = differing_exit(answers, expected)
+    if different is not None:
+        raise CheckFailure(f"{describe(different[0])} (relative difference {different[1]:.1e})")

@@ -50,5 +50,5 @@ def named_method(
     ``shape (D, H, W)`` is that of the task's images, which decides between the default recipes.
     """
     recipe = recipe_for(task, shape=shape) if task is not None else {}
-    given = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
-    return resolve(name, recipe, given).method
+    stated = [override if override.startswith("options.") else f"options.{override}" for override in overrides]
+    return resolve(name, recipe, stated).method

@@ -201,16 +201,16 @@ def conditions(kinds: Iterable[str], severities: Iterable[int] | None = None) ->
     [('focus', None), ('fog', 1), ('fog', 5)]
     """
     wanted = None if severities is None else list(severities)
-    found: list[tuple[str, int | None]] = []
+    chosen: list[tuple[str, int | None]] = []
     for name in kinds:
         kind = KINDS[name]
         if not kind.levels:
-            found.append((name, None))
+            chosen.append((name, None))
             continue
         for severity in kind.severities if wanted is None else wanted:
             kind.constants(severity)
-            found.append((name, severity))
-    return found
+            chosen.append((name, severity))
+    return chosen
 
 
 def named(choice: str) -> tuple[str, ...]:

@@ -241,7 +241,7 @@ def make_table(name: str, title: str, about: str, chosen: Sequence[Column], line
     """Read every column of every line once. A column that no line has a value in is left out, but for CSV files."""
     data: dict[str, list[Any]] = {}
     missing: dict[tuple[int, str], Missing] = {}
-    kept = []
+    shown = []
     for column in chosen:
         values = [column.value(line) for line in lines]
         for place, value in enumerate(values):
@@ -250,12 +250,12 @@ def make_table(name: str, title: str, about: str, chosen: Sequence[Column], line
         values = [None if isinstance(value, Missing) else value for value in values]
         if name != "csv" and all(value is None for value in values):
             continue
-        kept.append(column)
+        shown.append(column)
         data[column.name] = [value.value if isinstance(value, Estimate) else value for value in values]
         if any(isinstance(value, Estimate) for value in values):
             for end in ("low", "high"):
                 data[f"{column.name}_{end}"] = [getattr(value, end, None) for value in values]
-    return Table(name, title, about, kept, data, [line.place for line in lines], missing)
+    return Table(name, title, about, shown, data, [line.place for line in lines], missing)
 
 
 def _array(values: Sequence[Any]) -> Any:

@@ -42,8 +42,8 @@ def compare_records(a: Path, b: Path) -> Comparison:
     records = [record for side in sides for _, record in side]
     keys = {(record.task.name, group_key(record)) for record in records}
     if len(keys) > 1:
-        told = "; ".join(sorted(f"{task}, {key}" for task, key in keys))
-        raise UserError(f"'{a}' and '{b}' cannot be compared, they belong to different groups: {told}.")
+        listed = "; ".join(sorted(f"{task}, {key}" for task, key in keys))
+        raise UserError(f"'{a}' and '{b}' cannot be compared, they belong to different groups: {listed}.")
     axes, notes = _axes(records)
     try:
         first, second = (_matrices(side, axes) for side in sides)
@@ -97,8 +97,8 @@ def _axes(records: Sequence[Record]) -> tuple[list[str], list[str]]:
         return counted(), [f"times are left out: they come from different devices, {' and '.join(devices)}"]
     unfair = {record.method.name: why for record in records for fair, why in [comparable(record)] if not fair}
     if unfair:
-        told = "; ".join(f"{name}: {why}" for name, why in unfair.items())
-        return counted(), [f"times are left out: {told}"]
+        listed = "; ".join(f"{name}: {why}" for name, why in unfair.items())
+        return counted(), [f"times are left out: {listed}"]
     timed = [axis for axis in measured() if all(exit_costs(record, axis) for record in records)]
     return [*counted(), *timed], []
 

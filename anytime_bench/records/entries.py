@@ -112,7 +112,7 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
     superseded = {
         entry.record.supersedes for entry in entries if entry.record.supersedes and entry.record.status == "ok"
     }
-    found: dict[tuple[str, str, GroupKey], Group] = {}
+    by_key: dict[tuple[str, str, GroupKey], Group] = {}
     count: dict[tuple[str, str, GroupKey], int] = defaultdict(int)
     absent: list[Entry] = []
     for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
@@ -123,7 +123,7 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
             absent.append(entry)
             continue
         place = (record.task.name, record.device, group_key(record))
-        group = found.setdefault(place, Group(*place))
+        group = by_key.setdefault(place, Group(*place))
         if record.supersedes:
             group.notes.append(
                 f"Record {record.record_id[:12]} supersedes {record.supersedes[:12]}, seed {entry.seed} of "
@@ -139,9 +139,9 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
                 f"Record {record.record_id[:12]} repeats seed {entry.seed} of {record.method.name} and does not count: "
                 f"the first published one, {earlier.record.record_id[:12]}, does."
             )
-    ordered = sorted(found, key=lambda place: (place[0], place[1], place[2].protocol_version, place[2].task_version,
+    ordered = sorted(by_key, key=lambda place: (place[0], place[1], place[2].protocol_version, place[2].task_version,
                                                count[place], place[2]))  # fmt: skip
-    result = [found[place] for place in ordered]
+    result = [by_key[place] for place in ordered]
     for entry in absent:
         if entry.diverged:
             _count_diverged(entry, result)

@@ -45,5 +45,5 @@ def stamp(data: Any, *libraries: str) -> str:
 
 def read_stamp(data: bytes) -> tuple[str, str] | None:
     """(digest, libraries) of a file made with ``stamp``, or None."""
-    found = _STAMP.search(data)
-    return (found[1].decode(), found[2].decode(errors="replace")) if found else None
+    match = _STAMP.search(data)
+    return (match[1].decode(), match[2].decode(errors="replace")) if match else None

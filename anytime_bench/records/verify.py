@@ -42,10 +42,10 @@ def record_paths(given: Iterable[Path]) -> list[Path]:
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            found = sorted(filter(is_record_file, path.rglob("*.json")))
-            if not found:
+            below = sorted(filter(is_record_file, path.rglob("*.json")))
+            if not below:
                 raise UserError(f"there is no record below '{path}'. Expected files named <record id>.json.")
-            paths += found
+            paths += below
         elif path.is_file():
             paths.append(path)
         else:

@@ -156,8 +156,8 @@ def fair_comparison(
 
 
 def _by_kind(runs: Sequence[NoiseRun], mode: str, policy: str) -> dict[str, dict[int, NoiseRun]]:
-    found: dict[str, dict[int, NoiseRun]] = {}
+    by_kind: dict[str, dict[int, NoiseRun]] = {}
     for run in runs:
         if run.mode == mode and run.policy == policy:
-            found.setdefault(run.kind, {})[run.severity] = run
-    return found
+            by_kind.setdefault(run.kind, {})[run.severity] = run
+    return by_kind

@@ -86,11 +86,11 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         raise UserError(
             f"fashion_mnist: '{path}' is truncated or damaged ({error}). Fetch the official file."
         ) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256 and hashlib.md5(stored).hexdigest() != official_md5:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256 and hashlib.md5(stored).hexdigest() != official_md5:
         raise UserError(
             f"fashion_mnist: '{path}' is not the official file: expected SHA-256 {sha256[:16]}... of the uncompressed "
-            f"bytes, got {found[:16]}.... Fetch it anew from Debian's dataset-fashion-mnist or by torchvision."
+            f"bytes, got {digest[:16]}.... Fetch it anew from Debian's dataset-fashion-mnist or by torchvision."
         )
     dimensions = data[3]
     shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])

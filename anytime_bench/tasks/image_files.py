@@ -95,10 +95,10 @@ def read_image_folder(data_root: Path | None, argument: str) -> Task:
 def _list_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     files = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).glob("**/*") if p.suffix.lower() in ENDINGS)
-        if not found:
+        images_below = sorted(p for p in (folder / name).glob("**/*") if p.suffix.lower() in ENDINGS)
+        if not images_below:
             raise UserError(f"image_folder: '{folder / name}' holds no images ({', '.join(sorted(ENDINGS))}).")
-        files += [(path, label) for path in found]
+        files += [(path, label) for path in images_below]
     return files
 
 

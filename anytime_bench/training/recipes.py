@@ -89,8 +89,8 @@ def _installed_recipe(stem: str) -> Settings | None:
 
 def installed_recipes() -> list[str]:
     """Names of the recipes of all installed recipe packages."""
-    found = {resource.name for package in _packages(tuple(sys.path)) for resource in files(package).iterdir()}
-    return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")} | set(recipes.added()))
+    resources = {resource.name for package in _packages(tuple(sys.path)) for resource in files(package).iterdir()}
+    return sorted({name.removesuffix(".yaml") for name in resources if name.endswith(".yaml")} | set(recipes.added()))
 
 
 @cache
