@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from anytime_bench.scores.variance import LEVEL, checked_table, half_width, spread_of
 from anytime_bench.trace.answers import TraceError
@@ -47,10 +47,14 @@ def accuracy_interval(correct: ArrayLike, level: float = LEVEL) -> Interval:
     right = np.asarray(correct)
     if right.ndim != 1 or len(right) == 0:
         raise TraceError(f"correct: expected a non-empty vector, got shape {right.shape}")
-    test = stats.binomtest(int(right.sum()), len(right))
-    p, ends = float(test.statistic), test.proportion_ci(level, method="wilson")
+    n = len(right)
+    p = float(right.mean(dtype=np.float64))
+    # Written out: scipy's binomtest looks for a p-value first, which took a third of the time to verify a record.
+    z = float(special.ndtri((1 + level) / 2))
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At p = 0 and p = 1 the bound is p exactly; rounding must not carry it past the value.
-    return Interval(p, min(p, float(ends.low)), max(p, float(ends.high)), 1, len(right))
+    return Interval(p, min(p, max(0.0, float(centre - half))), max(p, min(1.0, float(centre + half))), 1, n)
 
 
 @lru_cache(maxsize=2)
