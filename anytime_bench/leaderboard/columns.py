@@ -48,6 +48,9 @@ QUALITY: tuple[tuple[str, str, Better, str], ...] = (
     ("ece", "ECE", "low", "expected calibration error, 15 bins"),
     ("auroc", "AUROC", "high", "of confidence for being right"),
     ("augrc", "AUGRC", "low", "area under the generalised risk-coverage curve"),
+    ("set_size", "Set size", "low", "classes in the prediction set that holds the true one at every exit with 90 %"),
+    ("coverage", "Coverage", "", "share of images whose prediction sets hold the true class up to this exit"),
+    ("consistency", "Consistency", "high", "share of the exit's own prediction set that no earlier exit had ruled out"),
 )
 
 COLUMNS: tuple[Column | Each, ...] = (

@@ -146,7 +146,10 @@ class Behaviour(Model):
 
 
 class Quality(Model):
-    """One exit's confidence, means over seeds; see ``scores.confidence``. ``top5`` is None for up to 5 classes."""
+    """One exit's confidence, means over seeds; see ``scores.confidence``. ``top5`` is None for up to 5 classes.
+
+    ``set_size``, ``coverage`` and ``consistency`` are of prediction sets, None in records that are older than these.
+    """
 
     top5: float | None
     nll: float
@@ -154,6 +157,9 @@ class Quality(Model):
     ece: float
     auroc: float | None
     augrc: float | None
+    set_size: float | None = None
+    coverage: float | None = None
+    consistency: float | None = None
 
 
 class Seconds(Model):

@@ -43,6 +43,7 @@ from anytime_bench.runs.plan import Plan, build_model, noise_choice
 from anytime_bench.runs.progress import Steps
 from anytime_bench.scores.stopping_budgets import learn_rules
 from anytime_bench.trace.answers import Trace
+from anytime_bench.trace.prediction_sets import nested_sets
 from anytime_bench.training.checkpoints import run_key, storage_errors
 from anytime_bench.training.data import DeviceSplit
 
@@ -71,15 +72,18 @@ def untimed_stages(plan: Plan, model: AnytimeModel, weights_sha256: str, display
 
 
 def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
-    """The traces of the validation and the test split."""
-    arrays: Arrays = {}
+    """The traces of the validation and the test split, the latter with prediction sets calibrated on the former."""
+    logits: Arrays = {}
     card = plan.task.card
     with display.bar("predict", card.sizes["val"] + card.sizes["test"]) as advance:
         for key in ("val", "test"):
             split = DeviceSplit.place(plan.task.splits[key], card, plan.device)
-            logits = predict(model, split, plan.resolved.config.evaluation.prediction_batch, advance)
-            arrays.update(Trace.from_logits(logits, plan.task.splits[key].labels).to_arrays(key))
-    return arrays
+            logits[key] = predict(model, split, plan.resolved.config.evaluation.prediction_batch, advance)
+    labels = {key: plan.task.splits[key].labels for key in logits}
+    traces = {key: Trace.from_logits(logits[key], labels[key]) for key in logits}
+    size, own, covers = nested_sets(logits["val"], labels["val"], logits["test"], labels["test"])
+    traces["test"] = dataclasses.replace(traces["test"], set_size=size, set_own=own, set_covers=covers)
+    return {name: array for key, trace in traces.items() for name, array in trace.to_arrays(key).items()}
 
 
 def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, TimingMeta | None]:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.registry import Registry
 from anytime_bench.scores import confidence, per_sample
-from anytime_bench.trace.answers import Trace
+from anytime_bench.trace.answers import Array, Trace
 
 Floats = NDArray[np.float64]
 Function = Callable[[Trace, Floats], ArrayLike]
@@ -42,6 +42,22 @@ def _top5(trace: Trace, cost: Floats) -> Floats:
     return top5 if trace.num_classes > 5 else np.full_like(top5, np.nan)
 
 
+def _of_sets(trace: Trace, table: Array | None) -> Floats:
+    """Mean over images of what a trace says of its prediction sets; NaN where it has none."""
+    if table is None:
+        return np.full(trace.num_exits, np.nan)
+    return np.asarray(table, dtype=np.float64).mean(axis=1)
+
+
+def _consistency(trace: Trace, cost: Floats) -> Floats:
+    """Share of an exit's own prediction set that no earlier exit had ruled out; an empty set contradicts nobody."""
+    if trace.set_size is None or trace.set_own is None:
+        return np.full(trace.num_exits, np.nan)
+    own = np.asarray(trace.set_own, dtype=np.float64)
+    share = np.divide(trace.set_size, own, out=np.ones_like(own), where=own > 0)
+    return share.mean(axis=1)
+
+
 _BUILTIN = (
     Score("top5", "Top-5", "exit", "higher", _top5),
     Score("nll", "NLL", "exit", "lower", lambda t, c: confidence.nll(t.true_log_probability)),
@@ -51,6 +67,9 @@ _BUILTIN = (
     Score("augrc", "AUGRC", "exit", "lower", lambda t, c: confidence.augrc(t.confidence, t.correct)),
     Score("improvable", "Hindsight improvability", "exit", "lower",
           lambda t, c: per_sample.hindsight_improvability(t.correct)),
+    Score("set_size", "Classes in the prediction set", "exit", "lower", lambda t, c: _of_sets(t, t.set_size)),
+    Score("coverage", "Coverage of the prediction sets", "exit", "neither", lambda t, c: _of_sets(t, t.set_covers)),
+    Score("consistency", "Consistency of the prediction sets", "exit", "higher", _consistency),
     Score("overthinking", "Destructive overthinking", "image", "lower",
           lambda t, c: per_sample.destructive_overthinking(t.correct)),
     Score("wasted", "Wasted cost", "image", "lower", lambda t, c: per_sample.wasted_cost(t.correct, c)),

@@ -13,7 +13,12 @@ confidence               (E, N)   probability of the predicted class, float16
 true_log_probability     (E, N)   natural logarithm of the true class's probability, float16
 squared_norm             (E, N)   sum over classes of the squared probabilities, float16
 true_rank                (E, N)   classes that scored above the true one; 0 means correct
+set_size                 (E, N)   classes in the nested prediction set, see ``prediction_sets``
+set_own                  (E, N)   classes in the exit's own set, before it is nested
+set_covers               (E, N)   whether the nested set holds the true class
 ======================== ======== ==========================================================
+
+The last three are optional: only a test split has them, calibrated on the validation split.
 
 Published records hold many traces, so redundant values are not stored. Where an answer is right, ``confidence`` is
 exp(true_log_probability) and stored as 0. ``squared_norm`` is stored as ``spread``: how the probability that the
@@ -39,6 +44,8 @@ class TraceError(ValueError):
 
 #: What a file holds of a trace, each name behind the split's: ``test_labels``, ...
 STORED = ("num_classes", "labels", "predictions", "confidence", "true_log_probability", "spread", "true_rank")
+#: Stored as they are, all three or none.
+SETS = ("set_size", "set_own", "set_covers")
 RANGES = {"confidence": (0.0, 1.0), "true_log_probability": (-65504.0, 0.0), "squared_norm": (0.0, 1.01)}
 #: Steps of the stored ``spread``. One step moves a squared norm by at most 1/255 of (1 - confidence)^2.
 SPREADS = 255
@@ -99,6 +106,9 @@ class Trace:
     true_log_probability: Array
     squared_norm: Array
     true_rank: Array
+    set_size: Array | None = None
+    set_own: Array | None = None
+    set_covers: Array | None = None
 
     @property
     def num_exits(self) -> int:
@@ -175,13 +185,17 @@ class Trace:
             "spread": spreads(self.confidence, self.squared_norm, self.num_classes),
             "true_rank": self.true_rank,
         }
+        if self.set_size is not None:
+            stored |= {name: getattr(self, name) for name in SETS}
         return {f"{prefix}_{name}": values for name, values in stored.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], prefix: str) -> Trace:
         """Read back what ``to_arrays`` wrote, refusing anything that cannot be scored."""
-        values = {name: np.asarray(arrays[f"{prefix}_{name}"]) for name in STORED if f"{prefix}_{name}" in arrays}
-        missing = [f"{prefix}_{name}" for name in STORED if name not in values]
+        names = (*STORED, *SETS)
+        values = {name: np.asarray(arrays[f"{prefix}_{name}"]) for name in names if f"{prefix}_{name}" in arrays}
+        demanded = names if set(SETS) & set(values) else STORED
+        missing = [f"{prefix}_{name}" for name in demanded if name not in values]
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
         num_classes, spread = int(values.pop("num_classes")), values.pop("spread")
@@ -199,7 +213,8 @@ class Trace:
     def validate(self, prefix: str = "trace") -> None:
         """Raise ``TraceError`` naming the first field that is out of shape or range."""
         ranges = {**RANGES, "true_rank": (0.0, self.num_classes - 1.0)}
-        tables = {name: np.asarray(getattr(self, name)) for name in ("predictions", *ranges)}
+        sets = SETS if self.set_size is not None else ()
+        tables = {name: np.asarray(getattr(self, name)) for name in ("predictions", *ranges, *sets)}
         _check_shapes(prefix, self.labels, self.num_classes, tables)
         if self.predictions.max() >= self.num_classes:
             raise TraceError(f"{prefix}_predictions: expected classes below {self.num_classes}")
@@ -207,6 +222,8 @@ class Trace:
             _check_range(prefix, name, tables[name], low, high)
         if not np.array_equal(np.asarray(self.true_rank) == 0, self.correct):
             raise TraceError(f"{prefix}_true_rank: disagrees with predictions and labels")
+        if self.set_size is not None and self.set_own is not None and self.set_covers is not None:
+            _check_sets(prefix, self.num_classes, self.set_size, self.set_own, self.set_covers)
 
 
 def _check_shapes(prefix: str, labels: Array, num_classes: int, tables: Mapping[str, Array]) -> None:
@@ -221,6 +238,19 @@ def _check_shapes(prefix: str, labels: Array, num_classes: int, tables: Mapping[
     for name, table in tables.items():
         if table.shape != shape:
             raise TraceError(f"{prefix}_{name}: expected shape {shape}, got {table.shape}")
+
+
+def _check_sets(prefix: str, num_classes: int, size: Array, own: Array, covers: Array) -> None:
+    """Nested sets only shrink, lie within their exit's own, and hold the true class only where they hold a class."""
+    sizes, holds = size.astype(np.int64), covers.astype(np.bool_)
+    if covers.dtype != np.bool_:
+        raise TraceError(f"{prefix}_set_covers: expected true or false, got {covers.dtype}")
+    if own.max() > num_classes or (sizes > own).any():
+        raise TraceError(f"{prefix}_set_size: expected at most set_own, and that at most {num_classes}")
+    if (np.diff(sizes, axis=0) > 0).any() or (holds[1:] & ~holds[:-1]).any():
+        raise TraceError(f"{prefix}_set_size: nested sets grow from an exit to a later one")
+    if (holds & (sizes == 0)).any():
+        raise TraceError(f"{prefix}_set_covers: an empty set cannot hold the true class")
 
 
 def _check_range(prefix: str, name: str, table: Array, low: float, high: float) -> None:
