@@ -84,7 +84,7 @@ def bench(*arguments: object, status: int = 0) -> str:
 
 def run(folder: Path, plugin: Path, *more: object, method: str = "sdn", epochs: int = 1) -> dict:
     out = bench("run", "-m", method, "--plugin", plugin, "--out", folder / "runs", "--json", f"epochs={epochs}",
-                "evaluation.timing_rounds=0", "evaluation.resamples=100", *more)  # fmt: skip
+                "evaluation.timing_rounds=0", *more)  # fmt: skip
     return json.loads(out.strip().splitlines()[-1])
 
 

@@ -26,7 +26,7 @@ from anytime_bench.runs.rerun import noise_on_record
 from anytime_bench.scores.catalogue import scores
 
 QUIET = Display(quiet=True)
-FAST = ["epochs=2", "timing_rounds=2", "timing_budget=0.2", "timing_processes=1", "timing_batches=[1]", "resamples=200"]
+FAST = ["epochs=2", "timing_rounds=2", "timing_budget=0.2", "timing_processes=1", "timing_batches=[1]"]
 
 
 def cli(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
