@@ -93,9 +93,8 @@ def boards(folder: Path, record: dict, *plugin: object) -> dict[str, str]:
     bench("publish", record["path"], "--results", folder / "results", *plugin)
     bench("leaderboard", "build", "--results", folder / "results", "--out", folder / "boards", *plugin)
     bench("leaderboard", "check", "--results", folder / "results", "--out", folder / "boards", *plugin)
-    return {
-        path.suffix: path.read_text() for path in folder.glob("boards/*/*") if path.suffix in (".csv", ".md", ".html")
-    }
+    board = folder / "boards" / record["task"]["name"] / "cpu"
+    return {suffix: board.with_suffix(suffix).read_text() for suffix in (".csv", ".md", ".html")}
 
 
 def test_a_score_is_in_record_board_and_verify(tmp_path: Path) -> None:
