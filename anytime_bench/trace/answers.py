@@ -242,10 +242,10 @@ def _check_shapes(prefix: str, labels: Array, num_classes: int, tables: Mapping[
 
 def _check_sets(prefix: str, num_classes: int, size: Array, own: Array, covers: Array) -> None:
     """Nested sets only shrink, lie within their exit's own, and hold the true class only where they hold a class."""
-    sizes, own, holds = size.astype(np.int64), own.astype(np.int64), covers.astype(np.bool_)
+    sizes, own_sizes, holds = size.astype(np.int64), own.astype(np.int64), covers.astype(np.bool_)
     if covers.dtype != np.bool_:
         raise TraceError(f"{prefix}_set_covers: expected true or false, got {covers.dtype}")
-    if own.max() > num_classes or (sizes > own).any():
+    if own_sizes.max() > num_classes or (sizes > own_sizes).any():
         raise TraceError(f"{prefix}_set_size: expected at most set_own, and that at most {num_classes}")
     if (np.diff(sizes, axis=0) > 0).any() or (holds[1:] & ~holds[:-1]).any():
         raise TraceError(f"{prefix}_set_size: nested sets grow from an exit to a later one")
