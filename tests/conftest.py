@@ -7,6 +7,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's matter, not a fact that a test states.
+settings.register_profile("facts", deadline=None)
+settings.load_profile("facts")
 
 # Parallel regions of two threads on busy cores cost more than they give on networks this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
