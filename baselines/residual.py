@@ -27,6 +27,25 @@ from torch.nn import functional as F
 MakeNorm: TypeAlias = Callable[[int], nn.Module]
 
 
+def pointwise(channels_in: int, channels: int, stride: int) -> nn.Conv2d:
+    """A bare 1x1 convolution, a shortcut's; one that trains fewer than 8 channels on a CPU too."""
+    return (_FewChannels if channels_in < 8 else nn.Conv2d)(channels_in, channels, 1, stride, bias=False)
+
+
+class _FewChannels(nn.Conv2d):
+    """Where it trains on a CPU, positions are picked first and convolved without a stride, which is the same sum.
+
+    Without AVX-512, torch 2.15's backward pass of a strided 1x1 convolution over fewer than 8 channels, channels last,
+    writes past its memory.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.device.type == "cpu":
+            down, right = self.stride
+            return F.conv2d(x[..., ::down, ::right], self.weight)
+        return super().forward(x)
+
+
 class ResidualBlock(nn.Module):
     """Basic block: relu(norm2(conv2(relu(norm1(conv1 x)))) + shortcut x), with ``inner`` channels in the middle."""
 
@@ -43,7 +62,7 @@ class ResidualBlock(nn.Module):
         inner = channels if inner is None else inner
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            self.shortcut = pointwise(channels_in, channels, stride)
             if shortcut_norm:
                 self.shortcut = nn.Sequential(self.shortcut, norm(channels))
         self.conv1 = nn.Conv2d(channels_in, inner, 3, stride, 1, bias=False)

@@ -124,6 +124,11 @@ def graph_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> OperatorGraph:
     for name in ("macs", "edges", "answers", "kinds", "kind", "num_exits"):
         if name not in arrays:
             raise SpanError(f"array '{name}' of the operator graph is missing")
+    for name in ("macs", "edges", "answers", "kind", "num_exits"):
+        if arrays[name].dtype.kind not in "iu":
+            raise SpanError(f"array '{name}' of the operator graph holds {arrays[name].dtype}, expected whole numbers")
+    if arrays["num_exits"].shape != ():
+        raise SpanError(f"array 'num_exits' has shape {arrays['num_exits'].shape}, expected a single number")
     macs, kind, kinds = arrays["macs"].tolist(), arrays["kind"].tolist(), arrays["kinds"].tolist()
     if len(macs) != len(kind) or not all(0 <= which < len(kinds) for which in kind):
         raise SpanError(f"arrays 'macs', 'kind' and 'kinds' disagree: {len(macs)} operators, kinds of {len(kind)}")

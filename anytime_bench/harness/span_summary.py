@@ -27,10 +27,11 @@ Errors: ``SpanError`` naming an array that is missing or out of shape.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from anytime_bench.harness.intervals_of_rounds import resampled_rounds
 from anytime_bench.harness.operator_graph import OperatorGraph, SpanError, graph_from_arrays
@@ -110,6 +111,13 @@ class SpanBlock(Strict):
     critical_path: dict[str, float]
     reference_seconds: Estimate
     stopwatch_seconds: float
+
+    @model_validator(mode="after")
+    def _one_time_per_exit(self) -> Self:
+        exits = len(self.span_macs)
+        if {len(self.span), len(self.work), *(len(line.ready) for line in self.lanes)} != {exits} or not exits:
+            raise ValueError(f"span, work and every line of lanes must hold a time for each of {exits} exits")
+        return self
 
 
 def span_macs(graph: OperatorGraph) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anytime_bench.errors import UserError
+from anytime_bench.errors import UserError, message
 from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.claims import answer_claims, claims
@@ -108,8 +108,8 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         # Rules take longest, so only those that are stated, or should be, are derived.
         rules = protocol.rules | set(record.stopping.budgets if record.stopping else ())
         derived = derive_again(record, arrays, rules).model_dump(mode="json", exclude_none=True)
-    except (TraceError, ValueError, KeyError, TypeError) as error:
-        return [f"no score can be derived from its trace: {error}"]
+    except (TraceError, ValueError, KeyError, TypeError, OverflowError) as error:
+        return [f"no score can be derived from its trace: {message(error)}"]
     stored = record.model_dump(mode="json", exclude_unset=True, exclude_none=True, include=set(Derived.model_fields))
     for path in protocol.not_derived:
         stored = without(stored, path)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.cascade.norm import TemporalNorm
-from baselines.residual import ResidualBlock
+from baselines.residual import ResidualBlock, pointwise
 
 Convolve: TypeAlias = Callable[[nn.Conv2d, Tensor], Tensor]
 
@@ -54,7 +54,7 @@ class Bottleneck(nn.Module):
             raise ValueError("inner widths can be chosen for basic blocks only; use block='basic'")
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels * 4:
-            self.shortcut = nn.Conv2d(channels_in, channels * 4, 1, stride, bias=False)
+            self.shortcut = pointwise(channels_in, channels * 4, stride)
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.norm1 = TemporalNorm(channels, rows)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
