@@ -221,11 +221,11 @@ def test_weights_taken_over_give_their_sources_last_answers(tmp_path):
 
     # Both were examined under noise, so that the stateful one is compared fairly with the pipelined one.
     rows = compare_records(taker.path, source.path).noise
-    assert {(row["policy"], row["moment"]) for row in rows} == {
+    assert {(row.policy, row.moment) for row in rows} == {
         (policy, moment) for policy in ("watch", "watch_mean") for moment in ("same_tick", "all_frames")
     }
-    assert {row["kind"] for row in rows} == {"focus", "all"}
-    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+    assert {row.kind for row in rows} == {"focus", "all"}
+    assert all(row.difference.low <= row.difference.value <= row.difference.high for row in rows)
 
 
 def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin_file):
