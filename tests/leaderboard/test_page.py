@@ -315,7 +315,7 @@ def test_fifty_rows_stay_under_three_megabytes(browser: Browser, fifty: Path) ->
 
 
 @needs_browser
-@pytest.mark.slow
+@pytest.mark.speed
 def test_a_click_on_fifty_rows_is_answered_within_a_tenth_of_a_second(browser: Browser, fifty: Path) -> None:
     """Sorting, opening a record, choosing an axis: from the click to the frame that shows the answer, best of five."""
     clicks = {
