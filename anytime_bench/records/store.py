@@ -151,7 +151,7 @@ def load_arrays(path: Path, record: Record, names: Collection[str] | None = None
 
 def stated_accuracies(path: Path) -> list[float]:
     """Test accuracy of every exit as the record at ``path`` states it, without validation; empty where it does not."""
-    content: Any = _read_json(path)
+    _, content, _ = _read_json(path)
     try:
         return [entry["accuracy"]["value"] for entry in content["exits"]]
     except (KeyError, TypeError):

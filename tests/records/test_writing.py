@@ -37,6 +37,25 @@ def test_publish_copies_all_or_nothing_and_says_so_twice(tmp_path: Path, path: P
     assert len(again.present) == 2
 
 
+def test_a_copy_under_another_method_s_name_and_seed_is_not_published(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    honest = generated.save(tmp_path / "honest", "quick")
+    assert publish([honest], results).files
+    record, arrays = generated.make_record("quick")
+    assert store.stated_accuracies(honest) == [entry.accuracy.value for entry in record.exits]
+    assert record.training is not None
+    stolen = record.model_copy(
+        update={
+            "method": record.method.model_copy(update={"name": "slick"}),
+            "training": record.training.model_copy(update={"seed": 7}),
+        }
+    )
+    copy = store.save(tmp_path / "copy", stolen, arrays)
+    faults = publish([copy], results).faults
+    assert any("the very answers" in fault for fault in faults), faults
+    assert [path.name for path in store.find(results)] == [honest.name]
+
+
 def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=write_some, args=(str(tmp_path), worker)) for worker in range(2)]
