@@ -42,7 +42,7 @@ def cache_folder() -> Path:
 def cached_arrays(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """What ``make`` gives, or what it gave before for the same ``key``: all that decides it, the code included.
 
-    Kept in the user's cache folder. A file there that cannot be read, and a folder that cannot be written, cost time
+    Stored in the user's cache folder. A file there that cannot be read, and a folder that cannot be written, cost time
     and nothing else.
     """
     path = cache_folder() / "made" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"

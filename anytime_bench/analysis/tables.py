@@ -111,7 +111,7 @@ def stopping_block(readings: Sequence[Reading], means: Sequence[SeedMeans], axis
             who = ("", "")
     lines = []
     if signs:
-        meanings = {1: "the GRU stops better", -1: "the GRU stops worse", 0: "no difference can be told"}
+        meanings = {1: "the GRU stops better", -1: "the GRU stops worse", 0: "no difference is seen"}
         lines.append(f"Meaning: at equal cost {_tally(signs, meanings, 'budgets')}.")
     if areas and np.isfinite(areas).all():
         gru_area, bare_area = np.mean(areas, axis=0)

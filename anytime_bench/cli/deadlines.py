@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -52,23 +52,20 @@ def deadlines(
     from anytime_bench.harness.deadlines import DeadlineSettings
     from anytime_bench.harness.streaming_clips import StreamingSettings
     from anytime_bench.runs.closing import deadline_tables, streaming_tables
-    from anytime_bench.runs.deadlines import deadlines_on_record, frames_on_record, read_jitter, read_rates
+    from anytime_bench.runs.deadlines import deadlines_on_record, read_jitter, read_rates
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.guard import guarded
 
-    place: dict[str, Any] = {
-        "data_root": data_root, "device": device, "out": runs, "command": command_line(), "display": Display(),
-    }  # fmt: skip
+    settings: DeadlineSettings | StreamingSettings
     if frames:
-        clips = StreamingSettings(rates=read_rates(rates), kind=noise, seed=seed)
-        with guarded():
-            made = frames_on_record(record, clips, **place)
+        settings = StreamingSettings(rates=read_rates(rates), kind=noise, seed=seed)
     else:
-        settings = DeadlineSettings(
-            uniform=draws, others=others, jitter=read_jitter(jitter) if jitter else (), seconds=seconds, seed=seed
+        replayed = read_jitter(jitter) if jitter else ()
+        settings = DeadlineSettings(uniform=draws, others=others, jitter=replayed, seconds=seconds, seed=seed)
+    with guarded():
+        made = deadlines_on_record(
+            record, settings, data_root=data_root, device=device, out=runs, command=command_line(), display=Display()
         )
-        with guarded():
-            made = deadlines_on_record(record, settings, **place)
     if as_json:
         print(json.dumps({"path": str(made.path), **made.model_dump(mode="json", exclude_none=True)}))
         return

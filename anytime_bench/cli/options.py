@@ -66,11 +66,11 @@ def load_plugins(plugins: list[str] | None) -> None:
     if plugins:
         from anytime_bench.methods.plugins import load_plugin
         from anytime_bench.runs.guard import guarded, time_limit
-        from anytime_bench.runs.torch_settings import kept_settings
+        from anytime_bench.runs.torch_settings import restored_settings
 
         for plugin in plugins:
             what = f"plugin '{plugin}'"
-            with guarded(), kept_settings(what), time_limit(f"the import of {what}"):
+            with guarded(), restored_settings(what), time_limit(f"the import of {what}"):
                 load_plugin(plugin)
 
 

@@ -23,7 +23,7 @@ from anytime_bench.conformance.fixture import (
 from anytime_bench.errors import UserError
 from anytime_bench.methods.contract import Method
 from anytime_bench.runs.guard import time_limit
-from anytime_bench.runs.torch_settings import kept_settings
+from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.task import TaskCard
 
 Status = Literal["pass", "fail", "skip", "warn"]
@@ -126,7 +126,7 @@ class Kit:
             check = next(check for check in CHECKS if check.name == name)
             begun = time.perf_counter()
             try:
-                with kept_settings(type(self.method).__name__), time_limit(f"check '{name}'"):
+                with restored_settings(type(self.method).__name__), time_limit(f"check '{name}'"):
                     status, why = self._judge(check)
             except UserError as over_time:
                 status, why = "fail", str(over_time)

@@ -11,7 +11,7 @@ from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.runs.guard import time_limit
 from anytime_bench.runs.plan import resolve
 from anytime_bench.runs.progress import progress
-from anytime_bench.runs.torch_settings import kept_settings
+from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.training.recipes import recipe_for
 
 
@@ -26,7 +26,7 @@ def check_named(
     """
     names = [method]
     if method.endswith(".py"):
-        with kept_settings(f"plugin '{method}'"), time_limit(f"the import of plugin '{method}'"):
+        with restored_settings(f"plugin '{method}'"), time_limit(f"the import of plugin '{method}'"):
             names = load_plugin(method).get("method", [])
     card = None
     if task is not None:

@@ -15,11 +15,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from anytime_bench.methods.contract import AnytimeModel
 
 
 @contextmanager
@@ -34,6 +37,32 @@ def synchroniser(device: torch.device) -> Callable[[], None]:
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
+
+
+def answer_seconds(model: AnytimeModel, images: Tensor, exit: int = -1) -> float:
+    """Latency of one answer alone, by default the last, on an idle device."""
+    return seconds_of(lambda: model.answer(images, exit % model.num_exits), images.device)
+
+
+def exit_seconds(model: AnytimeModel, images: Tensor) -> list[float]:
+    """Latency of every exit ``(E,)``, one after the other from one start, on an idle device."""
+    synchronise = synchroniser(images.device)
+    synchronise()
+    times, begun = [], perf_counter()
+    for _ in model.stream(images):
+        synchronise()
+        times.append(perf_counter() - begun)
+    return times
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds until all that ``work`` queues on ``device`` is done, on an idle device."""
+    synchronise = synchroniser(device)
+    synchronise()
+    begun = perf_counter()
+    work()
+    synchronise()
+    return perf_counter() - begun
 
 
 class RunDelay:

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anytime_bench.errors import UserError
+from anytime_bench.harness.clocks import answer_seconds, exit_seconds
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.deadline_summary import JITTER, LOG_UNIFORM, UNIFORM, DeadlineMeta
 from anytime_bench.harness.disturbance import DisturbanceWatch
@@ -211,39 +212,19 @@ class _Session:
     def _time_uninterrupted(self, draw: int) -> None:
         """One full answer of the reference and one run through all exits of the model, each after an untimed one."""
         image = self.images[int(self.chosen[draw])][None]
-        self.reference_seconds.append([_full(self.reference, image) for _ in range(2)][-1])
-        self.exit_seconds.append([_exits(self.model, image) for _ in range(2)][-1])
+        self.reference_seconds.append([answer_seconds(self.reference, image) for _ in range(2)][-1])
+        self.exit_seconds.append([exit_seconds(self.model, image) for _ in range(2)][-1])
 
 
 def measure_horizon(reference: AnytimeModel, image: Tensor) -> float:
     """H in seconds: the median of the reference's full answers, over long enough not to be one busy moment's."""
     for _ in range(3):
-        _full(reference, image)
+        answer_seconds(reference, image)
     times: list[float] = []
     until = perf_counter() + HORIZON_SECONDS
     while len(times) < HORIZON_RUNS or perf_counter() < until:
-        times.append(_full(reference, image))
+        times.append(answer_seconds(reference, image))
     return float(np.median(times))
-
-
-def _full(model: AnytimeModel, image: Tensor) -> float:
-    begun = perf_counter()
-    model.answer(image, model.num_exits - 1)
-    _synchronise(image)
-    return perf_counter() - begun
-
-
-def _exits(model: AnytimeModel, image: Tensor) -> list[float]:
-    times, begun = [], perf_counter()
-    for _ in model.stream(image):
-        _synchronise(image)
-        times.append(perf_counter() - begun)
-    return times
-
-
-def _synchronise(image: Tensor) -> None:
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
 
 
 def _replayed(jitter: Sequence[float], count: int) -> Floats:

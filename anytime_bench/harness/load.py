@@ -25,11 +25,11 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from anytime_bench.errors import UserError
+from anytime_bench.harness.clocks import answer_seconds
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.interruptible import Interruptible
 from anytime_bench.methods.contract import AnytimeModel
@@ -82,7 +82,7 @@ def play_load(model: AnytimeModel, images: Tensor, settings: LoadSettings) -> Lo
     rng = np.random.default_rng([settings.seed, 0x10AD])
     last = model.num_exits - 1
     with evaluating(model):
-        full = float(np.median([_seconds(model, images[:1], last) for _ in range(UNIT_RUNS + 3)][3:]))
+        full = float(np.median([answer_seconds(model, images[:1], last) for _ in range(UNIT_RUNS + 3)][3:]))
         arrivals = np.cumsum(rng.exponential(full / settings.rate, settings.requests))
         arrivals = arrivals[arrivals < settings.seconds]
         if not len(arrivals):
@@ -127,7 +127,7 @@ def _policies(model: AnytimeModel, example: Tensor, settings: LoadSettings) -> I
 
 @contextmanager
 def _fixed(model: AnytimeModel, k: int) -> Iterator[Serve]:
-    yield lambda image, left: k if _seconds(model, image, k) <= left else -1
+    yield lambda image, left: k if answer_seconds(model, image, k) <= left else -1
 
 
 @contextmanager
@@ -138,11 +138,3 @@ def _interrupted(server: Interruptible) -> Iterator[Serve]:
 
     with server:
         yield serve
-
-
-def _seconds(model: AnytimeModel, image: Tensor, k: int) -> float:
-    begun = perf_counter()
-    model.answer(image, k)
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
-    return perf_counter() - begun

@@ -1,4 +1,4 @@
-"""The worker thread of ``Interruptible``: it runs streams ahead, says what is finished, and lets go where told to.
+"""The worker thread of ``Interruptible``: it runs streams ahead, says what is finished, and lets go when asked.
 
 Times are seconds of ``time.perf_counter``; images ``(B, D, H, W)``, logits ``(B, C)``. What a model raises is handed to
 the caller in ``Request.error``.

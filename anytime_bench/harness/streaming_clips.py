@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from anytime_bench.corruptions import corrupt, named
 from anytime_bench.errors import UserError
+from anytime_bench.harness.clocks import answer_seconds, exit_seconds, seconds_of
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.streaming import follow
@@ -134,34 +134,12 @@ def _times(model: AnytimeModel, reference: AnytimeModel, frames: Tensor) -> dict
             pass
     for number in range(ROUNDS + 2):
         frame = frames[number % len(frames)]
-        rows["reference"].append(_seconds(frame, partial(reference.answer, frame, reference.num_exits - 1)))
-        rows["run_through"].append(_exits(model, frame))
-        rows["full"].append(_seconds(frame, partial(model.answer, frame, model.num_exits - 1)))
+        rows["reference"].append(answer_seconds(reference, frame))
+        rows["run_through"].append(exit_seconds(model, frame))
+        rows["full"].append(answer_seconds(model, frame))
         if state is not None:
-            rows["step"].append(_seconds(frame, partial(next, state)))
+            rows["step"].append(seconds_of(partial(next, state), frame.device))
     return {name: np.array(values[2:], dtype=np.float32) for name, values in rows.items()}
-
-
-def _seconds(image: Tensor, work: Callable[[], object]) -> float:
-    _synchronise(image)
-    begun = perf_counter()
-    work()
-    _synchronise(image)
-    return perf_counter() - begun
-
-
-def _exits(model: AnytimeModel, image: Tensor) -> list[float]:
-    _synchronise(image)
-    times, begun = [], perf_counter()
-    for _ in model.stream(image):
-        _synchronise(image)
-        times.append(perf_counter() - begun)
-    return times
-
-
-def _synchronise(image: Tensor) -> None:
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
 
 
 def _classes(logits: Tensor) -> Tensor:

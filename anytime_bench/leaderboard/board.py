@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from anytime_bench.leaderboard.row_parts import (
     AxisScores,
@@ -90,17 +90,10 @@ class BoardRow(Model):
     noise: Noise | None
     parallel: Parallel | None
     interrupted: Interrupted | None
-    streaming: list[Streamed] = Field(default_factory=list)
+    #: Empty where frames were shown to none of the row's records.
+    streaming: list[Streamed]
     environment: dict[str, Any]
     records: list[RecordFacts]
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A row that was shown no frames says nothing of them."""
-        dumped: dict[str, Any] = dump(self)
-        if not self.streaming:
-            dumped.pop("streaming", None)
-        return dumped
 
     @property
     def anchor(self) -> str:

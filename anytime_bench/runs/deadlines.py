@@ -12,7 +12,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.streaming_clips import StreamingSettings
 from anytime_bench.records import store
-from anytime_bench.records.record import Derived, Record
+from anytime_bench.records.record import Record
 from anytime_bench.records.scoring import derive_again
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan
@@ -22,7 +22,7 @@ from anytime_bench.runs.stages import Arrays, deadline_stage, streaming_stage
 
 def deadlines_on_record(
     path: Path,
-    settings: DeadlineSettings,
+    settings: DeadlineSettings | StreamingSettings,
     *,
     data_root: Path | None = None,
     device: str = "auto",
@@ -30,7 +30,7 @@ def deadlines_on_record(
     command: str = "",
     display: Display,
 ) -> Record:
-    """Interrupt the record's model and store a new record that supersedes it.
+    """Interrupt the record's model, or let frames arrive before it, and store a new record that supersedes it.
 
     ``out`` is the runs folder that holds the weights, by default the one in which the record lies. Raises ``UserError``
     where they are not there, or where this machine is of another device class: what is promised was timed there.
@@ -38,28 +38,22 @@ def deadlines_on_record(
     record = store.load(path)
     plan = plan_of(record, path, data_root=data_root, device=device, out=out)
     _same_device(plan, record, path)
-    draws, meta = deadline_stage(plan, weights_of(plan, record), settings, display)
-    arrays = _others(path, record, "deadlines_") | draws
-    return _superseding(plan, record, arrays, derive_again(record, arrays, deadline_meta=meta), command, display)
-
-
-def frames_on_record(
-    path: Path,
-    settings: StreamingSettings,
-    *,
-    data_root: Path | None = None,
-    device: str = "auto",
-    out: Path | None = None,
-    command: str = "",
-    display: Display,
-) -> Record:
-    """Let frames arrive before the record's model and store a new record that supersedes it; as above."""
-    record = store.load(path)
-    plan = plan_of(record, path, data_root=data_root, device=device, out=out)
-    _same_device(plan, record, path)
-    clips, meta = streaming_stage(plan, weights_of(plan, record), settings, display)
-    arrays = _others(path, record, "streaming_") | clips
-    return _superseding(plan, record, arrays, derive_again(record, arrays, streaming_meta=meta), command, display)
+    model = weights_of(plan, record)
+    if isinstance(settings, StreamingSettings):
+        clips, streaming_meta = streaming_stage(plan, model, settings, display)
+        arrays = _others(path, record, "streaming_") | clips
+        derived = derive_again(record, arrays, streaming_meta=streaming_meta)
+    else:
+        draws, deadline_meta = deadline_stage(plan, model, settings, display)
+        arrays = _others(path, record, "deadlines_") | draws
+        derived = derive_again(record, arrays, deadline_meta=deadline_meta)
+    fields = {
+        **record.content(), **dict(derived), "supersedes": record.record_id, "command": command,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }  # fmt: skip
+    made = store.save(plan.out, Record.model_validate(fields), arrays)
+    display.say(f"record  {made}")
+    return store.load(made)
 
 
 def _same_device(plan: Plan, record: Record, path: Path) -> None:
@@ -73,18 +67,6 @@ def _same_device(plan: Plan, record: Record, path: Path) -> None:
 def _others(path: Path, record: Record, kind: str) -> Arrays:
     """The record's arrays but for those of one kind, which are made anew."""
     return {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith(kind)}
-
-
-def _superseding(
-    plan: Plan, record: Record, arrays: Arrays, derived: Derived, command: str, display: Display
-) -> Record:
-    fields = {
-        **record.content(), **dict(derived), "supersedes": record.record_id, "command": command,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }  # fmt: skip
-    made = store.save(plan.out, Record.model_validate(fields), arrays)
-    display.say(f"record  {made}")
-    return store.load(made)
 
 
 def read_rates(text: str) -> tuple[float, ...]:

@@ -40,7 +40,7 @@ from anytime_bench.runs.stages import (
     untimed_stages,
 )
 from anytime_bench.runs.sweep.jobs import Until
-from anytime_bench.runs.torch_settings import kept_settings
+from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
 from anytime_bench.trace.answers import TraceError
@@ -140,12 +140,12 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
 
 def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] | None:
     """All stages up to ``until``; the unsealed record and its arrays where that is the record."""
-    with kept_settings(f"method '{plan.resolved.name}'"):
+    with restored_settings(f"method '{plan.resolved.name}'"):
         model, report = trained_model(plan, plan.resolved, display)
     distributed.leave()
     if until == "trained":
         return None
-    with kept_settings(f"method '{plan.resolved.name}'"):
+    with restored_settings(f"method '{plan.resolved.name}'"):
         arrays = untimed_stages(plan, model, report.weights_sha256, display, keep=until == "prepared")
     if until == "prepared":
         return None

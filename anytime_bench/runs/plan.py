@@ -28,7 +28,7 @@ from anytime_bench.methods.plugins import method_class
 from anytime_bench.records.record import Card, finite
 from anytime_bench.registry import Origin
 from anytime_bench.runs.guard import time_limit
-from anytime_bench.runs.torch_settings import kept_settings
+from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.task import Task
 from anytime_bench.training import checkpoints
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
@@ -204,7 +204,7 @@ def build_model(resolved: ResolvedMethod, task: Task, seed: int, device: torch.d
     """A freshly initialised model on the device. Every method's initial weights depend on the seed alone."""
     torch.manual_seed(int(torch.randint(0, 2**62, (), generator=seeded(seed, 0, 0))))
     try:
-        with kept_settings(f"method '{resolved.name}'"), time_limit("building it"):
+        with restored_settings(f"method '{resolved.name}'"), time_limit("building it"):
             model = resolved.method.build(task.card)
     except Exception as error:
         reason = message(error) if isinstance(error, ValueError) else describe(error)
@@ -318,7 +318,7 @@ def count_exits(resolved: ResolvedMethod, task: Task, seed: int, device: torch.d
     """Ticks, MACs and parameters per exit; a model that breaks the contract shows it here, before training."""
     model = build_model(resolved, task, seed, device)
     try:
-        with kept_settings(f"method '{resolved.name}'"), time_limit("its stream for one image"):
+        with restored_settings(f"method '{resolved.name}'"), time_limit("its stream for one image"):
             return count_costs(model, task.card.shape, device)
     except Exception as error:
         reason = message(error) if isinstance(error, ValueError) else describe(error)

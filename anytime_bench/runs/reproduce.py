@@ -25,7 +25,7 @@ def rebuild(path: Path, *, data_root: Path | None = None, device: str = "auto", 
     record = store.load(path)
     with tempfile.TemporaryDirectory(prefix="anytime-bench-") as folder:
         plan = plan_of(record, path, task=task_without_data(record), device=device, out=Path(folder))
-    return _told(path, Agreement(tuple(built_differently(record, plan)), "built again, costs are equal"))
+    return _named(path, Agreement(tuple(built_differently(record, plan)), "built again, costs are equal"))
 
 
 def retrain(path: Path, *, data_root: Path | None = None, device: str = "auto", display: Display) -> Agreement:
@@ -35,7 +35,7 @@ def retrain(path: Path, *, data_root: Path | None = None, device: str = "auto", 
         plan = plan_of(record, path, data_root=data_root, device=device, out=Path(folder))
         built = tuple(built_differently(record, plan))
         if built:
-            return _told(path, Agreement(built))
+            return _named(path, Agreement(built))
         evaluation = dataclasses.replace(plan.resolved.config.evaluation, timing_rounds=0)
         config = dataclasses.replace(plan.resolved.config, evaluation=evaluation)
         resolved = dataclasses.replace(plan.resolved, config=config)
@@ -43,33 +43,33 @@ def retrain(path: Path, *, data_root: Path | None = None, device: str = "auto", 
         assert made is not None
         again = store.load(made)
         if again.status != "ok":
-            return _told(path, Agreement((f"training again ended as {again.status}: {again.reason}",)))
+            return _named(path, Agreement((f"training again ended as {again.status}: {again.reason}",)))
         arrays = store.load_arrays(made, again)
     agreed = trained_differently(record, store.load_arrays(path, record), again, arrays)
-    return _told(path, dataclasses.replace(agreed, verdict=f"trained again, {agreed.verdict}"))
+    return _named(path, dataclasses.replace(agreed, verdict=f"trained again, {agreed.verdict}"))
 
 
 def retime(path: Path, *, data_root: Path | None = None, device: str = "auto", display: Display) -> Agreement:
     """Time the record's model again; speed needs no trained weights."""
     record = store.load(path)
     if not record.timing:
-        return _told(path, Agreement(("it was not timed, so there is nothing to time again",)))
+        return _named(path, Agreement(("it was not timed, so there is nothing to time again",)))
     with tempfile.TemporaryDirectory(prefix="anytime-bench-") as folder:
         plan = plan_of(record, path, data_root=data_root, device=device, out=Path(folder))
         if plan.device_name != record.device:
             reason = f"it was timed on {record.device}, here is {plan.device_name}; times do not compare"
-            return _told(path, Agreement((reason,)))
+            return _named(path, Agreement((reason,)))
         arrays, meta = timing_stage(plan, build_model(plan.resolved, plan.task, plan.seed, plan.device).eval(), display)
     assert meta is not None
     now = summarise({name.removeprefix("timing_"): samples for name, samples in arrays.items()}, meta)
     if not now.comparable:
         reason = f"timing again was disturbed: {'; '.join(now.headline.reasons)}. Try again on an idle machine"
-        return _told(path, Agreement((reason,)))
+        return _named(path, Agreement((reason,)))
     faults = tuple(timed_differently(record.timing, now))
-    return _told(path, Agreement(faults, "timed again, ratios to the reference agree"))
+    return _named(path, Agreement(faults, "timed again, ratios to the reference agree"))
 
 
-def _told(path: Path, agreement: Agreement) -> Agreement:
+def _named(path: Path, agreement: Agreement) -> Agreement:
     """The same with the record's name before every line; a verdict only where there is no fault."""
     verdict = "" if agreement.faults else f"record '{path}': {agreement.verdict}"
     return Agreement(tuple(f"record '{path}': {fault}" for fault in agreement.faults), verdict)

@@ -33,8 +33,8 @@ def plan_of(
 ) -> Plan:  # fmt: skip
     """The plan that made ``record``, remade from what the record says. Other data than the record's are an error.
 
-    ``out`` is where the plan may write; the default is the store in which the record lies. ``task`` is read unless
-    given.
+    ``out`` is where the plan may write; the default is the store in which the record lies. ``task`` None is read
+    from its own files.
     """
     if record.training is None or record.status != "ok":
         raise UserError(f"record '{path}' has status {record.status}: there are no trained weights to examine.")

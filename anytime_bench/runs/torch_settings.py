@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-#: How each setting is read and set, by the name under which it is told.
+#: How each setting is read and set, by the name under which a change is reported.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -31,7 +31,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 
 
 @contextlib.contextmanager
-def kept_settings(who: str) -> Iterator[None]:
+def restored_settings(who: str) -> Iterator[None]:
     """Afterwards every setting is what it was before; each that ``who`` changed is named on standard error."""
     before = {name: read() for name, (read, _) in SETTINGS.items()}
     try:

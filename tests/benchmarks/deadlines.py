@@ -1,4 +1,4 @@
-"""Are curves kept when models are interrupted, and how long does a profile take? One command, at most 8 minutes.
+"""Is what curves promise delivered at deadlines, and how long does a profile take? One command, at most 8 minutes.
 
     python tests/benchmarks/deadlines.py                       # both parts, on an idle machine
     python tests/benchmarks/deadlines.py --part deadlines --out runs/benchmark --json deadlines.json

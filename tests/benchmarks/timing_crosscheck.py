@@ -7,7 +7,7 @@ timer    against torch.utils.benchmark.Timer, alternating: medians within 5 %
 spin     known spins of 2, 4 and 8 ms: within 5 %
 hog      every core kept busy by another process: the ratios within 10 % of the quiet ones, and not comparable
 
-Run on an otherwise idle machine; each block says how busy others kept it. Takes about two minutes.
+Run on an otherwise idle machine; each block says how busy it was. Takes about two minutes.
 What a row's timing must hold is in ``timing_honest``.
 """
 

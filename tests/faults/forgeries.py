@@ -147,11 +147,11 @@ FORGERIES = (
     stated("a slower reference", "reference.costs.latency", 1.0, base="timed"),
     stated("a disturbance explained away", "timing.batches.1.reasons", ["none"], base="timed"),
     stated("a shorter span", "span.span_macs.0", 1, base="timed", words="span"),
-    one("answers replaced, scores kept", VERIFY, None, answer_right(slice(0, 1)), scores=False,
+    one("answers replaced, scores unchanged", VERIFY, None, answer_right(slice(0, 1)), scores=False,
         words="exits[0].accuracy"),
     Forgery("the trace of another seed", VERIFY, _swapped, "altered"),
     one("an array that no record has", VERIFY, None, set_to("bonus", np.ones(3)), words="bonus"),
-    one("times kept back", VERIFY, base="timed", last=lambda c: [c.pop("timing"), c.pop("timed_scores")],
+    one("times withheld", VERIFY, base="timed", last=lambda c: [c.pop("timing"), c.pop("timed_scores")],
         words="states no times"),
     # What the task is.
     one("labels moved to where the answers are right", VERIFY, None, _LABELS, words="labels"),
@@ -189,7 +189,7 @@ FORGERIES = (
     Forgery("a copy of an earlier date", VERIFY, _copy_with(set_to("created", "2000-01-01T00:00:00Z")), "duplicate"),
     Forgery("a copy with one sample of a clock altered, under another seed", VERIFY,
             _copy_with(set_to("training.seed", 7), _one_sample), "the very answers"),
-    Forgery("a seed run twice, the better one kept", VERIFY,
+    Forgery("a seed run twice, the better one published", VERIFY,
             _copy_with(lambda content: None, answer_right(slice(0, 1)), "trained"), "A seed is run once"),
     # What the model is.
     one("MACs halved", REBUILD, all_of(every_exit("costs.macs", 0.5), every_exit("prefix_costs.macs", 0.5)),

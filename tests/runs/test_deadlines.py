@@ -23,7 +23,7 @@ from anytime_bench.records import store
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import verify_record
 from anytime_bench.runs.closing import closing, streaming_tables
-from anytime_bench.runs.deadlines import deadlines_on_record, frames_on_record, read_jitter, read_rates
+from anytime_bench.runs.deadlines import deadlines_on_record, read_jitter, read_rates
 from anytime_bench.runs.display import Display
 
 PLUGIN = Path(__file__).parents[1] / "support" / "plugin_sleeps.py"
@@ -85,7 +85,7 @@ def test_an_existing_record_is_interrupted_from_its_weights_and_superseded(recor
 def test_frames_arrive_before_a_records_model_and_its_deadlines_stay(record: Record) -> None:
     assert record.path is not None
     settings = StreamingSettings(rates=(1.0,), clips=2, frames=4, hold=2)
-    made = frames_on_record(record.path, settings, display=QUIET)
+    made = deadlines_on_record(record.path, settings, display=QUIET)
     assert made.path is not None
     assert made.supersedes == record.record_id
     assert made.deadlines == record.deadlines

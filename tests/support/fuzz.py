@@ -1,7 +1,7 @@
 """Seeded mutations of JSON, bytes, YAML and arrays, and a count of what became of them.
 
 Case n of a kind is the same on every machine. A case survives when it is accepted, or refused by ``UserError`` in one
-line; anything else is a crash and is told with its number.
+line; anything else is a crash, reported with its number.
 """
 
 from __future__ import annotations
