@@ -14,7 +14,6 @@ SUITE = Path(anytime_bench.__file__).parent
 WORDS = {"static", "ensemble", "timm"}
 #: Where a dictionary may hold anything, and why; ``dict[str, object]`` is for JSON that is only written.
 ANYTHING = {
-    "cli/deadlines.py": "keywords of two functions",
     "cli/sweep.py": "a plan file before make_grid types it",
     "conformance/gpu_doctor.py": "the machine as read",
     "conformance/gpu_speed.py": "keywords of a line",
