@@ -206,7 +206,7 @@ def _explain(error: BaseException) -> int:
         line = message(error)
     elif hasattr(error, "format_message"):
         # A usage error of the command-line library itself.
-        line = f"{error.format_message()} See anytime-bench --help."
+        line = f"{error.format_message().rstrip('.')}. See anytime-bench --help."
     elif isinstance(error, OSError) and error.filename is not None:
         line = f"cannot read or write '{error.filename}': {error.strerror or message(error)}."
     elif isinstance(error, SystemExit):

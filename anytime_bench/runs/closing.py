@@ -94,7 +94,7 @@ def streaming_tables(block: StreamingBlock | None) -> Iterator[RenderableType]:
     if block is None:
         return
     ways = list(dict.fromkeys(row.way for row in block.rows))
-    table = _table(f"Streaming accuracy under {block.meta.kind}, H = {1e3 * block.reference:.2f} ms")
+    table = _table(f"Streaming, {block.meta.kind}, H = {1e3 * block.reference:.2f} ms")
     for name in ("a frame every", *ways):
         table.add_column(name, justify="right")
     for rate in dict.fromkeys(row.rate for row in block.rows):

@@ -95,7 +95,7 @@ def test_frames_arrive_before_a_records_model_and_its_deadlines_stay(record: Rec
     console = Console(width=80, file=io.StringIO())
     for part in streaming_tables(made.streaming):
         console.print(part)
-    assert "Streaming accuracy under occlusion" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Streaming, occlusion" in console.file.getvalue()  # type: ignore[attr-defined]
     assert read_rates("0.5, 1") == (0.5, 1.0)
     with pytest.raises(UserError, match="rates 'soon'"):
         read_rates("soon")

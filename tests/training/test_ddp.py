@@ -102,4 +102,4 @@ def test_torchrun_of_the_whole_command_writes_one_record(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (path,) = store.find(out)
-    assert store.load(path).environment["training_processes"] == 2
+    assert store.load(path).environment.model_dump()["training_processes"] == 2
