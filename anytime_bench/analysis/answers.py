@@ -58,11 +58,12 @@ def load_answers(places: Sequence[Path], axis: str = "macs") -> list[Answers]:
     ]
     if not usable:
         raise UserError(f"'{', '.join(map(str, places))}' holds no record with results.")
-    answers = [_answers(path, record, axis) for path, record in usable]
+    answers = [read_answers(path, record, axis) for path, record in usable]
     return sorted(answers, key=lambda a: (a.record.task.name, a.record.method.name, row_key(a.record), a.seed))
 
 
-def _answers(path: Path, record: Record, axis: str) -> Answers:
+def read_answers(path: Path, record: Record, axis: str = "macs") -> Answers:
+    """The traces of the ``record`` at ``path``."""
     arrays = store.load_arrays(path, record, [*TRACES, *LEARNED])
     costs = exit_costs(record, axis)
     if costs is None:

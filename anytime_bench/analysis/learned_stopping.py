@@ -50,14 +50,20 @@ def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) 
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
     first, fit = TraceGru().halves(val)
-    weights = stored or cached_arrays(_key(first, seed), lambda: train(first, seed))
+    weights = stored or cached_arrays(_key(val, seed), lambda: train(first, seed))
     return Learned(fit, stop_probabilities(weights, Answers.of(fit)), stop_probabilities(weights, Answers.of(test)))
 
 
-def _key(trace: Trace, seed: int) -> str:
-    """All that decides what the GRU learns from ``trace``."""
-    digest = hashlib.sha256(trace.predictions.tobytes() + features(Answers.of(trace)).tobytes()).hexdigest()
-    return f"{TraceGru.name} {digest} {seed} torch {version('torch')} {file_sha256(Path(trace_gru.__file__))}"
+def lesson(val: Trace, seed: int = 0) -> str:
+    """The SHA-256 of all that a GRU learns from when ``val`` is the validation split."""
+    first = TraceGru().halves(val)[0]
+    return hashlib.sha256(f"{first.predictions.shape} {seed}".encode() + first.predictions.tobytes()
+                          + features(Answers.of(first)).tobytes()).hexdigest()  # fmt: skip
+
+
+def _key(val: Trace, seed: int) -> str:
+    """The lesson, and what makes weights of it."""
+    return f"{TraceGru.name} {lesson(val, seed)} torch {version('torch')} {file_sha256(Path(trace_gru.__file__))}"
 
 
 def learned_stopping(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from anytime_bench.analysis import readings
-from anytime_bench.analysis.answers import load_answers
+from anytime_bench.analysis.answers import read_answers
 from anytime_bench.analysis.learned_stopping import rule_difference
 from anytime_bench.analysis.results import RULES, LearnedStopping, Typicality
 from baselines.reproduction.evidence import Evidence
 from baselines.reproduction.findings import Claim, Finding, judge, side
+from baselines.reproduction.learned import with_learned
 
 
 def robustness(evidence: Evidence) -> list[Finding]:
@@ -64,7 +65,7 @@ def typical_first(evidence: Evidence) -> list[Finding]:
         return []
     findings = []
     for entry in row.entries:
-        answers = load_answers([entry.path])[0]
+        answers = read_answers(entry.path, entry.record)
         others = [(e.path, e.record) for e in references.entries if e.seed != entry.seed]
         result = readings.read_typicality(answers, others)
         if isinstance(result, Typicality) and np.isfinite(result.spearman.value):
@@ -91,7 +92,7 @@ def trace_stops(evidence: Evidence) -> list[Finding]:
         return []
     tables = []
     for entry in row.entries:
-        result = readings.read_stopping(load_answers([entry.path])[0])
+        result = readings.read_stopping(with_learned(read_answers(entry.path, entry.record)))
         if not isinstance(result, LearnedStopping):
             return []
         tables.append(result.expected)
