@@ -17,6 +17,10 @@ class UserError(ValueError):
     """Bad input, raised once where it enters: what was given, what was expected, what to do."""
 
 
+class DiskError(UserError):
+    """A disk that cannot be written: whatever else was to be stored on it would fail too."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """``' Did you mean a or b?'`` for the nearest known names, else the whole list."""
     names = sorted(known)

@@ -56,9 +56,11 @@ def profile(
         return
     from rich.console import Console
 
+    from anytime_bench.runs.disk import check_writable
     from anytime_bench.runs.guard import guarded
     from anytime_bench.runs.profile import profile as measure
 
+    check_writable(out)
     with guarded(), progress("profile") as bar:
         result = measure(
             task, records=records, methods=names, overrides=overrides or (), device=device, data_root=data_root,

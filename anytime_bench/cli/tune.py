@@ -45,12 +45,15 @@ def tune(
     if write is not None and write.suffix not in (".yaml", ".yml"):
         raise UserError(f"--write '{write}': expected a file that ends in .yaml.")
     load_plugins(plugin)
+    from anytime_bench.runs.disk import check_writable
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.plan import pick_device
     from anytime_bench.runs.tune import tune as choose
     from anytime_bench.runs.tune import write_recipe
     from anytime_bench.tasks.loading import load_task
 
+    if write is not None:
+        check_writable(write.parent)
     loaded = load_task(task, data_root)
     results = []
     for name in names:

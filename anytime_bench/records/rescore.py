@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anytime_bench.errors import UserError
+from anytime_bench.errors import DiskError, UserError
 from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.protocol import PROTOCOLS
@@ -38,10 +38,15 @@ class Rescored:
 
 
 def rescore_all(paths: Sequence[Path], learn: bool = False) -> Iterator[Rescored]:
-    """Rescore each record; one that cannot be says why and does not keep the others from it."""
+    """Rescore each record; one that cannot be says why and does not keep the others from it.
+
+    Raises ``DiskError`` where a new record cannot be written.
+    """
     for path in paths:
         try:
             yield rescore(path, learn)
+        except DiskError:
+            raise
         except UserError as error:
             yield Rescored(path, reason=str(error), fault=True)
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from anytime_bench.errors import UserError
-from anytime_bench.files import is_record_file, npz_bytes, safe_name, write_atomically
+from anytime_bench.errors import DiskError, UserError
+from anytime_bench.files import is_record_file, npz_bytes, safe_name, write_all
 from anytime_bench.records.archive import ArchiveError, read_npz
 from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Record, content_hash
 from anytime_bench.records.schema1 import upgraded
@@ -44,15 +44,15 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
     # Validated again, because ``model_copy`` does not.
     sealed = Record.model_validate({**record.content(), "artifacts": artifacts}).sealed()
     path = folder / f"{sealed.record_id}.json"
+    # The trace first, so that a reader who sees a record finds its trace.
+    contents = {path.with_suffix(".npz"): data} if arrays else {}
+    contents[path] = record_bytes(sealed.content())
     try:
-        if arrays and not path.with_suffix(".npz").exists():
-            write_atomically(path.with_suffix(".npz"), data)
-        if not path.exists():
-            write_atomically(path, record_bytes(sealed.content()))
+        write_all({file: content for file, content in contents.items() if not file.exists()})
     except OSError as error:
-        raise UserError(
-            f"cannot write the record to '{folder}': {error.strerror or error}. "
-            "Free some space or give another folder with --out; the checkpoint is kept, so --resume goes on from there."
+        raise DiskError(
+            f"cannot write the record to '{folder}': {error.strerror or error}. Free some space and repeat the "
+            "command; run goes on with --resume from what was trained, or trains into another folder with --out."
         ) from error
     return path
 

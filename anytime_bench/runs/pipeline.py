@@ -39,7 +39,9 @@ from anytime_bench.runs.stages import (
     timing_stage,
     untimed_stages,
 )
+from anytime_bench.runs.sweep.existing import identity_of, stored_records, traces_alone
 from anytime_bench.runs.sweep.jobs import Until
+from anytime_bench.runs.sweep.planning import identity
 from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
@@ -69,9 +71,9 @@ def run(
     """Train, measure and score one method on one task; returns the stored record, whose ``path`` says where it is.
 
     ``method`` is a registered name or a ``Method`` class, ``task`` a name or a ``Task``, ``overrides`` a list such as
-    ``["epochs=5"]`` or a dictionary. With ``deadlines`` the trained model is interrupted at them too. Raises
-    ``UserError`` for bad input, before anything is trained; a training that diverges returns a record with status
-    ``failed``.
+    ``["epochs=5"]`` or a dictionary. With ``deadlines`` the trained model is interrupted at them too. With ``resume`` a
+    run that has stored its record already returns that one. Raises ``UserError`` for bad input, before anything is
+    trained; a training that diverges returns a record with status ``failed``.
     """
     out = Path(out).absolute()
     display = display or Display(quiet=not sys.stderr.isatty())
@@ -93,11 +95,36 @@ def run(
     if distributed.processes() > 1:
         plan.environment["training_processes"] = distributed.processes()
     display.plan(plan)
-    path = execute(plan, display)
+    alone = traces_alone(plan.folder.parents[1])
+    path = stored_record(plan, display) if resume else None
+    if path is not None:
+        display.say("this run has stored its record already; nothing is done again")
+        distributed.leave()
+        complete(plan, path)
+    else:
+        path = execute(plan, display)
     assert path is not None
+    # Whoever was about to store their records has had the time of a run.
+    for trace in alone & traces_alone(plan.folder.parents[1]):
+        trace.unlink(missing_ok=True)
     record = store.load(path)
     display.result(record, path, next_command(record, path))
     return record
+
+
+def stored_record(plan: Plan, display: Display) -> Path | None:
+    """The newest record in the plan's store of this very run, made of the very weights that lie in its folder."""
+    if plan.skip or (finished := checkpoints.load_weights(plan.folder)) is None:
+        return None
+    wanted = identity(plan.resolved, plan.reference, plan.task, plan.seed, plan.device_name)
+    entries = stored_records(plan.out, plan.task.card.name, plan.device_name, plan.resolved.name, display.warn)
+    for entry in reversed(entries):
+        record = entry.record
+        if identity_of(record) != wanted or (plan.deadlines is not None and record.deadlines is None):
+            continue
+        if record.training is not None and record.training.weights_sha256 == finished[1].weights_sha256:
+            return entry.path
+    return None
 
 
 def execute(plan: Plan, display: Display, until: Until = "record") -> Path | None:
@@ -130,12 +157,19 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
         return None
     record, arrays = result
     path = store.save(plan.out, record, arrays)
-    with checkpoints.storage_errors(path.parent):
-        speed_accuracy(store.load(path), arrays, path.with_suffix(".png"))
-        if record.robustness:
-            accuracy_over_ticks(record.robustness, path.with_suffix(".noise.png"), title=plan.resolved.name)
-    prepared_path(plan).unlink(missing_ok=True)
+    complete(plan, path)
     return path
+
+
+def complete(plan: Plan, path: Path) -> None:
+    """What follows a stored record: its figures beside it, and what was kept for its timing goes."""
+    record = store.load(path)
+    with checkpoints.storage_errors(path.parent):
+        if not path.with_suffix(".png").exists():
+            speed_accuracy(record, store.load_arrays(path, record), path.with_suffix(".png"))
+        if record.robustness and not path.with_suffix(".noise.png").exists():
+            accuracy_over_ticks(record.robustness, path.with_suffix(".noise.png"), title=record.method.name)
+    prepared_path(plan).unlink(missing_ok=True)
 
 
 def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] | None:

@@ -7,8 +7,6 @@ Everything that can be wrong with the input is found here and raised as ``UserEr
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
 from anytime_bench.methods.plugins import method_class
 from anytime_bench.records.record import Card, finite
 from anytime_bench.registry import Origin
+from anytime_bench.runs.disk import check_writable
 from anytime_bench.runs.guard import time_limit
 from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.task import Task
@@ -323,17 +322,3 @@ def count_exits(resolved: ResolvedMethod, task: Task, seed: int, device: torch.d
     except Exception as error:
         reason = message(error) if isinstance(error, ValueError) else describe(error)
         raise UserError(f"method '{resolved.name}' on task '{task.card.name}': {reason}") from error
-
-
-def check_writable(folder: Path) -> None:
-    """Create the output folder and try a small file in it, so that a run does not train for nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"\0" * 4096)
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the output folder '{folder}': {error.strerror or error}. Choose another one with --out."
-        ) from error

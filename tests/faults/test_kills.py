@@ -51,6 +51,10 @@ def no_leftovers(folder: Path) -> None:
     assert not [path for path in files if ".sweep" in path.parts and (path.suffix != ".lock" or path.stat().st_size)]
 
 
+def traces(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*/*/*/*.npz")}
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, float]:
     folder = tmp_path_factory.mktemp("original")
@@ -72,6 +76,8 @@ def test_a_killed_run_is_resumed_to_equal_bits(original, tmp_path: Path, slow: b
         assert finished(lambda: small_run.make(folder, resume=True)) == 0  # noqa: B023
         whole(folder / "runs")
         no_leftovers(folder / "runs")
+        # A run that was killed after it had stored its record is not stored a second time.
+        assert len({path.stem for path in store.find(folder / "runs")} | traces(folder / "runs")) == 1
         for path in store.find(folder / "runs"):
             again = store.load(path)
             assert again.training.weights_sha256 == record.training.weights_sha256

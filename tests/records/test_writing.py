@@ -101,14 +101,14 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(tmp_path: Path, del
 
 def test_a_crash_between_trace_and_record_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record, arrays = generated.make_record("quick")
-    real = store.write_atomically
+    real = os.replace
 
-    def crash_at_the_record(path: Path, data: bytes) -> None:
+    def crash_at_the_record(part: Path, path: Path) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
-        real(path, data)
+        real(part, path)
 
-    monkeypatch.setattr(store, "write_atomically", crash_at_the_record)
+    monkeypatch.setattr(os, "replace", crash_at_the_record)
     with pytest.raises(KeyboardInterrupt):
         store.save(tmp_path, record, arrays)
     assert list(store.find(tmp_path)) == []

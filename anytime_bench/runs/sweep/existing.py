@@ -65,6 +65,12 @@ def finished_record(job: Job) -> str:
     return next((str(entry.path) for entry in entries if identity_of(entry.record) == job.identity), "")
 
 
+def traces_alone(folder: Path) -> set[Path]:
+    """Traces of a task's methods whose record is not there: their writer is about to store it, or was killed."""
+    records = (path.with_suffix(".json") for path in folder.glob("*/*.npz"))
+    return {path.with_suffix(".npz") for path in records if is_record_file(path) and not path.exists()}
+
+
 def _check_trace(path: Path, record: Record) -> None:
     artifact = record.artifacts.get("trace")
     if artifact is None:

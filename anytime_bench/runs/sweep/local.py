@@ -19,6 +19,7 @@ from rich.console import Console
 
 from anytime_bench.errors import UserError
 from anytime_bench.files import safe_name
+from anytime_bench.runs.disk import check_writable
 from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary, spread
 from anytime_bench.runs.sweep.existing import finished_record
 from anytime_bench.runs.sweep.grid import Grid
@@ -32,7 +33,8 @@ ASK_AGAIN = 1.0
 def sweep(grid: Grid, console: Console | None = None, *, dry_run: bool = False) -> list[Outcome]:
     """Do what ``grid`` asks for on this machine and return one outcome per run, in order.
 
-    Raises ``UserError`` for bad input, before any run, and with ``existing="error"`` where a run exists.
+    Raises ``UserError`` for bad input or a disk that takes nothing, before any run, and with ``existing="error"`` where
+    a run exists.
     """
     console = console or Console(stderr=True, highlight=False)
     plan = plan_in_subprocess(grid)
@@ -40,6 +42,8 @@ def sweep(grid: Grid, console: Console | None = None, *, dry_run: bool = False) 
     show_plan(plan, console, len(slots), spread(slots))
     if dry_run:
         return plan.outcomes({})
+    if plan.jobs:
+        check_writable(Path(grid.out))
     with Overview(console, len(plan.jobs)) as overview:
         ends = Runner(plan, grid, slots, overview).run()
     outcomes = plan.outcomes(ends)

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from anytime_bench.errors import UserError, message
 from anytime_bench.files import write_atomically
+from anytime_bench.runs.disk import check_writable
 from anytime_bench.runs.guard import expect_exit
 from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary
 from anytime_bench.runs.sweep.existing import finished_record
@@ -79,6 +80,7 @@ def sweep_on_slurm(
     )
     if dry_run or not plan.jobs:
         return plan.outcomes({})
+    check_writable(Path(grid.out))
     folder = Path(grid.out).absolute() / "logs" / "slurm" / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     submitted = submit(plan, grid, folder)
     arrays = sorted(set(submitted.values()), key=int)
