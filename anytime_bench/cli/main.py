@@ -97,7 +97,7 @@ def doctor(
     from anytime_bench.runs.plan import pick_device
 
     place = pick_device(device)
-    environment = capture(place)
+    environment = capture(place, import_torchvision=True)
     results = findings(environment)
     report: dict[str, object] = {"environment": environment, "findings": [vars(finding) for finding in results]}
     if not as_json:

@@ -54,7 +54,7 @@ def examine(
 ) -> tuple[list[Line], dict[str, Any], float]:
     """All lines, the machine they hold for, and how many seconds it took. ``report`` hears of each section."""
     begun = perf_counter()
-    machine, lines = capture(scope.device), []
+    machine, lines = capture(scope.device, import_torchvision=True), []
     lines += [
         Line("environment", finding.what, finding.effect, values={"level": finding.level})
         for finding in findings(machine)

@@ -48,10 +48,12 @@ class Finding:
     effect: str
 
 
-def capture(device: torch.device | str = "cpu") -> dict[str, Any]:
+def capture(device: torch.device | str = "cpu", *, import_torchvision: bool = False) -> dict[str, Any]:
     """Everything about this machine that a reader of a time needs, JSON-able. Takes well under a second.
 
-    ``device_class`` is the name under which results are kept apart: ``cpu``, or a slug of the GPU's name.
+    ``device_class`` is the name under which results are kept apart: ``cpu``, or a slug of the GPU's name. With
+    ``import_torchvision`` (a second or more) it is also tried whether torchvision imports beside torch; without, its
+    version alone is read.
     """
     device = torch.device(device)
     gpu = read_gpu(device)
@@ -66,7 +68,7 @@ def capture(device: torch.device | str = "cpu") -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "libraries": {library: _version(library) for library in LIBRARIES},
-        "builds": _builds(),
+        "builds": _builds(import_torchvision or "torchvision" in sys.modules),
         "cpu": {
             "model": _cpu_model(),
             "cores": psutil.cpu_count(logical=False),
@@ -183,25 +185,27 @@ def _gpu_findings(environment: Mapping[str, Any]) -> list[Finding]:
     return results
 
 
-def _builds() -> dict[str, Any]:
-    """Build tags of torch and torchvision (the part behind the plus: cpu, cu128, ...) and whether they agree."""
-    error: str | None = None
-    version: str | None
-    try:
-        torchvision = import_module("torchvision")
-        import_module("torchvision.ops")
-        version = str(torchvision.__version__)
-        cuda = getattr(import_module("torchvision.version"), "cuda", None)
-    except Exception as problem:  # a mismatched build raises RuntimeError, OSError or ImportError
-        first = (str(problem).splitlines() or [""])[0]
-        error, version, cuda = f"{type(problem).__name__}: {first}", _version("torchvision"), None
+def _builds(import_torchvision: bool) -> dict[str, Any]:
+    """Build tags of torch and torchvision (the part behind the plus: cpu, cu128, ...) and whether they agree.
+
+    Where wheels carry no tag, only an import can tell.
+    """
+    error, version, cuda = None, _version("torchvision"), None
+    if import_torchvision:
+        try:
+            version = str(import_module("torchvision").__version__)
+            import_module("torchvision.ops")
+            cuda = getattr(import_module("torchvision.version"), "cuda", None)
+        except Exception as problem:  # a mismatched build raises RuntimeError, OSError or ImportError
+            first = (str(problem).splitlines() or [""])[0]
+            error = f"{type(problem).__name__}: {first}"
     mine, theirs = _tag(torch.__version__), _tag(version)
     one_index: bool | None = None
     if error is not None:
         one_index = False if mine and theirs and mine != theirs else None
     elif mine and theirs:
         one_index = mine == theirs
-    else:
+    elif import_torchvision:
         # Wheels of some indexes carry no tag; then the CUDA version both were built for must do.
         one_index = _major(cuda) == _major(torch.version.cuda)
     return {

@@ -240,6 +240,7 @@ def test_missing_rows_are_said_and_not_an_error(tmp_path: Path) -> None:
         assert written[paper.path].count("Not measured.") == len(paper.claims)
 
 
+@pytest.mark.slow
 def test_build_writes_the_page_and_check_finds_a_changed_digit(results: Path, tmp_path: Path) -> None:
     paths = build(results, tmp_path)
     path = tmp_path / "reproduction" / "cascade.md"

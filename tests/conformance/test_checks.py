@@ -114,8 +114,16 @@ def test_each_planted_fault_fails_exactly_the_check_meant_for_it(fault):
     assert {r.name: r.why for r in results if r.status in ("fail", "warn")}.keys() == {fault.stem}
 
 
+#: One of each kind: a serial net, a pipelined one, exits of a published net. The rest run with the slow tests.
+QUICK = ("serial_ce", "cascaded_td", "sdn")
+
+
 @pytest.mark.parametrize(
-    "name", sorted(e.name for e in entry_points(group=METHODS) if e.value.startswith("baselines."))
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in sorted(e.name for e in entry_points(group=METHODS) if e.value.startswith("baselines."))
+    ],
 )
 def test_every_baseline_passes_as_it_runs_on_digits(name):
     results = check_named(name, "digits")

@@ -115,6 +115,7 @@ def timing_of(slower):
     return summarise(samples, meta)
 
 
+@pytest.mark.slow
 def test_the_whole_examination_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_doctor, "_sections", quick_sections)
     names, overrides = ("cascaded_td", "no_such_method"), ("options.width=8",)

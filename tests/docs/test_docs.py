@@ -8,17 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.walk import reason_to_leave_out, steps, walk
+from docs.walk import Failed, reason_to_leave_out, shortened, steps, walk
 
 ROOT = Path(__file__).parents[2]
-#: The other pages are walked by CI in a base install; this one is the promise that docs alone suffice.
-PAGES = ("plugins",)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_every_block_and_command_of_a_page_runs_as_printed(page: str) -> None:
-    assert walk(ROOT / "docs" / f"{page}.md")
 
 
 def test_the_walker_reads_files_python_and_commands() -> None:
@@ -31,6 +23,27 @@ def test_the_walker_reads_files_python_and_commands() -> None:
     assert [step.text for step in steps(page)][2:] == ["anytime-bench list", "ls   -l"]
     assert reason_to_leave_out("anytime-bench verify <record id>") == "holds a placeholder"
     assert reason_to_leave_out("anytime-bench list methods") == ""
+    assert shortened("anytime-bench run --method sdn epochs=5") == (
+        "anytime-bench run --method sdn epochs=5 timing_budget=1"
+    )
+    assert shortened("anytime-bench verify runs") == "anytime-bench verify runs"
+
+
+def test_the_walker_shows_the_command_that_fails(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text('```python title="a.py"\nx = 1\n```\n```sh\nls a.py\n```\n')
+    assert "ls a.py" in walk(page)
+    page.write_text("```sh\nls b.py\n```\n")
+    with pytest.raises(Failed, match="ls b.py"):
+        walk(page)
+
+
+def test_ci_walks_every_page_that_shows_a_command() -> None:
+    walked = (ROOT / ".ci" / "run").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        commands = [s.text for s in steps(page.read_text()) if s.text.startswith("anytime-bench")]
+        run = [command for command in commands if not reason_to_leave_out(command)]
+        assert not run or page.stem in walked, f"{page.name} shows {run[0]}"
 
 
 def test_the_page_of_the_command_line_is_current() -> None:

@@ -5,7 +5,9 @@
 Python blocks with ``title="NAME"`` become files, other Python blocks are run, and so is every line of a shell block,
 with the ``anytime-bench`` of this Python. Lines that install, that hold a placeholder in angle brackets, or that ask
 for what a page says is elsewhere (a cluster, a GPU, another data set) are listed and not run. Each page has a folder of
-its own, outside the project. Exit status 1 and the output of the first command that fails otherwise.
+its own, outside the project; two pages are walked at a time, each with one thread. What ``run`` trains and times is
+made short (:data:`SHORT`): what a reader's command does is shown by its one full run, that of the README's command one.
+Exit status 1 and the output of the first command that fails otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,8 @@ ELSEWHERE = {
     "git ": "needs a clone", ".ci/run": "needs a clone", "tests/": "needs a clone", "docs/": "needs a clone",
     "DIR": "names the reader's data",
 }  # fmt: skip
+#: What a ``run`` gets that does not state it itself: another value of a key given twice would be the line's own fault.
+SHORT = {"epochs": "1", "timing_budget": "1"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,23 @@ def reason_to_leave_out(line: str) -> str:
     return next((why for word, why in ELSEWHERE.items() if word in line), "")
 
 
-def walk(path: Path, limit: float = 600.0) -> list[str]:
-    """Run one page; returns what was run. Raises ``SystemExit`` with the output of a command that fails."""
-    done = []
+def shortened(line: str) -> str:
+    """A line whose ``anytime-bench run`` trains and times as little as it may; any other line as it is."""
+    if not re.match(r"anytime-bench run\b", line):
+        return line
+    return " ".join([line, *(f"{key}={value}" for key, value in SHORT.items() if not re.search(rf"\b{key}=", line))])
+
+
+class Failed(Exception):
+    """A command of a page ended with another status than 0; the message holds its output."""
+
+
+def walk(path: Path, limit: float = 600.0) -> str:
+    """Run one page; returns a line per step. Raises :class:`Failed` with the output of a command that fails."""
+    lines = [str(path)]
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     environment.pop("PYTHONPATH", None)
+    environment["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         for step in steps(path.read_text()):
             if step.kind == "file":
@@ -70,9 +87,10 @@ def walk(path: Path, limit: float = 600.0) -> list[str]:
                 continue
             why = reason_to_leave_out(step.text) if step.kind == "sh" else ""
             if why:
-                print(f"  left out ({why}): {step.text}", flush=True)
+                lines.append(f"  left out ({why}): {step.text}")
                 continue
-            command = [sys.executable, "-c", step.text] if step.kind == "python" else ["bash", "-c", step.text]
+            line = shortened(step.text) if step.kind == "sh" else step.text
+            command = [sys.executable, "-c", line] if step.kind == "python" else ["bash", "-c", line]
             begun = time.perf_counter()
             result = subprocess.run(
                 command,
@@ -83,17 +101,19 @@ def walk(path: Path, limit: float = 600.0) -> list[str]:
                 timeout=limit,
                 stdin=subprocess.DEVNULL,
             )
-            shown = step.text if step.kind == "sh" else "a Python block"
-            print(f"  {time.perf_counter() - begun:6.1f} s  {shown}", flush=True)
+            shown = line if step.kind == "sh" else "a Python block"
+            lines.append(f"  {time.perf_counter() - begun:6.1f} s  {shown}")
             if result.returncode:
-                raise SystemExit(
-                    f"{path}: status {result.returncode} of\n{step.text}\n{result.stdout}\n{result.stderr}"
-                )
-            done.append(step.text)
-    return done
+                raise Failed(f"{path}: status {result.returncode} of\n{line}\n{result.stdout}\n{result.stderr}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(name, flush=True)
-        walk(Path(name))
+    with ThreadPoolExecutor(2) as pool:
+        walks = [pool.submit(walk, Path(name)) for name in sys.argv[1:]]
+        for each in walks:
+            try:
+                print(each.result(), flush=True)
+            except (Failed, subprocess.TimeoutExpired) as fault:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise SystemExit(str(fault)) from None

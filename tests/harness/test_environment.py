@@ -17,7 +17,7 @@ from anytime_bench.harness.timing_session import Session
 
 @pytest.fixture(scope="module")
 def captured():
-    return capture("cpu")
+    return capture("cpu", import_torchvision=True)
 
 
 def worst(environment_):
@@ -54,7 +54,7 @@ def test_torchvision_that_does_not_import_is_a_finding_not_a_crash(captured, mon
         raise RuntimeError("operator torchvision::nms does not exist\nand more")
 
     monkeypatch.setattr(environment, "import_module", refuse)
-    broken = capture("cpu")
+    broken = capture("cpu", import_torchvision=True)
     assert broken["builds"]["torchvision_error"] == "RuntimeError: operator torchvision::nms does not exist"
     assert worst(broken).level == "error"
     assert "install both from one index" in worst(broken).effect

@@ -241,6 +241,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> Non
     assert check(results, tmp_path / "one") == []
 
 
+@pytest.mark.slow
 def test_figures_of_a_paper_are_as_wide_as_its_columns(tmp_path: Path) -> None:
     generated.fill(tmp_path / "results", methods=3, seeds=1, images=100)
     paths = draw_figures(tmp_path / "results", tmp_path / "figures", "paper")

@@ -53,6 +53,7 @@ def python(installed: dict[str, str], folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_example_is_found_by_name_and_passes_all_checks(installed, tmp_path):
     found = json.loads(python(installed, tmp_path, "-c", FIND_AND_ANSWER))
     assert (found["distribution"], found["version"]) == ("anytime-bench-minimal-plugin", "0.1.0")
@@ -61,6 +62,7 @@ def test_the_installed_example_is_found_by_name_and_passes_all_checks(installed,
     assert found["failures"] == []
 
 
+@pytest.mark.slow
 def test_the_examples_own_tests_pass_on_the_installed_package(installed, tmp_path):
     shutil.copy(EXAMPLE / "tests" / "test_two_exits.py", tmp_path)
     output = python(installed, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_two_exits.py")

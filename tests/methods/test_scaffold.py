@@ -50,6 +50,7 @@ def test_a_new_file_learns_the_digits(tmp_path):
     assert accuracy[1] > 0.8
 
 
+@pytest.mark.slow
 def test_a_new_package_names_its_entry_point_and_its_own_test_passes(tmp_path):
     paths = new_plugin("package_net", tmp_path, kind="package")
     folder = tmp_path / "package_net"

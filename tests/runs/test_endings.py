@@ -166,6 +166,7 @@ class {name}(Plain):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["sys.exit(0)", "os._exit(0)"])
 def test_the_command_never_ends_with_0_without_a_record(tmp_path, act):
     (tmp_path / "ends.py").write_text(PLUGIN.format(name="Ends", act=act))

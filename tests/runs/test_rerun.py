@@ -71,6 +71,7 @@ def test_a_reference_that_cannot_be_built_says_how_to_change_it(specks, tmp_path
         anytime_bench.run("plain", specks, overrides={"reference": "serial_ce"}, out=tmp_path, display=QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PUBLISHED, reason="nothing is published")
 def test_published_records_are_replanned_with_their_own_recipes(tmp_path):
     rows: dict[tuple[str, str], Path] = {}

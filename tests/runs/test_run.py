@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ import pytest
 import anytime_bench
 from anytime_bench.files import canonical_json
 from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
+from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.records import store
 from anytime_bench.records.compare import compare_records
 from anytime_bench.records.protocol import UNDEFINED, unexplained_nulls
 from anytime_bench.records.record import Derived
 from anytime_bench.records.scoring import derive_again
+from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.rerun import noise_on_record
 from anytime_bench.scores.catalogue import scores
@@ -62,6 +65,7 @@ def test_a_plugin_file_is_trained_measured_and_scored_like_any_method(plugin_run
     assert "next" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_record_is_trained_again_and_a_lie_about_its_training_is_found(tmp_path):
     fast = ["epochs=6", "width=8", "timing_rounds=0"]
     record = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path / "a", display=QUIET)
@@ -108,10 +112,17 @@ def test_no_stored_score_is_null_without_a_stated_reason(plugin_run):
     assert set(record.images) == {score.name for score in scores("image")}
 
 
-def test_same_seed_gives_the_same_bits(plugin_run, plugin_file, tmp_path):
+def again(plugin_file: Path, out: Path, seed: int) -> dict[str, Any]:
+    """The fixture's run once more, in this process."""
+    with methods.temporary():
+        load_plugin(str(plugin_file))
+        record = anytime_bench.run("two_exits", seed=seed, overrides=FAST, out=out, display=QUIET)
+    return json.loads(record.model_dump_json())
+
+
+def test_same_seed_gives_the_same_bits_in_another_process(plugin_run, plugin_file, tmp_path):
     _, first, _ = plugin_run
-    done = cli("run", "--plugin", str(plugin_file), "--method", "two_exits", "--json", *FAST, cwd=tmp_path)
-    second = json.loads(done.stdout)
+    second = again(plugin_file, tmp_path, seed=0)
     for field in ("exits", "scores", "images"):
         assert first[field] == second[field], field
     assert first["stopping"]["curves"] == second["stopping"]["curves"]
@@ -121,12 +132,12 @@ def test_same_seed_gives_the_same_bits(plugin_run, plugin_file, tmp_path):
 
 def test_another_seed_gives_other_weights_on_the_same_split(plugin_run, plugin_file, tmp_path):
     _, first, _ = plugin_run
-    done = cli("run", "--plugin", str(plugin_file), "-m", "two_exits", "--seed", "1", "--json", *FAST, cwd=tmp_path)
-    second = json.loads(done.stdout)
+    second = again(plugin_file, tmp_path, seed=1)
     assert first["task"]["sha256"] == second["task"]["sha256"]
     assert first["training"]["weights_sha256"] != second["training"]["weights_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [1, 2, 3])
 def test_a_run_killed_in_any_epoch_and_resumed_ends_with_the_same_weights(plugin_file, tmp_path, kill_after):
     common = ["run", "--plugin", str(plugin_file), "--method", "two_exits", "epochs=4", "timing_rounds=0", "--json"]
@@ -251,6 +262,7 @@ def test_noise_on_a_wrapper_finds_the_weights_behind_two_sources(tmp_path):
     assert again.robustness == record.robustness
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(plugin_file, tmp_path):
     command = [sys.executable, "-m", "anytime_bench", "run", "--plugin", str(plugin_file), "-m", "two_exits"]
     process = subprocess.Popen([*command, "epochs=5000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

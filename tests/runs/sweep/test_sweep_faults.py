@@ -206,6 +206,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(grid, small_disk, tmp_path):
     """With room for 0, 1, 2, ... pages each run stops somewhere else; freed, the disk takes the whole run."""
     expected = calm(grid, tmp_path / "calm")
@@ -238,6 +239,7 @@ def test_a_full_disk(grid, small_disk, tmp_path):
     assert 3 <= failures < 8
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_in_its_process(grid, console):
     """The short way through everything: plan, processes, shared weights, timing alone, summary, repeat."""
     asked = dataclasses.replace(grid, methods=["plain", "taker"], overrides=[*QUICK, *TIMED])

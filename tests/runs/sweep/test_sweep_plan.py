@@ -197,6 +197,7 @@ def test_a_timing_has_the_machine_alone(monkeypatch, tmp_path):
         assert take_lock(machine_lock(), shared) is None
 
 
+@pytest.mark.slow
 def test_planning_in_another_process_gives_the_same_plan(grid):
     assert plan_in_subprocess(grid) == plan_sweep(grid)
     with pytest.raises(UserError, match="unknown method 'plian'"):
