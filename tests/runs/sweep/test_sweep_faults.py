@@ -178,10 +178,7 @@ def test_the_sweep_itself_killed(grid, console, tmp_path):
 
 @pytest.mark.slow
 def test_two_sweeps_share_one_folder(grid, tmp_path):
-    asked = dataclasses.replace(
-        grid, methods=["plain", "taker", "slow"], seeds=[0, 1],
-        overrides=[*QUICK, *TIMED],
-    )  # fmt: skip
+    asked = dataclasses.replace(grid, methods=["plain", "taker", "slow"], overrides=[*QUICK, *TIMED])
     both = [subprocess.Popen(command(asked), stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for one in both:
         told, _ = one.communicate(timeout=240)
@@ -189,7 +186,7 @@ def test_two_sweeps_share_one_folder(grid, tmp_path):
         assert {run["status"] for run in json.loads(told)["runs"]} <= {"ok", "cached"}
         assert all(run["record"] for run in json.loads(told)["runs"])
     # ``weights`` fails where a run has two records.
-    assert len(weights(asked.out)) == 6
+    assert len(weights(asked.out)) == 3
     assert list(Path(asked.out).rglob("prepared-*")) == []
 
 
