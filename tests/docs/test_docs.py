@@ -34,7 +34,7 @@ def test_the_walker_shows_the_command_that_fails(tmp_path: Path) -> None:
     page.write_text('```python title="a.py"\nx = 1\n```\n```sh\nls a.py\n```\n')
     assert "ls a.py" in walk(page)
     page.write_text("```sh\nls b.py\n```\n")
-    with pytest.raises(Failed, match="ls b.py"):
+    with pytest.raises(Failed, match=r"ls b\.py"):
         walk(page)
 
 
