@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import file_sha256, write_atomically
+from anytime_bench.files import file_sha256, write_all
 
 
 @dataclass
@@ -68,8 +68,9 @@ def write_tensors(
     history = json.dumps(losses)
     # One entry: safetensors writes several in any order, and equal files would not have equal bytes.
     header = json.dumps({"losses": history, "sha256": _content_hash(plain, history), "precision": precision})
-    write_atomically(path, save(plain, metadata={"training": header}))
-    write_atomically(path.with_suffix(".seconds"), f"{seconds:.3f}\n".encode())
+    # The tensors last: where they lie, all is written, and no later run would look for what a kill left half-done.
+    beside = {path.with_suffix(".seconds"): f"{seconds:.3f}\n".encode()}
+    write_all({**beside, path: save(plain, metadata={"training": header})})
 
 
 def read_tensors(path: Path) -> Stored:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -41,3 +43,19 @@ def test_every_flipped_bit_of_the_content_is_noticed(tmp_path):
     loaded = load_weights(tmp_path)
     assert loaded is not None
     assert loaded[1].losses == [2.0, 1.0]
+
+
+def test_a_kill_between_the_two_files_leaves_no_weights_without_their_seconds(tmp_path, monkeypatch):
+    """Where the tensors lie, the rest does: a later run takes them and would never write, and so clean, here again."""
+    path, replaced = tmp_path / "weights.safetensors", []
+
+    def replace(part, target):
+        replaced.append(Path(target).name)
+        if len(replaced) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        write_tensors(path, {"a": torch.arange(3.0)}, seconds=1.5, losses=[1.0])
+    assert replaced == ["weights.seconds"]
+    assert list(tmp_path.iterdir()) == []
