@@ -9,6 +9,7 @@ to judge, and for ``scores.measured``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,15 @@ RESAMPLES = 1000
 ENDS = (2.5, 97.5)
 
 
+@lru_cache(maxsize=16)
 def resampled_rounds(rounds: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
     """Rounds drawn anew in blocks of about ``rounds^(1/3)`` neighbours: indices ``(resamples, rounds)``."""
     length = max(1, round(rounds ** (1 / 3)))
     blocks = -(-rounds // length)
     starts = np.random.default_rng(seed).integers(0, rounds - length + 1, size=(resamples, blocks))
-    return (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :rounds]
+    drawn: NDArray[np.int64] = (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :rounds]
+    drawn.flags.writeable = False
+    return drawn
 
 
 def median_interval(
@@ -55,7 +59,11 @@ def median_interval(
 
 def _resampled(values: Floats, seed: int, resamples: int) -> NDArray[np.float64]:
     """Medians ``(resamples, E)`` of rounds drawn anew."""
-    return np.asarray(np.median(values[resampled_rounds(len(values), seed, resamples)], axis=1))
+    drawn = values.T[:, resampled_rounds(len(values), seed, resamples)]
+    # Rounds lie next to one another, where a whole sort is quicker than numpy's median, and gives the same bits.
+    drawn.sort(axis=2)
+    rounds = drawn.shape[2]
+    return (drawn[..., (rounds - 1) // 2] + drawn[..., rounds // 2]).T / 2
 
 
 def widest(intervals: Sequence[Estimate]) -> float:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +30,7 @@ from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups
 from anytime_bench.records.stamp import code_sha256, read_stamp
 from anytime_bench.records.store import find
-from anytime_bench.records.verify_all import require_verified
+from anytime_bench.records.verify_all import processes, require_verified
 
 PAGES = "anytime_bench.pages"
 #: What decides a file's bytes besides the board and the suite's own code.
@@ -123,10 +121,10 @@ def files(results: Path, on_progress: Progress | None = None, workers: int = 1) 
     with ExitStack() as stack:
         pool = None
         if workers > 1 and sum(1 for _ in find(results)) >= WORTH_PROCESSES:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+            pool = stack.enter_context(processes(workers))
         # Pages take longest and read the store themselves, so they are begun before the records are known to hold.
         beside = pool.submit(_pages, results) if pool else None
-        every = jobs(require_verified(results, workers))
+        every = jobs(require_verified(results, workers, pool))
         made: Iterable[Made] = pool.map(_made, every) if pool else map(_made, every)
         listed = []
         for done, (job, (board, written)) in enumerate(zip(every, made, strict=True), start=1):

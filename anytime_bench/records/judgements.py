@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,14 +27,18 @@ class Judgement:
     answers: str
 
 
+@cache
+def _libraries() -> list[str]:
+    return [f"{name} {version(name)}" for name in ("numpy", "scipy")]
+
+
 class Judgements:
     """The verdicts of this suite with the plugins that are loaded now."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_folder() / "verified"
         added = sorted((name, each.origin) for name, each in from_plugins().items())
-        libraries = [f"{name} {version(name)}" for name in ("numpy", "scipy")]
-        self._judge = f"{code_sha256()} {libraries} {added}"
+        self._judge = f"{code_sha256()} {_libraries()} {added}"
 
     def of(self, path: Path) -> Judgement | None:
         """The verdict on the record at ``path``, or None where these files were not judged yet."""

@@ -112,7 +112,9 @@ def unexplained_nulls(block: Any, where: str) -> list[str]:
     """Paths of the nulls in a block of a record for which ``UNDEFINED`` states no reason."""
     if block is None:
         return [] if any(_fits(where, pattern) for pattern in UNDEFINED) else [where]
-    if isinstance(block, Mapping):
+    if isinstance(block, float | int | str):
+        return []
+    if isinstance(block, dict):
         return [path for key, item in block.items() for path in unexplained_nulls(item, f"{where}.{key}")]
     if isinstance(block, list):
         return list(dict.fromkeys(path for item in block for path in unexplained_nulls(item, where)))

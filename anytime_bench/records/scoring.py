@@ -69,6 +69,8 @@ def derive(
     streaming = None
     if streaming_meta:
         streaming = summarise_streaming(_part(arrays, "streaming_"), streaming_meta, test.num_classes)
+    # One bootstrap gives the areas on all axes.
+    areas = score_axes(test, {**counts, **ratios}, {**horizons, **dict.fromkeys(ratios, 1.0)}, resamples=resamples)
     return Derived(
         exits=[
             ExitEntry(
@@ -81,14 +83,14 @@ def derive(
             for k, (accuracy, scores) in enumerate(exit_scores(test, relative))
         ],
         reference=_with_times(reference, timing, span),
-        scores=score_axes(test, counts, horizons, resamples=resamples),
+        scores={axis: areas[axis] for axis in counts},
         images=image_scores(test, relative, resamples=resamples),
         stopping=stopping_scores(
             test, val, {"macs": relative, **clocks}, learned_from(arrays), rules=rules, resamples=resamples
         ),
         timing=timing,
         span=span,
-        timed_scores=score_axes(test, ratios, dict.fromkeys(ratios, 1.0), resamples=resamples),
+        timed_scores={axis: areas[axis] for axis in ratios},
         deadlines=deadlines,
         streaming=streaming,
         robustness=noise_block(arrays) if "noise_correct" in arrays else None,

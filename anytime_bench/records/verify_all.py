@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,27 +34,47 @@ class Verified:
     answers: str = ""
 
 
+@contextmanager
+def processes(count: int) -> Iterator[Executor]:
+    """Processes for work on records, of one thread each: more would take the others' cores for small matrices.
+
+    A script that asks for them must guard its main part, as ``multiprocessing`` demands.
+    """
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    # Read when a process imports numpy, so it must stand here while processes start.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    try:
+        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool
+    finally:
+        if before is None:
+            del os.environ["OPENBLAS_NUM_THREADS"]
+        else:
+            os.environ["OPENBLAS_NUM_THREADS"] = before
+
+
 def verify_paths(paths: Sequence[Path], workers: int = 1) -> Iterator[tuple[Path, list[str]]]:
     """(path, faults) per record, in order; what is wrong between records is told with the later one."""
     for each in with_conflicts(list(verified(paths, workers=workers))):
         yield each.path, list(each.faults)
 
 
-def verified(paths: Sequence[Path], *, anew: bool = True, workers: int = 1) -> Iterator[Verified]:
+def verified(
+    paths: Sequence[Path], *, anew: bool = True, workers: int = 1, pool: Executor | None = None
+) -> Iterator[Verified]:
     """Every record examined alone, in order.
 
     ``anew`` derives every score again; without it, a verdict on the same bytes by the same suite is good enough. With
-    more than one of ``workers`` records are judged in processes of their own; a script that asks for it must guard its
-    main part, as ``multiprocessing`` demands.
+    more than one of ``workers`` records are judged in ``processes`` of their own, those of ``pool`` where there is one.
     """
     one = partial(_verified, anew=anew)
-    processes = workers if workers < 2 else min(workers, (len(paths) if anew else _unjudged(paths)) // WORTH_A_PROCESS)
+    count = workers if workers < 2 else min(workers, (len(paths) if anew else _unjudged(paths)) // WORTH_A_PROCESS)
     # Scores of plugins are known in this process only.
-    if processes < 2 or from_plugins():
+    if count < 2 or from_plugins():
         yield from map(one, paths)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(one, paths, chunksize=4)
+    with nullcontext(pool) if pool else processes(count) as executor:
+        yield from executor.map(one, paths, chunksize=4)
 
 
 def with_conflicts(records: Sequence[Verified]) -> list[Verified]:
@@ -66,12 +88,12 @@ def with_conflicts(records: Sequence[Verified]) -> list[Verified]:
     ]
 
 
-def require_verified(root: Path, workers: int = 1) -> list[Entry]:
+def require_verified(root: Path, workers: int = 1, pool: Executor | None = None) -> list[Entry]:
     """The records of the store at ``root``; what was verified before is not done again.
 
     Raises ``UserError`` with the first fault.
     """
-    judged = list(verified(list(store.find(root)), anew=False, workers=workers))
+    judged = list(verified(list(store.find(root)), anew=False, workers=workers, pool=pool))
     faults = [fault for each in with_conflicts(judged) for fault in each.faults]
     if faults:
         more = f", and {len(faults) - 1} more faults" if len(faults) > 1 else ""

@@ -22,8 +22,10 @@ from anytime_bench.trace.answers import TraceError
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
-#: Rows of the weight matrix that are multiplied at once: bounds the memory of one product.
+#: Resamples that are drawn at once; another number draws others.
 CHUNK = 250
+#: Resamples that are multiplied at once: their weights as floats stay in a core's cache.
+PRODUCT = 50
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,16 @@ def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> NDA
 def resampled_means(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """Means of ``values (K, N)`` over images in every resample, ``(resamples, K)``.
 
-    Booleans are summed in float32, which is exact below 2^24 images, so their means are the same bits on any machine.
+    Whole numbers whose sums stay below 2^24 (booleans, small counts) are summed in float32, which is exact, so their
+    means are the same bits on any machine.
     """
     table = np.asarray(values)
     images = table.shape[1]
-    exact = table.dtype == np.bool_ and images < 2**24
+    exact = table.dtype == np.bool_ or bool((table == np.rint(table)).all())
+    exact = exact and images * max(1.0, float(np.abs(table).max(initial=0))) < 2**24
     columns = np.ascontiguousarray(table.T, dtype=np.float32 if exact else np.float64)
     weights = image_weights(images, resamples, seed)
-    parts = [weights[i : i + CHUNK].astype(columns.dtype) @ columns for i in range(0, resamples, CHUNK)]
+    parts = [weights[i : i + PRODUCT].astype(columns.dtype) @ columns for i in range(0, resamples, PRODUCT)]
     return np.concatenate(parts).astype(np.float64) / images
 
 
@@ -105,5 +109,11 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 def percentiles(resampled: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     """The central ``level`` of resampled values ``(R,)``."""
-    low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
+    ((low, high),) = percentile_rows(np.asarray(resampled, dtype=np.float64)[None], level)
     return float(low), float(high)
+
+
+def percentile_rows(resampled: Floats, level: float = LEVEL) -> Floats:
+    """The central ``level`` of every row of ``resampled (K, R)``: ``(K, 2)``."""
+    ends: Floats = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=1).T
+    return ends

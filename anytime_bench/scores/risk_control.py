@@ -79,5 +79,6 @@ def safe_threshold(losses: Flags, epsilon: float, delta: float = DELTA) -> int:
 def losses_by_threshold(trace: Trace, thresholds: ArrayLike = THRESHOLDS) -> Flags:
     """Loss of each image at each threshold, ``(T, N)``."""
     bad = (trace.predictions != trace.predictions[-1]) & trace.correct[-1]
-    exits = np.stack([exits_by_threshold(trace.confidence, float(q)) for q in np.asarray(thresholds)])
+    confidence = np.asarray(trace.confidence, dtype=np.float64)
+    exits = np.stack([exits_by_threshold(confidence, float(q)) for q in np.asarray(thresholds)])
     return np.take_along_axis(bad, exits, axis=0)

@@ -6,12 +6,13 @@ rounded to 8 decimals: a record holds thousands of numbers on noise, each a mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from anytime_bench.scores.intervals import accuracy_interval, percentiles, resampled_means
+from anytime_bench.scores.intervals import accuracy_interval, percentile_rows, resampled_means
 from anytime_bench.scores.results import Estimate, NoiseBlock, NoiseRow, NoiseScores
 from anytime_bench.scores.verdicts import MARGIN, Difference, paired_difference
 from anytime_bench.trace.answers import TraceError
@@ -36,20 +37,20 @@ def noise_block(arrays: Mapping[str, Array]) -> NoiseBlock:
     shares = {key: _per_image(runs) for key, runs in groups.items()}
     untouched = {policy: _per_image([run]) for policy, run in clean.items()}
     # One product for all rows: two thousand resamples for each alone took most of a record's verification.
-    means = dict(zip((*shares, *untouched), resampled_means([*shares.values(), *untouched.values()]).T, strict=True))
+    means = resampled_means([*shares.values(), *untouched.values()]).T
+    ends = dict(zip((*shares, *untouched), percentile_rows(means), strict=True))
+    kept = _kept_of_all(shares, untouched, dict(zip((*shares, *untouched), means, strict=True)))
     return NoiseBlock(
         images=int(arrays["noise_images"]),
         chance=1.0 / int(arrays["noise_classes"]),
-        clean={policy: _scores([run], means[policy]) for policy, run in clean.items()},
+        clean={policy: _scores([run], ends[policy]) for policy, run in clean.items()},
         rows=[
             NoiseRow(
                 policy=policy,
                 kind=kind,
                 mode=mode,
-                kept=_kept(shares[policy, kind, mode], untouched[policy], means[policy, kind, mode], means[policy])
-                if policy in clean
-                else None,
-                **dict(_scores(members, means[policy, kind, mode])),
+                kept=kept.get((policy, kind, mode)),
+                **dict(_scores(members, ends[policy, kind, mode])),
             )
             for (policy, kind, mode), members in groups.items()
         ],
@@ -61,36 +62,61 @@ def _per_image(runs: list[NoiseRun]) -> Floats:
     return np.stack([run.final for run in runs]).mean(axis=0, dtype=np.float64)
 
 
-def _scores(runs: list[NoiseRun], resampled: Floats) -> NoiseScores:
-    """The severities of one kind, taken together; ``resampled`` are its means ``(R,)``."""
+def _scores(runs: list[NoiseRun], ends: Floats) -> NoiseScores:
+    """The severities of one kind, taken together; ``ends`` are those of its interval."""
     first = runs[0]
     if len(runs) == 1 and first.final.dtype == np.bool_:
         wilson = accuracy_interval(first.final)
         final = _estimate(wilson.value, wilson.low, wilson.high)
     else:
-        final = _estimate(float(_per_image(runs).mean()), *percentiles(resampled))
+        final = _estimate(float(_per_image(runs).mean()), *ends)
     return NoiseScores(
         final_accuracy=final,
-        accuracy=_rounded(np.mean([run.correct[a].mean() for run in runs]) for a in range(len(first.correct))),
+        accuracy=_rounded(np.stack([_means(run.correct) for run in runs]).mean(axis=0)),
         cost={axis: _rounded(values) for axis, values in first.costs.items()},
     )
 
 
-def _kept(noisy: Floats, clean: Floats, noisy_means: Floats, clean_means: Floats) -> Estimate | None:
-    """Share of the clean accuracy that is left, from shares per image ``(N,)`` and their resampled means ``(R,)``."""
+def _means(correct: Array) -> Floats:
+    """Accuracy of every answer, ``(A,)``, from correctness ``(A, N)``."""
+    if correct.dtype != np.bool_:
+        return correct.mean(axis=1, dtype=np.float64)
+    return np.count_nonzero(correct, axis=1) / correct.shape[1]
+
+
+Group = tuple[str, str, str]
+
+
+def _kept_of_all(
+    shares: Mapping[Group, Floats], clean: Mapping[str, Floats], means: Mapping[Group | str, Floats]
+) -> dict[Group, Estimate | None]:
+    """``_kept`` of every group whose policy has a clean run; ``means`` are of groups and of policies."""
+    kept: dict[Group, Estimate | None] = {}
+    for policy, untouched in clean.items():
+        mine = [group for group in shares if group[0] == policy]
+        if mine:
+            noisy, resampled = (np.stack([table[group] for group in mine]) for table in (shares, means))
+            kept |= zip(mine, _kept(noisy, untouched, resampled, means[policy]), strict=True)
+    return kept
+
+
+def _kept(noisy: Floats, clean: Floats, noisy_means: Floats, clean_means: Floats) -> list[Estimate | None]:
+    """Share of the clean accuracy that is left, from shares per image ``(K, N)`` and their resampled means ``(K, R)``;
+    those of the clean images are ``(N,)`` and ``(R,)``."""
     if clean.sum() == 0:
-        return None
+        return [None] * len(noisy)
     usable = clean_means > 0
-    return _estimate(noisy.mean() / clean.mean(), *percentiles(noisy_means[usable] / clean_means[usable]))
+    ends = percentile_rows(noisy_means[:, usable] / clean_means[usable])
+    return [_estimate(row.mean() / clean.mean(), *end) for row, end in zip(noisy, ends, strict=True)]
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:
-    value, low, high = _rounded((value, low, high))
+    value, low, high = _rounded(np.array([value, low, high]))
     return Estimate(value=value, low=low, high=high)
 
 
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(float(value), DECIMALS) for value in values]
+def _rounded(values: ArrayLike) -> list[float]:
+    return [round(value, DECIMALS) for value in np.asarray(values, dtype=np.float64).tolist()]
 
 
 def kept_share(noisy: Array, clean: Array) -> Estimate | None:
@@ -100,7 +126,8 @@ def kept_share(noisy: Array, clean: Array) -> Estimate | None:
     0.5
     """
     pair = np.stack([np.atleast_2d(noisy).mean(axis=0, dtype=np.float64), np.asarray(clean, dtype=np.float64)])
-    return _kept(*pair, *resampled_means(pair).T)
+    means = resampled_means(pair).T
+    return _kept(pair[:1], pair[1], means[:1], means[1])[0]
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ def budgeted_batch(
     exit's fraction of the split rounded down. Where n is 0 nobody leaves. Where fewer than n images remain, all of them
     leave; the published code lets nobody leave there, which ``as_published`` keeps.
     """
-    val, test = np.asarray(val_confidence), np.asarray(test_confidence)
+    # Stored confidences are float16, whose every comparison would convert them anew.
+    val, test = (np.asarray(each, dtype=np.float64) for each in (val_confidence, test_confidence))
     if val.shape[1] == 0:
         raise TraceError("val_confidence: the validation split is empty, so no threshold can be fitted")
     if val.shape[0] != test.shape[0]:
@@ -186,7 +187,7 @@ def budgeted_batch(
 
 def batch_thresholds(confidence: ArrayLike, q_grid: ArrayLike = BATCH_Q, *, as_published: bool = False) -> Floats:
     """The budgeted batch's thresholds ``(Q, E)`` from the confidences ``(E, N)`` of the validation split."""
-    val = np.asarray(confidence)
+    val = np.asarray(confidence, dtype=np.float64)
     order = np.argsort(-val, axis=1, kind="stable")
     return np.stack([_batch_thresholds(val, order, float(q), as_published) for q in np.asarray(q_grid)])
 
@@ -222,11 +223,18 @@ def share_thresholds(
 def _apply_thresholds(
     thresholds: Floats, confidence: NDArray, correct: ArrayLike, costs: Floats
 ) -> tuple[float, float]:
-    exits = (confidence >= thresholds[:, None]).argmax(axis=0)
+    right, images = np.asarray(correct, dtype=bool), confidence.shape[1]
+    passed = confidence >= thresholds[:, None]
+    # Whoever passes nowhere leaves at exit 0, as the published code has it.
+    passed[0] |= ~passed.any(axis=0)
+    staying, counts, hits = np.ones(images, dtype=bool), np.zeros(len(costs)), 0
+    for k, leaving in enumerate(passed):
+        leaving &= staying
+        staying ^= leaving
+        counts[k] = np.count_nonzero(leaving)
+        hits += int(np.count_nonzero(leaving & right[k]))
     # Costs are summed by counts, so the mean is exact to the last addition whatever the number of images.
-    counts = np.bincount(exits, minlength=len(costs))
-    accuracy = np.asarray(correct)[exits, np.arange(len(exits))].mean(dtype=np.float64)
-    return float(accuracy), float((counts / len(exits) * costs).sum())
+    return hits / images, float((counts / images * costs).sum())
 
 
 def oracle(correct: ArrayLike) -> Exits:
