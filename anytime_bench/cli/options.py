@@ -64,9 +64,9 @@ def _also_traceback(verb: Callable[..., Any]) -> Callable[..., Any]:
 def load_plugins(plugins: list[str] | None) -> None:
     """Import every ``--plugin`` and register what it defines."""
     if plugins:
+        from anytime_bench.harness.torch_settings import restored_settings
         from anytime_bench.methods.plugins import load_plugin
         from anytime_bench.runs.guard import guarded, time_limit
-        from anytime_bench.runs.torch_settings import restored_settings
 
         for plugin in plugins:
             what = f"plugin '{plugin}'"

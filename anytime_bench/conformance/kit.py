@@ -21,9 +21,9 @@ from anytime_bench.conformance.fixture import (
     synthetic_task,
 )
 from anytime_bench.errors import UserError
+from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import Method
 from anytime_bench.runs.guard import time_limit
-from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.task import TaskCard
 
 Status = Literal["pass", "fail", "skip", "warn"]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anytime_bench.conformance.kit import CHECKS, CheckResult, run_checks
+from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import Method
 from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.runs.guard import time_limit
 from anytime_bench.runs.plan import resolve
 from anytime_bench.runs.progress import progress
-from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.training.recipes import recipe_for
 
 

@@ -30,9 +30,10 @@ from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.engines import chosen_engine
 from anytime_bench.harness.rounds import Effort
-from anytime_bench.harness.timing_block import Timing, TimingMeta
+from anytime_bench.harness.timing_block import Timing, TimingMeta, TorchSettings
 from anytime_bench.harness.timing_session import Session, tf32_convolutions
 from anytime_bench.harness.timing_summary import queue_share, summarise
+from anytime_bench.harness.torch_settings import in_force, restored_settings
 from anytime_bench.methods.contract import AnytimeModel
 
 Progress = Callable[[float, str], None]
@@ -121,13 +122,20 @@ def time_exits(
         images = images.to(device, torch.bfloat16 if settings.precision == "bf16" else torch.float32)
         flush = CacheFlush(device) if settings.cache == "flushed" else None
         session = Session(models[0], models[1], images, device, engine, flush, settings.beside, settings.best_threads)
-        samples, blocks = _blocks(session, settings, progress)
+        before = in_force()
+        with restored_settings("a model that was timed"):
+            samples, blocks = _blocks(session, settings, progress)
+            after = in_force()
         agreement = session.agreement()
+    reasons = []
     if agreement < 1:
-        reason = f"only {agreement:.2%} of the answers given while timing agree with an untimed pass"
-        for block in blocks.values():
-            block.disturbances.append(reason)
-    return TimedSamples(samples, _meta(session, settings, blocks, agreement))
+        reasons.append(f"only {agreement:.2%} of the answers given while timing agree with an untimed pass")
+    if after != before:
+        changed = [f"{name} to {value}" for name, value in after if value != getattr(before, name)]
+        reasons.append(f"a model changed settings of torch while it was timed: {', '.join(changed)}")
+    for block in blocks.values():
+        block.disturbances += reasons
+    return TimedSamples(samples, _meta(session, settings, blocks, agreement, before))
 
 
 @dataclass
@@ -159,7 +167,13 @@ def _blocks(session: Session, settings: TimingSettings, progress: Progress | Non
     return samples, blocks
 
 
-def _meta(session: Session, settings: TimingSettings, blocks: dict[str, _Block], agreement: float) -> TimingMeta:
+def _meta(
+    session: Session,
+    settings: TimingSettings,
+    blocks: dict[str, _Block],
+    agreement: float,
+    torch_settings: TorchSettings,
+) -> TimingMeta:
     on_gpu, graph = session.device.type == "cuda", session.engine_name == "graph"
     return TimingMeta(
         device=str(session.device),
@@ -169,6 +183,7 @@ def _meta(session: Session, settings: TimingSettings, blocks: dict[str, _Block],
         tf32=on_gpu and tf32_convolutions(),
         tf32_products=on_gpu and torch.backends.cuda.matmul.allow_tf32,
         cache=settings.cache,
+        settings=torch_settings,
         threads=torch.get_num_threads() if settings.threads is None else settings.threads,
         seed=settings.seed,
         num_exits=session.model.num_exits,

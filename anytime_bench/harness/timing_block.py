@@ -114,14 +114,28 @@ class EarlyStopTiming(Strict):
     policy_share: float
 
 
+class TorchSettings(Strict):
+    """Settings of torch for a whole process: ``threads`` are intra-op ones, ``float32_products`` is the precision of
+    matrix products ("highest" is full)."""
+
+    threads: int
+    default_dtype: str
+    gradients: bool
+    float32_products: str
+    deterministic: bool
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+
+
 class TimingMeta(Strict):
     """How a model was timed. Dictionaries are keyed by batch size (as text) or by clock.
 
-    ``tf32`` is said of convolutions, ``tf32_products`` of matrix products. ``target`` is the width of every ratio's
-    interval at which timing may end before its time is over, ``inferences`` how many make a round, ``best_threads`` how
-    many intra-op threads the model runs on fastest. ``answers_agree`` is the share of answers given while timing that
-    an untimed pass repeats; ``watch`` is what the watch on the machine read per batch size, ``disturbances`` its
-    reasons against comparing.
+    ``settings`` are torch's while the clock ran, None in records made without. ``tf32`` is said of convolutions,
+    ``tf32_products`` of matrix products. ``target`` is the width of every ratio's interval at which timing may end
+    before its time is over, ``inferences`` how many make a round, ``best_threads`` how many intra-op threads the
+    model runs on fastest. ``answers_agree`` is the share of answers given while timing that an untimed pass
+    repeats; ``watch`` is what the watch on the machine read per batch size, ``disturbances`` its reasons against
+    comparing.
     """
 
     device: str = ""
@@ -132,6 +146,7 @@ class TimingMeta(Strict):
     tf32_products: bool = False
     cache: str = "warm"
     threads: int = 0
+    settings: TorchSettings | None = None
     seed: int = 0
     num_exits: int = 0
     macs: list[int] = Field(default_factory=list)

@@ -39,6 +39,7 @@ from anytime_bench.harness.gpu_state import FAMILY, own_processes
 from anytime_bench.harness.rounds import widest_ratio
 from anytime_bench.harness.timing import Progress, Samples, TimedSamples, TimingSettings, time_exits
 from anytime_bench.harness.timing_block import TimingMeta
+from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.methods.elsewhere import import_files, source_files
 
@@ -249,8 +250,10 @@ def _serve(pipe: Connection) -> None:
     try:
         job: _Job = pipe.recv()
         try:
-            import_files(job.sources)
-            model, reference = pickle.loads(job.payload)
+            # As in the process that asks: what a plugin sets as it is imported is put back.
+            with restored_settings("a plugin"):
+                import_files(job.sources)
+                model, reference = pickle.loads(job.payload)
         except Exception as error:
             pipe.send(("cannot travel", f"another process cannot use its model ({describe(error)})"))
             return

@@ -13,6 +13,7 @@ from anytime_bench.leaderboard.added import added_by_name, budget_lines, extra_e
 from anytime_bench.leaderboard.agreement import between_axes, between_horizons
 from anytime_bench.leaderboard.board import Absent, Agreement, Board, BoardRow, Ranking, RecordFacts, Reference
 from anytime_bench.leaderboard.deadlines import interrupted
+from anytime_bench.leaderboard.execution import execution
 from anytime_bench.leaderboard.lanes import parallel_rows
 from anytime_bench.leaderboard.moments import BoardMoments
 from anytime_bench.leaderboard.noise import board_noise
@@ -186,6 +187,7 @@ def _row(
         parallel=parallel,
         interrupted=interrupted(row.records),
         streaming=streamed(row.records),
+        execution=execution(records),
         environment=record.environment.model_dump(exclude_unset=True),
         records=[_facts(entry) for entry in row.entries],
     )

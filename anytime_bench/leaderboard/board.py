@@ -10,6 +10,7 @@ from anytime_bench.leaderboard.row_parts import (
     AxisScores,
     Behaviour,
     BudgetLine,
+    Execution,
     Interrupted,
     Model,
     Noise,
@@ -92,6 +93,8 @@ class BoardRow(Model):
     interrupted: Interrupted | None
     #: Empty where frames were shown to none of the row's records.
     streaming: list[Streamed]
+    #: None where no record of the row says how its model is run.
+    execution: Execution | None = None
     environment: dict[str, Any]
     records: list[RecordFacts]
 
@@ -172,6 +175,16 @@ class Board(Model):
     agreement: list[Agreement]
     absent: list[Absent] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+
+    @property
+    def any_execution(self) -> bool:
+        """Whether some row says how its model is run."""
+        return any(row.execution is not None for row in self.rows)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Everything that the board says; without a key about execution where no row says anything of it."""
+        absent = None if self.any_execution else {"rows": {"__all__": {"execution"}}}
+        return self.model_dump_json(indent=indent, exclude=absent)
 
     @property
     def shown_axes(self) -> list[str]:

@@ -23,6 +23,7 @@ from anytime_bench.leaderboard.column import (
     Missing,
 )
 from anytime_bench.leaderboard.deadline_columns import DEADLINE_COLUMNS
+from anytime_bench.leaderboard.execution import EXECUTION_COLUMNS
 from anytime_bench.leaderboard.lane_columns import LANE_COLUMNS
 from anytime_bench.leaderboard.streaming import STREAMING_COLUMNS
 from anytime_bench.trace.axes import AXES, timed
@@ -38,7 +39,7 @@ def columns(board: Board, table: str) -> list[Column]:
 
 ALL = (
     "ranking", "horizons", "reached", "added", "pairs", "costs", "budgets", "behaviour", "stops", "noise", "moving",
-    "csv", "lanes", "break_even", "deadlines", "streaming",
+    "csv", "lanes", "break_even", "deadlines", "streaming", "execution",
 )  # fmt: skip
 BEHAVIOUR = ("behaviour", "csv")
 
@@ -124,6 +125,7 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("parameters", "Parameters", lambda line: line.row.parameters, COUNT, ("costs", "csv"), "low"),
     Column("training_seconds", "Training s", lambda line: line.row.training_seconds, COUNT, ("costs", "csv"), "low",
            "mean over seeds, on the machine that trained"),
+    *EXECUTION_COLUMNS,
     *LANE_COLUMNS,
     Column("overthinking", "Overthinking %", lambda line: line.row.behaviour.overthinking, PERCENT, BEHAVIOUR, "low",
            "images that an earlier exit gets right and the last one wrong"),

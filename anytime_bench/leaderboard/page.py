@@ -123,7 +123,7 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         delivered=_picture(board, "deadlines"),
         followed=_picture(board, "streaming"),
         unranked=[row for row in board.rows if row.place is None],
-        stamp=stamp([title, lead, board.model_dump_json()], *LIBRARIES),
+        stamp=stamp([title, lead, board.to_json()], *LIBRARIES),
         css=source("page.css"),
         script=source("page.js"),
         bundle=script_bundle(),

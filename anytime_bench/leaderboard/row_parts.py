@@ -124,6 +124,22 @@ class Throughput(Model):
     times_reference: float
 
 
+class Execution(Model):
+    """The last exit at batch 1, in seconds: as timed, what of it is fixed, compiled, and on ``best_threads`` intra-op
+    threads (of the seeds). Ratios are to the reference's full answer, the compiled one's to the compiled reference's;
+    None is not measured."""
+
+    plain_seconds: float | None
+    fixed_seconds: float | None
+    seconds_per_mac: float | None
+    fixed_share: float | None
+    compiled_seconds: float | None
+    compiled_ratio: float | None
+    best_threads: list[int]
+    best_threads_seconds: float | None
+    best_threads_ratio: float | None
+
+
 class Promise(Model):
     """Exit k against the reference's full answer: MACs saved, time saved at batch 1, and the share of the first that
     arrives as the second. Each exit is asked for alone (``answer(images, k)``)."""

@@ -96,6 +96,12 @@ KINDS: dict[str, Kind] = {
         "means that the clock falls as the count does.",
         _rows,
     ),
+    "execution": Kind(
+        "Dispatch, compiled, and on more threads",
+        "How the last answer's time at batch 1 divides into what is fixed and what arithmetic takes, and what it "
+        "becomes compiled and on the best number of threads.",
+        lambda board: [line for line in _rows(board) if line.row.execution],
+    ),
     "budgets": Kind(
         "Stopping at a budget",
         "Accuracy when the mean cost per image may be a share of the reference's full cost. Rules are fitted on the "

@@ -20,6 +20,7 @@ SHOWN = (
     "reached",
     "agreement",
     "costs",
+    "execution",
     "deadlines",
     "streaming",
     "lanes",
@@ -36,7 +37,7 @@ MARKUP = "\\`*[]|~#"
 
 def to_json(board: Board) -> str:
     """Everything that the board says; what is not finite is null."""
-    return board.model_dump_json(indent=1) + "\n"
+    return board.to_json(indent=1) + "\n"
 
 
 def to_csv(board: Board, name: str = "csv") -> str:

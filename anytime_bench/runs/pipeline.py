@@ -18,6 +18,7 @@ from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing_block import TimingMeta
+from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import snake_case
 from anytime_bench.records import store
@@ -42,7 +43,6 @@ from anytime_bench.runs.stages import (
 from anytime_bench.runs.sweep.existing import identity_of, stored_records, traces_alone
 from anytime_bench.runs.sweep.jobs import Until
 from anytime_bench.runs.sweep.planning import identity
-from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
 from anytime_bench.trace.answers import TraceError

@@ -21,13 +21,13 @@ from anytime_bench.files import safe_name
 from anytime_bench.harness.cost import ExitCosts, count_costs
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.environment import capture
+from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
 from anytime_bench.methods.plugins import method_class
 from anytime_bench.records.record import Card, finite
 from anytime_bench.registry import Origin
 from anytime_bench.runs.disk import check_writable
 from anytime_bench.runs.guard import time_limit
-from anytime_bench.runs.torch_settings import restored_settings
 from anytime_bench.tasks.task import Task
 from anytime_bench.training import checkpoints
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides

@@ -12,8 +12,8 @@ import pytest
 from faults.hostile_plugins import FATAL, HOSTILE, source
 
 from anytime_bench.cli import main as command_line
+from anytime_bench.harness.torch_settings import SETTINGS
 from anytime_bench.registry import Registry
-from anytime_bench.runs.torch_settings import SETTINGS
 
 FEW = (
     "_exit in training", "becomes another program", "raises without words", "hangs at import", "another dtype",

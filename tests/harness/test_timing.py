@@ -40,8 +40,31 @@ class Wavering(Worker):
             yield logits.roll(self.calls, dims=1)
 
 
+class Tuner(Worker):
+    """Sets what holds for the whole process while it answers."""
+
+    def stream(self, images):
+        torch.backends.cudnn.benchmark = True
+        yield from super().stream(images)
+
+
 def measure(model, reference, **options):
     return time_exits(model, reference, IMAGES, "cpu", TimingSettings(**{"budget_seconds": 0.2, **options}))
+
+
+def test_settings_in_force_are_stated_and_a_change_of_them_is_told_and_put_back(fake_time, capsys):
+    calm = measure(Worker(fake_time), Worker(fake_time), threads=1)
+    assert calm.meta.settings.model_dump() == {
+        "threads": 1, "default_dtype": "float32", "gradients": False, "float32_products": "highest",
+        "deterministic": False, "cudnn_benchmark": False, "cudnn_deterministic": False,
+    }  # fmt: skip
+    tuned = measure(Tuner(fake_time), Worker(fake_time), threads=1)
+    # A busy machine has reasons of its own.
+    told = [[why for why in each.summary().headline.reasons if "settings" in why] for each in (calm, tuned)]
+    assert told == [[], ["a model changed settings of torch while it was timed: cudnn_benchmark to True"]]
+    assert tuned.meta.settings == calm.meta.settings
+    assert not torch.backends.cudnn.benchmark
+    assert "set cudnn.benchmark to True; it is False again" in capsys.readouterr().err
 
 
 def times(summary, kind="run_through"):

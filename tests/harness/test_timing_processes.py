@@ -14,14 +14,18 @@ from anytime_bench.harness.self_test import PlainResNet
 from anytime_bench.harness.timing import TimedSamples, TimingSettings
 from anytime_bench.harness.timing_block import TimingMeta
 from anytime_bench.harness.timing_processes import pooled, time_in_processes
+from anytime_bench.harness.torch_settings import in_force, restored_settings
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.methods.plugins import load_method, load_plugin
 
 IMAGES = torch.randn(7, 3, 8, 8)
 SETTINGS = TimingSettings(budget_seconds=0.4, rounds=4, processes=2, threads=1, target=0.0)
 PLUGIN = """
+import torch
 from torch import nn
 from anytime_bench import AnytimeModel, Method, MethodCard
+
+torch.set_default_dtype(torch.float64)
 
 class Net(AnytimeModel):
     num_exits, ticks = 1, (1,)
@@ -63,7 +67,8 @@ class Raises(DiesElsewhere):
 def test_processes_measure_one_after_the_other_and_make_one_measurement(tmp_path):
     """The model comes from a plugin file, which lies on no path, so its class travels by file."""
     (tmp_path / "on_no_path.py").write_text(PLUGIN)
-    load_plugin(str(tmp_path / "on_no_path.py"))
+    with restored_settings("the plugin"):
+        load_plugin(str(tmp_path / "on_no_path.py"))
     model = load_method("on_no_path").build(None)
     seen = []
     timed = time_in_processes(
@@ -72,6 +77,8 @@ def test_processes_measure_one_after_the_other_and_make_one_measurement(tmp_path
     assert timed.meta.processes == 2
     assert timed.meta.target == SETTINGS.target
     assert not timed.meta.notes
+    # What the plugin sets as it is imported is put back there too.
+    assert timed.meta.settings == in_force().model_copy(update={"threads": 1, "gradients": False})
     np.testing.assert_array_equal(np.unique(timed.samples["batch1_process"]), [0, 1])
     assert len(timed.samples["batch1_latency_twin"]) == len(timed.samples["batch1_process"]) >= 8
     summary = timed.summary()

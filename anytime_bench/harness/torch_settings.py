@@ -1,4 +1,5 @@
-"""Settings of torch that hold for the whole process: what a plugin changed is put back, and said."""
+"""Settings of torch that hold for the whole process: which are in force, and that what a plugin changed is put back and
+said."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+
+from anytime_bench.harness.timing_block import TorchSettings
 
 #: How each setting is read and set, by the name under which a change is reported.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -28,6 +31,22 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda value: setattr(torch.backends.cudnn, "deterministic", value),
     ),
 }
+
+
+def in_force() -> TorchSettings:
+    """The settings as they are now."""
+    threads, dtype, gradients, products, deterministic, benchmark, cudnn_deterministic = (
+        read() for read, _ in SETTINGS.values()
+    )
+    return TorchSettings(
+        threads=threads,
+        default_dtype=str(dtype).removeprefix("torch."),
+        gradients=gradients,
+        float32_products=products,
+        deterministic=deterministic,
+        cudnn_benchmark=benchmark,
+        cudnn_deterministic=cudnn_deterministic,
+    )
 
 
 @contextlib.contextmanager
