@@ -126,7 +126,7 @@ def time_exits(
         with restored_settings("a model that was timed"):
             samples, blocks = _blocks(session, settings, progress)
             after = in_force()
-        agreement = session.agreement()
+            agreement = session.agreement()
     reasons = []
     if agreement < 1:
         reasons.append(f"only {agreement:.2%} of the answers given while timing agree with an untimed pass")
