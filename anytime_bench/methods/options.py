@@ -41,7 +41,7 @@ def merged(base: DictConfig, layer: Mapping[str, Any], where: str) -> DictConfig
             raise UserError(f"{where}: unknown key '{key}'.{did_you_mean(str(key), [str(k) for k in base])}")
     try:
         layered = OmegaConf.merge(base, dict(layer))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError) as error:  # a list where a mapping belongs is a TypeError
         raise UserError(f"{where}: {first_line(error)}") from error
     assert isinstance(layered, DictConfig)
     return layered

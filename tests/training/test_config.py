@@ -46,6 +46,11 @@ def test_a_typo_in_a_recipe_names_the_nearest_key(tmp_path):
         recipe_for("digits", str(path))
 
 
+def test_a_mapping_where_a_recipe_needs_a_list_is_one_line():
+    with pytest.raises(UserError, match=r"the recipe's section 'evaluation': "):
+        build_config("serial_ce", method_class("serial_ce")[0], {"evaluation": {"timing_batches": {"small": 1}}})
+
+
 def test_a_cpu_takes_the_cut_recipe_and_a_gpu_the_full_one():
     assert recipe_for("cifar10_jpeg", None, "cpu")["name"] == "cifar10_jpeg.cpu"
     assert recipe_for("cifar10_jpeg", None, "cuda")["name"] == "cifar10_jpeg"

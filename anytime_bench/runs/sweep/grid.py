@@ -14,6 +14,8 @@ No torch here: the command line and every process that only watches stay light. 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import OmegaConf
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, JsonValue, TypeAdapter, ValidationError
 
 from anytime_bench.errors import UserError, did_you_mean, message
 from anytime_bench.runs.sweep.jobs import Existing, Outcome
@@ -42,7 +44,7 @@ class SlurmOptions:
     partition: str | None = None
     cpus_per_task: int = 1
     gpus_per_node: int | None = None
-    mem_gb: float | None = None
+    mem_gb: FiniteFloat | None = None
     minutes: int = 240
     parallel: int = 256
     exclusive: bool = False
@@ -219,9 +221,9 @@ def make_grid(plain: Mapping[str, Any]) -> Grid:
 def _number(key: str, value: Any, kind: type) -> Any:
     try:
         number = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1
-    if number < 0:
+    if not 0 <= number < math.inf:
         raise UserError(f"sweep: {key}={value!r}, expected a number of 0 or more.")
     return number
 
@@ -234,11 +236,15 @@ def _slurm_options(value: object) -> SlurmOptions:
         if key not in known:
             raise UserError(f"plan: slurm has an unknown key '{key}'.{did_you_mean(str(key), known)}")
     try:
-        return _SLURM.validate_python(value)
+        options = _SLURM.validate_python(value)
+        json.dumps(options.extra, allow_nan=False)
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise UserError(f"plan: slurm: {place}={fault['input']!r}: {fault['msg']}.") from error
+    except ValueError as error:
+        raise UserError(f"plan: slurm: extra={value['extra']!r}: expected finite numbers.") from error
+    return options
 
 
 _SLURM = TypeAdapter(SlurmOptions)

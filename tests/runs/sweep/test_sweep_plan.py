@@ -229,6 +229,9 @@ def test_plan_file_and_its_errors(tmp_path):
         ("tasks: [a]", "which methods"),
         ("[1, 2]", "must be a mapping"),
         ("methods: [a]\njobs: many", "jobs='many'"),
+        ("methods: [a]\ntime_limit: .inf", "time_limit=inf"),
+        ("methods: [a]\nslurm: {mem_gb: .nan}", "mem_gb=nan"),
+        ("methods: [a]\nslurm: {extra: {a: .inf}}", "expected finite numbers"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message.replace("[", r"\[")):
