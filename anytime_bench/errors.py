@@ -54,16 +54,20 @@ def describe(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """The error's own words on one line, control characters escaped, also where its ``__str__`` raises.
+    """The error's own words as ``one_line``, also where its ``__str__`` raises."""
+    try:
+        return one_line(str(error))
+    except Exception as fault:
+        return f"(its message cannot be shown: {type(fault).__name__})"
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, control characters escaped.
 
     A word of more than 500 characters is cut: it is a value that somebody quoted, and its beginning names it.
     """
-    try:
-        words = str(error).split()
-    except Exception as fault:
-        return f"(its message cannot be shown: {type(fault).__name__})"
-    text = " ".join(f"{word[:200]}... ({len(word)} characters)" if len(word) > 500 else word for word in words)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    words = [f"{word[:200]}... ({len(word)} characters)" if len(word) > 500 else word for word in text.split()]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(words))
 
 
 _SUITE = Path(__file__).parent

@@ -27,6 +27,7 @@ from anytime_bench.records.figures import (
     mark_of,
     new_figure,
 )
+from anytime_bench.scores.results import Estimate
 from anytime_bench.trace.axes import AXES
 
 #: More curves than this cannot be told apart in one picture.
@@ -109,6 +110,12 @@ def _curves(panel: Axes, board: Board, axis: str, size: Size) -> Any:
     return [asdict(line) for line in lines]
 
 
+def _whiskers(estimates: Sequence[Estimate], scale: float = 1.0) -> list[list[float]]:
+    """What an interval reaches below and above its value; nothing where a record that does not verify says less."""
+    below = [max(scale * (each.value - each.low), 0.0) for each in estimates]
+    return [below, [max(scale * (each.high - each.value), 0.0) for each in estimates]]
+
+
 def _promise(panel: Axes, board: Board, size: Size) -> Any:
     rows = [row for row in shown_rows(board, board.ranking.axis) if any(p.arrives is not None for p in row.promises)]
     names = short_names(rows)
@@ -116,8 +123,7 @@ def _promise(panel: Axes, board: Board, size: Size) -> Any:
     for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         saving = sorted((p for p in row.promises if p.arrives is not None), key=lambda promise: promise.macs_saved)
         x, y = [100 * p.macs_saved for p in saving], [100 * p.time_saved.value for p in saving]
-        bars = [[100 * (p.time_saved.value - p.time_saved.low) for p in saving],
-                [100 * (p.time_saved.high - p.time_saved.value) for p in saving]]  # fmt: skip
+        bars = _whiskers([p.time_saved for p in saving], 100)
         panel.errorbar(x, y, bars, lw=1, ms=4, elinewidth=0.7, **mark_of(index))
         drawn.append((name, x, y))
     panel.plot([0, 100], [0, 100], color="0.6", lw=0.8, ls=(0, (1, 2)), zorder=0)
@@ -190,8 +196,7 @@ def _deadlines(panel: Axes, board: Board, size: Size) -> Any:
         assert row.interrupted is not None  # by the choice of rows
         points = served(row.interrupted.modes).points
         x, y = [point.deadline for point in points], [point.delivered.value for point in points]
-        bars = [[point.delivered.value - point.delivered.low for point in points],
-                [point.delivered.high - point.delivered.value for point in points]]  # fmt: skip
+        bars = _whiskers([point.delivered for point in points])
         costs = [0.0, *row.axes["latency"].cost, 1.0]
         answers = [board.chance, *(each.value for each in row.accuracy)]
         mark = mark_of(index)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anytime_bench.errors import UserError, message
+from anytime_bench.errors import UserError, message, one_line
 from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.claims import answer_claims, claims
@@ -70,7 +70,7 @@ def examine(
         record = store.load(path)
     except UserError as error:
         return None, [str(error)], ""
-    faults = [f"record '{path}': {problem}" for problem in (*_outside(path, record), *claims(record, path))]
+    faults = [_fault(path, problem) for problem in (*_outside(path, record), *claims(record, path))]
     if record.status != "ok":
         return record, faults, ""
     judgement = judgements.of(path) if judgements and not anew else None
@@ -82,7 +82,12 @@ def examine(
         judgement = Judgement(tuple(inner_faults(record, arrays)), _answers(arrays))
         if judgements:
             judgements.keep(path, judgement)
-    return record, [*faults, *(f"record '{path}': {problem}" for problem in judgement.faults)], judgement.answers
+    return record, [*faults, *(_fault(path, problem) for problem in judgement.faults)], judgement.answers
+
+
+def _fault(path: Path, problem: str) -> str:
+    """One line, whatever names and values of a record it quotes."""
+    return one_line(f"record '{path}': {problem}")
 
 
 def _answers(arrays: Mapping[str, Any]) -> str:
@@ -108,7 +113,7 @@ def inner_faults(record: Record, arrays: Mapping[str, Any]) -> list[str]:
         # Rules take longest, so only those that are stated, or should be, are derived.
         rules = protocol.rules | set(record.stopping.budgets if record.stopping else ())
         derived = derive_again(record, arrays, rules).model_dump(mode="json", exclude_none=True)
-    except (TraceError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (TraceError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         return [f"no score can be derived from its trace: {message(error)}"]
     stored = record.model_dump(mode="json", exclude_unset=True, exclude_none=True, include=set(Derived.model_fields))
     for path in protocol.not_derived:

@@ -198,6 +198,8 @@ class Trace:
         missing = [f"{prefix}_{name}" for name in demanded if name not in values]
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
+        if values["num_classes"].shape != ():
+            raise TraceError(f"{prefix}_num_classes: shape {values['num_classes'].shape}, expected a single number")
         num_classes, spread = int(values.pop("num_classes")), values.pop("spread")
         tables = {name: array for name, array in {**values, "spread": spread}.items() if name != "labels"}
         _check_shapes(prefix, values["labels"], num_classes, tables)
