@@ -25,6 +25,8 @@ from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import NoiseRun, unpack
 
 Floats = NDArray[np.float64]
+#: A newer protocol is what papers are judged by once all of these rows are published under it.
+RANKED = ("serial_ce", "serial_td_multihead", "cascaded_td", "cascaded_ce", "sdn", "msdnet")
 #: Only the suite's own rows are evidence about the papers; a plugin may be called ``cascaded_td`` too.
 DISTRIBUTION = "anytime_bench"
 #: Hardware of so many lanes, each running one operator of this machine at a time, as axes of their own.
@@ -197,6 +199,11 @@ class Evidence:
         return sum(row.seeds for row in self.rows)
 
     @property
+    def complete(self) -> bool:
+        """Whether all of ``RANKED`` are there, with however many seeds."""
+        return all(self.row(method) for method in RANKED)
+
+    @property
     def axes(self) -> list[str]:
         return [axis for axis in AXES if any(row.costs(axis) is not None for row in self.rows)]
 
@@ -248,8 +255,13 @@ class Evidence:
 
 
 def read_evidence(results: Path) -> list[Evidence]:
-    """The current group of every task and device, those with rows of this suite's own distribution."""
-    current: dict[tuple[str, str], Group] = {}
-    for group in groups(read_entries(results)):
-        current[group.task, group.device] = group  # The last one of a task and device is the current one.
-    return [evidence for evidence in map(Evidence, current.values()) if evidence.rows]
+    """What every task and device is judged by: its newest group that has all of ``RANKED``, or else its newest.
+
+    Only groups with rows of this suite's own distribution count.
+    """
+    current: dict[tuple[str, str], Evidence] = {}
+    for evidence in map(Evidence, groups(read_entries(results))):
+        place = evidence.group.task, evidence.group.device
+        if evidence.rows and (place not in current or evidence.complete or not current[place].complete):
+            current[place] = evidence
+    return list(current.values())

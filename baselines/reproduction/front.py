@@ -18,7 +18,7 @@ from anytime_bench.scores.variance import spread_of
 from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.axes import AXES
 from baselines.reproduction import tables
-from baselines.reproduction.evidence import Evidence, Floats
+from baselines.reproduction.evidence import RANKED, Evidence, Floats
 from baselines.reproduction.findings import Finding
 from baselines.reproduction.papers import PAPERS, Paper
 
@@ -50,7 +50,8 @@ def front(every: Sequence[Evidence], findings: Mapping[str, Mapping[str, list[Fi
         _winners(every, orders),
         _agreement(every, orders),
         *(_verdicts(paper, findings[paper.name], every) for paper in PAPERS),
-        "How a verdict is reached was fixed in code before the records were read, and stands on each page.",
+        "How a verdict is reached was fixed in code before the records were read, and stands on each page. A task is "
+        f"judged by the newest protocol under which {', '.join(RANKED)} are all published.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from anytime_bench.leaderboard.build import build, check
 from anytime_bench.records.record import MethodEntry
 from anytime_bench.trace.noise import NoiseRun, pack
 from baselines.reproduction import cascade, dynamics, findings, rivals
-from baselines.reproduction.evidence import Evidence, Row, read_evidence
+from baselines.reproduction.evidence import RANKED, Evidence, Row, read_evidence
 from baselines.reproduction.findings import side
 from baselines.reproduction.page import pages
 from baselines.reproduction.papers import PAPERS
@@ -92,6 +93,25 @@ def test_what_is_owned_at_a_deadline_is_the_last_answer_before_it(evidence: Evid
     for deadline, exit_index in ((0.2, 0), (0.39, 0), (0.4, 1), (1.0, 4), (7.0, 4)):
         np.testing.assert_array_equal(row.owned("ticks", deadline), row.exit(exit_index))
     assert (row.owned("ticks", 0.1) == 0.1).all()
+
+
+def test_papers_are_judged_by_the_newest_protocol_that_has_every_ranked_row(tmp_path: Path) -> None:
+    def versions() -> list[str]:
+        return [evidence.group.key.protocol_version for evidence in read_evidence(tmp_path)]
+
+    def publish(protocol: str, methods: Sequence[str]) -> None:
+        for method in methods:
+            entry = MethodEntry(name=method, origin={"distribution": "anytime_bench"}, options={}, card={})
+            change = {"protocol_version": protocol, "method": entry}
+            generated.save(tmp_path, method, images=60, skill=float(protocol), change=change)
+
+    publish("7", RANKED)
+    publish("8", RANKED[:-1])
+    assert versions() == ["7"]
+    publish("8", RANKED[-1:])
+    assert versions() == ["8"]
+    publish("9", RANKED[:1])
+    assert versions() == ["8"]
 
 
 @pytest.mark.parametrize(
