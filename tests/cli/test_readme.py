@@ -52,7 +52,7 @@ def test_the_readme_shows_a_board_and_pictures_that_exist() -> None:
 
 
 def test_results_stay_small() -> None:
-    """Committed results under 40 MB, and nothing in them but records and their traces."""
+    """Committed results under 60 MB, and nothing in them but records and their traces."""
     files = [path for path in (ROOT / "results").rglob("*") if path.is_file() and path.name != "README.md"]
     assert {path.suffix for path in files} <= {".json", ".npz"}
-    assert sum(path.stat().st_size for path in files) < 40e6
+    assert sum(path.stat().st_size for path in files) < 60e6
