@@ -183,4 +183,14 @@ def _names(entry: Entry) -> tuple[Any, ...]:
 
 
 def _in_order(entries: Iterable[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: (entry.record.created, entry.record.record_id))
+    """By date; of one second, a correction after what it corrects."""
+    listed = list(entries)
+    by_id = {entry.record.record_id: entry for entry in listed}
+
+    def corrections(entry: Entry) -> int:
+        count = 0
+        while (before := by_id.get(entry.record.supersedes or "")) is not None and count < len(listed):
+            entry, count = before, count + 1
+        return count
+
+    return sorted(listed, key=lambda entry: (entry.record.created, corrections(entry), entry.record.record_id))
