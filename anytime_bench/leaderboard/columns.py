@@ -39,7 +39,7 @@ def columns(board: Board, table: str) -> list[Column]:
 
 ALL = (
     "ranking", "horizons", "reached", "added", "pairs", "costs", "budgets", "behaviour", "stops", "noise", "moving",
-    "csv", "lanes", "break_even", "deadlines", "streaming", "execution",
+    "csv", "lanes", "lane_checks", "break_even", "deadlines", "streaming", "execution",
 )  # fmt: skip
 BEHAVIOUR = ("behaviour", "csv")
 

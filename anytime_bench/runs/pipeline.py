@@ -95,18 +95,18 @@ def run(
     if distributed.processes() > 1:
         plan.environment["training_processes"] = distributed.processes()
     display.plan(plan)
-    alone = traces_alone(plan.folder.parents[1])
     path = stored_record(plan, display) if resume else None
     if path is not None:
         display.say("this run has stored its record already; nothing is done again")
         distributed.leave()
         complete(plan, path)
     else:
+        alone = traces_alone(plan.folder.parents[1])
         path = execute(plan, display)
+        # Whoever was about to store their records has had the time of a run.
+        for trace in alone & traces_alone(plan.folder.parents[1]):
+            trace.unlink(missing_ok=True)
     assert path is not None
-    # Whoever was about to store their records has had the time of a run.
-    for trace in alone & traces_alone(plan.folder.parents[1]):
-        trace.unlink(missing_ok=True)
     record = store.load(path)
     display.result(record, path, next_command(record, path))
     return record
@@ -162,7 +162,7 @@ def execute(plan: Plan, display: Display, until: Until = "record") -> Path | Non
 
 
 def complete(plan: Plan, path: Path) -> None:
-    """What follows a stored record: its figures beside it, and what was kept for its timing goes."""
+    """What follows a stored record: its figures beside it; the arrays that waited for its timing go."""
     record = store.load(path)
     with checkpoints.storage_errors(path.parent):
         if not path.with_suffix(".png").exists():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ METHOD = "cascaded_td"
 NAME = "trace_gru.npz"
 
 
-@lru_cache(maxsize=1)
+@cache
 def learned() -> dict[str, dict[str, NDArray[Any]]]:
     """Weights of every lesson of the file, by name."""
     by_lesson: dict[str, dict[str, NDArray[Any]]] = {}

@@ -33,7 +33,7 @@ ELSEWHERE = {
     "git ": "needs a clone", ".ci/run": "needs a clone", "tests/": "needs a clone", "docs/": "needs a clone",
     "DIR": "names the reader's data",
 }  # fmt: skip
-#: What a ``run`` gets that does not state it itself: another value of a key given twice would be the line's own fault.
+#: What a ``run`` gets that its own line does not state.
 SHORT = {"epochs": "1", "timing_budget": "1"}
 
 

@@ -60,8 +60,8 @@ def test_settings_in_force_are_stated_and_a_change_of_them_is_told_and_put_back(
     }  # fmt: skip
     tuned = measure(Tuner(fake_time), Worker(fake_time), threads=1)
     # A busy machine has reasons of its own.
-    told = [[why for why in each.summary().headline.reasons if "settings" in why] for each in (calm, tuned)]
-    assert told == [[], ["a model changed settings of torch while it was timed: cudnn_benchmark to True"]]
+    reasons = [[why for why in each.summary().headline.reasons if "settings" in why] for each in (calm, tuned)]
+    assert reasons == [[], ["a model changed settings of torch while it was timed: cudnn_benchmark to True"]]
     assert tuned.meta.settings == calm.meta.settings
     assert not torch.backends.cudnn.benchmark
     assert "set cudnn.benchmark to True; it is False again" in capsys.readouterr().err

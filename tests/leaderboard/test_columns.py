@@ -15,7 +15,7 @@ from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.build import boards
 from anytime_bench.leaderboard.column import PERCENT, Column, Missing
 from anytime_bench.leaderboard.page import board_page
-from anytime_bench.leaderboard.tables import file_table, table
+from anytime_bench.leaderboard.tables import KINDS, file_table, table
 from anytime_bench.leaderboard.text import to_csv, to_markdown
 
 
@@ -54,6 +54,11 @@ def test_every_column_of_a_row_is_in_the_file_and_every_number_with_its_interval
     for name in estimates:
         values = stored[[f"{name}_low", name, f"{name}_high"]].dropna().to_numpy(dtype=float)
         assert (np.diff(values, axis=1) >= 0).all(), name
+
+
+def test_every_line_about_a_row_names_it(board: Board) -> None:
+    for name in set(KINDS) - {"pairs", "agreement"}:
+        assert "label" in {column.name for column in columns.columns(board, name)}, name
 
 
 def test_names_of_columns_are_unique_in_every_table(board: Board) -> None:

@@ -213,6 +213,8 @@ def make_grid(plain: Mapping[str, Any]) -> Grid:
     runs = len(grid.methods) * len(grid.tasks) * len(grid.seeds)
     if runs > MAX_RUNS:
         raise UserError(f"this sweep has {runs:,} runs; it takes at most {MAX_RUNS:,}.")
+    if grid.jobs > MAX_RUNS:
+        raise UserError(f"sweep: jobs={grid.jobs:,}, expected at most {MAX_RUNS:,}, 0 for as many as fit the machine.")
     if grid.existing not in get_args(Existing):
         raise UserError(f"--existing {grid.existing}: expected {', '.join(get_args(Existing))}.")
     return grid

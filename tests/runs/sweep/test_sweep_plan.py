@@ -229,6 +229,7 @@ def test_plan_file_and_its_errors(tmp_path):
         ("tasks: [a]", "which methods"),
         ("[1, 2]", "must be a mapping"),
         ("methods: [a]\njobs: many", "jobs='many'"),
+        ("methods: [a]\njobs: 99999999999999999999", "jobs=99,999,999,999,999,999,999, expected at most 100,000"),
         ("methods: [a]\ntime_limit: .inf", "time_limit=inf"),
         ("methods: [a]\nslurm: {mem_gb: .nan}", "mem_gb=nan"),
         ("methods: [a]\nslurm: {extra: {a: .inf}}", "expected finite numbers"),
