@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from anytime_bench.corruptions.draws import Draws
@@ -31,7 +31,7 @@ def shot_noise(pixels: Tensor, draws: Draws, photons: float) -> Tensor:
 def _poisson(photons: float, device: str) -> tuple[Tensor, int]:
     """v + P(count <= n) for v = 0 .. 255 and every n that can matter, flattened; and the number of n."""
     counts = int(photons + 8 * photons**0.5 + 16)
-    table = stats.poisson.cdf(np.arange(counts)[None], photons * np.arange(256)[:, None] / 255)
+    table = special.pdtr(np.arange(counts)[None], photons * np.arange(256)[:, None] / 255)
     table = np.minimum(table, 1.0) + np.arange(256)[:, None]
     return torch.from_numpy(table.ravel()).to(device), counts
 

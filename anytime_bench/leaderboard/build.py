@@ -13,7 +13,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +107,20 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
 
 def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[Path, bytes]]:
     """Pages across boards, such as REPRODUCTION.md: each entry point is a function of a store's path and progress that
-    returns Markdown by path below the boards' folder; nothing where the store has nothing for it."""
+    returns Markdown by path below the boards' folder; nothing where the store has nothing for it.
+
+    They are written once for equal records, code and libraries. Records are told by their names, which are their
+    hashes: whoever shows pages has the records verified.
+    """
+    common = [*(path.name for path in find(results)), code_sha256(), *_versions("scipy", "torch")]
     for entry in sorted(entry_points(group=PAGES), key=lambda entry: entry.name):
-        for name, text in entry.load()(results, on_progress).items():
-            yield Path(name), text.encode()
+        key = [*common, entry.value, *(code_sha256(folder) for folder in _package(entry.module))]
+        yield from _cached(key, partial(_texts, entry, results, on_progress))
+
+
+def _texts(entry: EntryPoint, results: Path, on_progress: Progress | None) -> Iterator[tuple[str, bytes]]:
+    for name, text in entry.load()(results, on_progress).items():
+        yield name, text.encode()
 
 
 def files(results: Path, on_progress: Progress | None = None, workers: int = 1) -> Iterator[tuple[Path, bytes]]:
@@ -144,12 +156,24 @@ Made = tuple[Board, list[tuple[Path, bytes]]]
 def _made(job: Job) -> Made:
     """A board and its files, which are rendered once for equal boards, code and libraries."""
     placed = job.placed()
-    key = [placed.board.model_dump_json(), str(placed.stem), *placed.others, code_sha256()]
-    key += [f"{name} {version(name)}" for name in RENDERERS]
-    drawn = cached_arrays(
-        "\0".join(key), lambda: {str(path): np.frombuffer(data, dtype=np.uint8) for path, data in render(placed)}
-    )
-    return placed.board, [(Path(name), drawn[name].tobytes()) for name in sorted(drawn)]
+    key = [placed.board.model_dump_json(), str(placed.stem), *placed.others, code_sha256(), *_versions()]
+    return placed.board, sorted(_cached(key, lambda: ((str(path), data) for path, data in render(placed))))
+
+
+def _cached(key: Sequence[str], make: Callable[[], Iterable[tuple[str, bytes]]]) -> list[tuple[Path, bytes]]:
+    """Files by name, made once for a key."""
+    arrays = cached_arrays("\0".join(key), lambda: {name: np.frombuffer(data, dtype=np.uint8) for name, data in make()})
+    return [(Path(name), array.tobytes()) for name, array in arrays.items()]
+
+
+def _versions(*others: str) -> list[str]:
+    return [f"{name} {version(name)}" for name in (*RENDERERS, *others)]
+
+
+def _package(module: str) -> list[Path]:
+    """The folders of the package that ``module`` belongs to."""
+    spec = find_spec(module.partition(".")[0])
+    return list(map(Path, spec.submodule_search_locations or ())) if spec else []
 
 
 def _pages(results: Path) -> list[tuple[Path, bytes]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from anytime_bench.harness.timing_block import Spread
 from anytime_bench.leaderboard.row_parts import Promise, Seconds, Throughput, digits, digits_or_none, share
@@ -27,7 +27,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     half = 0.0
     if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+        half = float(special.stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return Estimate(value=share(mean), low=share(mean - half), high=share(mean + half))
 
 

@@ -27,12 +27,12 @@ def suite_version() -> str:
 
 
 @functools.cache
-def code_sha256() -> str:
-    """Of the suite's own sources, templates of pages included."""
-    package = Path(__file__).parents[1]
+def code_sha256(package: Path = Path(__file__).parents[1]) -> str:
+    """Of a package's files, the suite's own if not another's: sources, templates, stored weights, not what is compiled
+    of them."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".j2", ".css", ".js"):
+        if path.is_file() and path.suffix != ".pyc":
             digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from anytime_bench.scores.intervals import Interval, percentiles
 from anytime_bench.trace.answers import TraceError
@@ -29,10 +28,16 @@ def kendall(a: ArrayLike, b: ArrayLike, draws_a: ArrayLike, draws_b: ArrayLike) 
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise TraceError(f"a, b: expected scores of the same two or more rows, got {first.shape} and {second.shape}")
-    value = float(stats.kendalltau(first, second).statistic)
-    if not np.isfinite(value):
-        value = 0.0  # All rows tie on one side: neither order says anything about the other.
-    i, j = np.triu_indices(len(first), 1)
-    signs = [np.sign(table[:, i] - table[:, j]) for table in (np.asarray(draws_a, float), np.asarray(draws_b, float))]
-    low, high = percentiles((signs[0] * signs[1]).mean(axis=1))
+    x, y = _order(first), _order(second)
+    untied = np.sqrt((x @ x) * (y @ y))
+    # Tau-b (Kendall 1945). Where all rows tie on one side, neither order says anything about the other.
+    value = float(x @ y / untied) if untied else 0.0
+    signs = _order(np.asarray(draws_a, dtype=np.float64)) * _order(np.asarray(draws_b, dtype=np.float64))
+    low, high = percentiles(signs.mean(axis=-1))
     return Interval(value, min(low, value), max(high, value))
+
+
+def _order(scores: Floats) -> Floats:
+    """Which of each pair of rows is ahead, 1, -1 or 0 for a tie: ``(..., K)`` to ``(..., K (K - 1) / 2)``."""
+    i, j = np.triu_indices(scores.shape[-1], 1)
+    return np.sign(scores[..., i] - scores[..., j])

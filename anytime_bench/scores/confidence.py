@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -61,10 +60,22 @@ def auroc(score: ArrayLike, positive: ArrayLike) -> Floats:
     values, flags = np.atleast_2d(np.asarray(score, dtype=np.float64)), np.atleast_2d(np.asarray(positive, dtype=bool))
     positives = flags.sum(axis=1, dtype=np.float64)
     negatives = flags.shape[1] - positives
-    ranks = stats.rankdata(values, axis=1)
+    ranks = np.stack([midranks(row) for row in values])
     wins = (ranks * flags).sum(axis=1) - positives * (positives + 1) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((positives > 0) & (negatives > 0), wins / (positives * negatives), np.nan)
+
+
+def midranks(values: Floats) -> Floats:
+    """Place of each of ``values (N,)`` among them, from 1; equal ones share the mean of their places, ``(N,)``.
+
+    As ``scipy.stats.rankdata``, which takes a second to import, in every command that reads a record.
+
+    >>> midranks(np.array([0.5, 0.9, 0.5])).tolist()
+    [1.5, 3.0, 1.5]
+    """
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
 
 
 def augrc(confidence: ArrayLike, correct: ArrayLike) -> Floats:
