@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from anytime_bench.errors import UserError, describe, did_you_mean
@@ -152,7 +152,7 @@ class Registry:
 def _entries(group: str, kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Entry points of a group; ``path`` is in the key because an extended ``sys.path`` may hold more of them."""
     entries: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=group):
+    for entry in installed(group):
         before = entries.get(entry.name)
         if before is not None and before.value != entry.value:
             raise UserError(
@@ -161,6 +161,16 @@ def _entries(group: str, kind: str, path: tuple[str, ...]) -> dict[str, EntryPoi
             )
         entries[entry.name] = entry
     return entries
+
+
+@cache
+def _select(path: tuple[str, ...]) -> Callable[..., EntryPoints]:
+    return entry_points().select
+
+
+def installed(group: str) -> EntryPoints:
+    """Entry points of a group. All groups are read at once, since each reading opens every installed package."""
+    return _select(tuple(sys.path))(group=group)
 
 
 def _origin(entry: EntryPoint) -> Origin:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from anytime_bench.records.entries import Entry, Group, groups
 from anytime_bench.records.stamp import code_sha256, read_stamp
 from anytime_bench.records.store import find
 from anytime_bench.records.verify_all import processes, require_verified
+from anytime_bench.registry import installed
 
 PAGES = "anytime_bench.pages"
 #: What decides a file's bytes besides the board and the suite's own code.
@@ -113,7 +114,7 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
     hashes: whoever shows pages has the records verified.
     """
     common = [*(path.name for path in find(results)), code_sha256(), *_versions("scipy", "torch")]
-    for entry in sorted(entry_points(group=PAGES), key=lambda entry: entry.name):
+    for entry in sorted(installed(PAGES), key=lambda entry: entry.name):
         key = [*common, entry.value, *(code_sha256(folder) for folder in _package(entry.module))]
         yield from _cached(key, partial(_texts, entry, results, on_progress))
 
@@ -133,7 +134,7 @@ def files(results: Path, on_progress: Progress | None = None, workers: int = 1) 
     with ExitStack() as stack:
         pool = None
         if workers > 1 and sum(1 for _ in find(results)) >= WORTH_PROCESSES:
-            pool = stack.enter_context(processes(workers))
+            pool = stack.enter_context(processes(workers, __name__))
         # Pages take longest and read the store themselves, so they are begun before the records are known to hold.
         beside = pool.submit(_pages, results) if pool else None
         every = jobs(require_verified(results, workers, pool))
@@ -157,13 +158,13 @@ def _made(job: Job) -> Made:
     """A board and its files, which are rendered once for equal boards, code and libraries."""
     placed = job.placed()
     key = [placed.board.model_dump_json(), str(placed.stem), *placed.others, code_sha256(), *_versions()]
-    return placed.board, sorted(_cached(key, lambda: ((str(path), data) for path, data in render(placed))))
+    return placed.board, _cached(key, lambda: ((str(path), data) for path, data in render(placed)))
 
 
 def _cached(key: Sequence[str], make: Callable[[], Iterable[tuple[str, bytes]]]) -> list[tuple[Path, bytes]]:
-    """Files by name, made once for a key."""
+    """Files in the order of their names, made once for a key."""
     arrays = cached_arrays("\0".join(key), lambda: {name: np.frombuffer(data, dtype=np.uint8) for name, data in make()})
-    return [(Path(name), array.tobytes()) for name, array in arrays.items()]
+    return [(Path(name), arrays[name].tobytes()) for name in sorted(arrays)]
 
 
 def _versions(*others: str) -> list[str]:

@@ -6,7 +6,6 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from anytime_bench.errors import UserError, did_you_mean, message
-from anytime_bench.registry import Registry
+from anytime_bench.registry import Registry, installed
 from anytime_bench.training.config import SECTIONS, Settings
 
 RECIPES = "anytime_bench.recipes"
@@ -96,7 +95,7 @@ def installed_recipes() -> list[str]:
 @cache
 def _packages(path: tuple[str, ...]) -> list[str]:
     """Packages of recipes by entry point; ``path`` is in the key because an extended ``sys.path`` may hold more."""
-    return sorted({entry.value for entry in entry_points(group=RECIPES)})
+    return sorted({entry.value for entry in installed(RECIPES)})
 
 
 @cache
