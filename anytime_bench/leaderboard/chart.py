@@ -1,13 +1,19 @@
-"""The interactive chart as a Vega-Lite specification, built with altair; the script fills in data and colours.
+"""The interactive chart as a Vega-Lite specification, built with altair; the script fills in data and parameters.
 
-Data ``curves``: one line per breakpoint of a curve with ``cost``, ``accuracy``, ``low``, ``high``, ``series`` and, at
-an exit, ``exit`` and the texts of its tooltip. Data ``cursor``: the exit that the keyboard points at.
+Data ``curves``: one line per breakpoint of a curve with ``cost``, ``accuracy``, ``low``, ``high``, ``series``, its
+``color``, ``dash`` and ``shape`` and, at an exit, ``exit`` and the texts of its tooltip. Data ``cursor``: the exit that
+the keyboard points at. Whatever a reader's choice changes is data or one of :data:`PARAMETERS`, so that a drawn chart
+takes it without being built again; only the kind of scale, the colours' theme and the size need that.
 """
 
 from __future__ import annotations
 
 import json
 from functools import cache
+
+#: By name, with values that are there before the script sets others: where the axis starts and ends, its title, how
+#: points are joined, how large they are, and how dense the bands are.
+PARAMETERS = {"start": 0, "limit": 1, "title": "", "joined": "step-after", "size": 46, "band": 0.16}
 
 
 @cache
@@ -18,36 +24,44 @@ def curve_chart() -> dict[str, object]:
     hover = alt.selection_point(
         name="hover", fields=["series"], on="pointerover", nearest=False, clear="pointerout", empty=True
     )
-    x = alt.X("cost:Q", title="cost", scale=alt.Scale(type="linear", nice=False))
-    y = alt.Y("accuracy:Q", title="test accuracy", scale=alt.Scale(zero=True), axis=alt.Axis(format="%"))
-    color = alt.Color("series:N", legend=None)
+    ends = [alt.ExprRef("start"), alt.ExprRef("limit")]
+    x = alt.X("cost:Q", title=None, scale=alt.Scale(type="linear", domain=ends, nice=False))
+    y = alt.Y("accuracy:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    color = alt.Color("color:N", scale=None)
+    series = alt.Detail("series:N")
+    joined = alt.ExprRef("joined")
     curves = alt.Chart(alt.NamedData("curves"))
-    band = curves.mark_area(interpolate="step-after", clip=True).encode(
-        x=x, y=alt.Y("low:Q"), y2="high:Q", color=color,
-        opacity=alt.condition(hover, alt.value(0.16), alt.value(0.03)),
+    band = curves.mark_area(interpolate=joined, clip=True).encode(
+        x=x, y=alt.Y("low:Q", title="test accuracy"), y2="high:Q", color=color, detail=series,
+        opacity=alt.condition(hover, alt.value({"expr": "band"}), alt.value({"expr": "min(band, 0.03)"})),
     )  # fmt: skip
-    line = curves.mark_line(interpolate="step-after", strokeWidth=2, clip=True).encode(
-        x=x, y=y, color=color,
-        strokeDash=alt.StrokeDash("series:N", legend=None),
+    line = curves.mark_line(interpolate=joined, strokeWidth=2, clip=True).encode(
+        x=x, y=y, color=color, detail=series,
+        strokeDash=alt.StrokeDash("dash:N", scale=None),
         opacity=alt.condition(hover, alt.value(1), alt.value(0.15)),
     )  # fmt: skip
     texts = [("label", "method"), ("seed", "seed"), ("exit", "exit"), ("costText", "cost"), ("absolute", "that is"),
              ("accuracyText", "accuracy"), ("interval", "95 % interval")]  # fmt: skip
     points = (
         curves.transform_filter("isValid(datum.exit)")
-        .mark_point(filled=True, size=46, clip=True)
+        .mark_point(filled=True, size=alt.ExprRef("size"), clip=True)
         .encode(
-            x=x, y=y, color=color,
-            shape=alt.Shape("series:N", legend=None),
+            x=x, y=y, color=color, detail=series,
+            shape=alt.Shape("shape:N", scale=None),
             opacity=alt.condition(hover, alt.value(1), alt.value(0.15)),
             tooltip=[alt.Tooltip(f"{field}:N", title=title) for field, title in texts],
         )
         .add_params(hover)
     )  # fmt: skip
-    horizons = alt.Chart(alt.NamedData("horizons")).mark_rule(strokeDash=[2, 3], clip=True).encode(x=alt.X("cost:Q"))
+    horizons = alt.Chart(alt.NamedData("horizons")).mark_rule(strokeDash=[2, 3], clip=True).encode(x=x)
     cursor = alt.Chart(alt.NamedData("cursor")).mark_point(size=260, strokeWidth=2.5, filled=False).encode(x=x, y=y)
-    chart = alt.layer(horizons, band, line, points, cursor).properties(width="container", height=420)
-    spec: dict[str, object] = json.loads(chart.to_json(validate=True))
+    # The axis's own title cannot be a parameter; one below the chart can.
+    title = alt.TitleParams(alt.ExprRef("title"), orient="bottom", fontSize=12, fontWeight="normal", offset=8)
+    parameters = [alt.param(name=name, value=value) for name, value in PARAMETERS.items()]
+    chart = alt.layer(horizons, band, line, points, cursor).add_params(*parameters)
+    spec: dict[str, object] = json.loads(
+        chart.properties(width="container", height=420, title=title).to_json(validate=True)
+    )
     # The script sets scales, sizes and colours; altair's default theme would fight it.
     spec.pop("config", None)
     return spec

@@ -88,7 +88,8 @@
     const values = [];
     for (const line of lines) {
       const series = line.series;
-      const row = (p, more) => ({ series, cost: p.cost, accuracy: p.value, low: p.low ?? p.value, high: p.high ?? p.value, ...more });
+      const look = { color: color(line.index), dash: dash(line.index), shape: SHAPES[line.index % SHAPES.length] };
+      const row = (p, more) => ({ series, ...look, cost: p.cost, accuracy: p.value, low: p.low ?? p.value, high: p.high ?? p.value, ...more });
       if (state.curve === "anytime") {
         const guess = { cost: start, value: data.chance, low: data.chance, high: data.chance };
         const last = { ...line.points[line.points.length - 1], cost: limit };
@@ -100,32 +101,33 @@
     return values;
   }
 
-  function specification(state, lines, height, narrow) {
-    const view = structuredClone(spec);
-    const range = extent(lines, state);
-    const series = lines.map((line) => line.series);
-    const scale = { type: range.type, domain: [range.start, range.limit], nice: false };
-    const at = [1, 2].filter((h) => h <= range.limit).map((cost) => ({ cost }));
-    view.datasets = { curves: long(lines, state, range), horizons: at, cursor: [] };
-    view.height = height;
+  // What a chart shows, as data and parameters that a drawn one takes; "type" is the only part that it does not.
+  function shown(state, lines, narrow) {
+    const range = extent(lines, state), free = byAxis(state.curve);
     const horizons = state.curve === "horizons" ? "H: " : "";
-    const title = `${horizons}${AXES[state.axis].title} (${narrow ? "x reference" : "multiples of the reference's full answer"})`;
-    view.layer.forEach((layer) => {
-      const e = layer.encoding;
-      if (e.x) { e.x.scale = scale; e.x.title = title; }
-      if (e.y) e.y.scale = { domain: [0, 1] };
-      if (e.color) e.color.scale = { domain: series, range: lines.map((line) => color(line.index)) };
-      if (e.strokeDash) e.strokeDash.scale = { domain: series, range: lines.map((line) => dash(line.index)) };
-      if (e.shape) e.shape.scale = { domain: series, range: lines.map((line) => SHAPES[line.index % SHAPES.length]) };
-      if (state.curve !== "anytime" && layer.mark.interpolate) layer.mark.interpolate = "linear";
-    });
-    if (!byAxis(state.curve)) view.layer[3].mark.size = 9; // A hundred thresholds: dots, not beads.
+    return {
+      type: range.type,
+      data: { curves: long(lines, state, range), horizons: [1, 2].filter((h) => h <= range.limit).map((cost) => ({ cost })), cursor: [] },
+      parameters: {
+        start: range.start, limit: range.limit,
+        title: `${horizons}${AXES[state.axis].title} (${narrow ? "x reference" : "multiples of the reference's full answer"})`,
+        joined: state.curve === "anytime" ? "step-after" : "linear",
+        size: free ? 46 : 9,  // A hundred thresholds: dots, not beads.
+        // Many bands together are mud: they fade with the number of curves and come out under the pointer.
+        band: !state.bands || !free ? 0 : lines.length > 3 ? 0.5 / lines.length : 0.18,
+      },
+    };
+  }
+
+  function specification({ type, data, parameters }, height, narrow) {
+    const view = structuredClone(spec);
+    view.datasets = data;
+    view.params.forEach((each) => { if (each.name in parameters) each.value = parameters[each.name]; });
+    view.height = height;
+    view.layer.forEach((layer) => { layer.encoding.x.scale.type = type; });
     view.layer[4].mark.stroke = css("--text");
     view.layer[0].mark.stroke = css("--soft");
-    // Many bands together are mud: they fade with the number of curves and come out under the pointer.
-    const opacity = view.layer[1].encoding.opacity;
-    opacity.condition.value = lines.length > 3 ? 0.5 / lines.length : 0.18;
-    if (!state.bands || !byAxis(state.curve)) view.layer[1].mark.opacity = 0, delete view.layer[1].encoding.opacity;
+    view.title.color = css("--text");
     const ink = { labelColor: css("--text"), titleColor: css("--text"), gridColor: css("--grid"), domainColor: css("--line"), tickColor: css("--line") };
     view.config = {
       background: "transparent", view: { stroke: null }, font: "system-ui, 'DejaVu Sans', sans-serif",
@@ -144,19 +146,26 @@
     return point ? [{ cost: point.cost, accuracy: point.value }] : [];
   }
 
-  let drawn = { lines: [], state: null, view: null };
+  let drawn = { lines: [], state: null, view: null, built: "" };
   let queue = Promise.resolve();
   function draw() {
     // One drawing after the other: a later choice must not be overtaken by an earlier one.
     queue = queue.then(async () => {
       const state = read(), lines = curves(state);
       cursor.line = Math.min(cursor.line, Math.max(0, lines.length - 1));
-      if (drawn.view) drawn.view.finalize();
-      const narrow = window.innerWidth < 760;
-      const view = specification(state, lines, narrow ? 300 : 420, narrow);
-      view.datasets.cursor = cursorValues(lines);
-      const result = await embed("#chart", view);
-      drawn = { lines, state, view: result.view };
+      const narrow = window.innerWidth < 760, now = shown(state, lines, narrow);
+      now.data.cursor = cursorValues(lines);
+      const built = JSON.stringify([now.type, narrow, dark()]);
+      let view = drawn.view;
+      if (built === drawn.built) {
+        Object.entries(now.parameters).forEach(([name, value]) => view.signal(name, value));
+        Object.entries(now.data).forEach(([name, values]) => view.data(name, values));
+        await view.runAsync();
+      } else {
+        if (view) view.finalize();
+        view = (await embed("#chart", specification(now, narrow ? 300 : 420, narrow))).view;
+      }
+      drawn = { lines, state, view, built };
       const svg = document.querySelector("#chart svg");
       if (svg) svg.setAttribute("aria-hidden", "true");
       $("chart").dataset.axis = state.axis;
@@ -292,7 +301,7 @@
       figure.append(item);
     });
     place.append(figure);
-    return embed(chart, specification(state, lines, 220, true)).then(() => { place.dataset.drawn = `${Number(place.dataset.drawn || 0) + 1}`; });
+    return embed(chart, specification(shown(state, lines, true), 220, true)).then(() => { place.dataset.drawn = `${Number(place.dataset.drawn || 0) + 1}`; });
   }
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-row]");
