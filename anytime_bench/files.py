@@ -45,7 +45,7 @@ def cached_arrays(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> d
     Stored in the user's cache folder. A file there that cannot be read, and a folder that cannot be written, cost time
     and nothing else.
     """
-    path = cache_folder() / "made" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+    path = _cached_file(key)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -54,6 +54,15 @@ def cached_arrays(key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> d
     with contextlib.suppress(OSError):
         write_atomically(path, npz_bytes(arrays, quick=True))
     return arrays
+
+
+def is_cached(key: str) -> bool:
+    """Whether ``cached_arrays`` has made something for ``key`` before."""
+    return _cached_file(key).is_file()
+
+
+def _cached_file(key: str) -> Path:
+    return cache_folder() / "made" / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
 
 def is_record_file(path: Path) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anytime_bench.files import cached_arrays, safe_name, write_all, write_atomically
+from anytime_bench.files import cached_arrays, is_cached, safe_name, write_all, write_atomically
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
@@ -30,6 +30,7 @@ from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups
+from anytime_bench.records.scoring import from_plugins
 from anytime_bench.records.stamp import code_sha256, read_stamp
 from anytime_bench.records.store import find
 from anytime_bench.records.verify_all import processes, require_verified
@@ -37,7 +38,7 @@ from anytime_bench.registry import installed
 
 PAGES = "anytime_bench.pages"
 #: What decides a file's bytes besides the board and the suite's own code.
-RENDERERS = (*LIBRARIES, "numpy", "pandas")
+RENDERERS = (*LIBRARIES, "numpy", "pandas", "scipy", "torch")
 #: Fewer records than this are read and drawn before a second process has started.
 WORTH_PROCESSES = 50
 #: Where records lie from the boards' folder in a repository of results.
@@ -65,6 +66,14 @@ class Job:
 
     def placed(self) -> Placed:
         return Placed(self.stem, assemble(self.group), self.others)
+
+    def key(self) -> str:
+        """What decides the board and its files; records are told by their names, which are their hashes."""
+        group = self.group
+        counted = [entry.path.name for entry in group.entries]
+        absent = [entry.path.name for entry in group.absent]
+        parts = [self.stem, *self.others, group.task, group.device, group.key, counted, absent, group.notes]
+        return "\0".join([*map(str, parts), str(sorted(from_plugins().items())), code_sha256(), *_versions()])
 
 
 def jobs(entries: Sequence[Entry]) -> list[Job]:
@@ -113,10 +122,14 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
     They are written once for equal records, code and libraries. Records are told by their names, which are their
     hashes: whoever shows pages has the records verified.
     """
-    common = [*(path.name for path in find(results)), code_sha256(), *_versions("scipy", "torch")]
-    for entry in sorted(installed(PAGES), key=lambda entry: entry.name):
-        key = [*common, entry.value, *(code_sha256(folder) for folder in _package(entry.module))]
+    for entry, key in _page_keys(results):
         yield from _cached(key, partial(_texts, entry, results, on_progress))
+
+
+def _page_keys(results: Path) -> Iterator[tuple[EntryPoint, str]]:
+    common = [*(path.name for path in find(results)), code_sha256(), *_versions()]
+    for entry in sorted(installed(PAGES), key=lambda entry: entry.name):
+        yield entry, "\0".join([*common, entry.value, *(code_sha256(folder) for folder in _package(entry.module))])
 
 
 def _texts(entry: EntryPoint, results: Path, on_progress: Progress | None) -> Iterator[tuple[str, bytes]]:
@@ -134,16 +147,18 @@ def files(results: Path, on_progress: Progress | None = None, workers: int = 1) 
     with ExitStack() as stack:
         pool = None
         if workers > 1 and sum(1 for _ in find(results)) >= WORTH_PROCESSES:
-            pool = stack.enter_context(processes(workers, __name__))
+            pool = stack.enter_context(processes(workers))
         # Pages take longest and read the store themselves, so they are begun before the records are known to hold.
-        beside = pool.submit(_pages, results) if pool else None
+        written = all(is_cached(key) for _, key in _page_keys(results))
+        beside = pool.submit(_pages, results) if pool and not written else None
         every = jobs(require_verified(results, workers, pool))
-        made: Iterable[Made] = pool.map(_made, every) if pool else map(_made, every)
+        drawn = all(is_cached(job.key()) for job in every)
+        made: Iterable[Made] = pool.map(_made, every) if pool and not drawn else map(_made, every)
         listed = []
-        for done, (job, (board, written)) in enumerate(zip(every, made, strict=True), start=1):
+        for done, (job, (board, contents)) in enumerate(zip(every, made, strict=True), start=1):
             if on_progress:
                 on_progress(f"{job.group.task} on {job.group.device}", done, len(every))
-            yield from written
+            yield from contents
             listed.append((job.stem, board))
         texts = list(pages(results, on_progress)) if beside is None else beside.result()
         yield from texts
@@ -155,20 +170,24 @@ Made = tuple[Board, list[tuple[Path, bytes]]]
 
 
 def _made(job: Job) -> Made:
-    """A board and its files, which are rendered once for equal boards, code and libraries."""
-    placed = job.placed()
-    key = [placed.board.model_dump_json(), str(placed.stem), *placed.others, code_sha256(), *_versions()]
-    return placed.board, _cached(key, lambda: ((str(path), data) for path, data in render(placed)))
+    """A board and its files, assembled and rendered once for equal records, code and libraries."""
+    (_, board), *contents = _cached(job.key(), lambda: _rendered(job.placed()))
+    return Board.model_validate_json(board), contents
 
 
-def _cached(key: Sequence[str], make: Callable[[], Iterable[tuple[str, bytes]]]) -> list[tuple[Path, bytes]]:
+def _rendered(placed: Placed) -> Iterator[tuple[str, bytes]]:
+    yield "", placed.board.model_dump_json().encode()
+    yield from ((str(path), data) for path, data in render(placed))
+
+
+def _cached(key: str, make: Callable[[], Iterable[tuple[str, bytes]]]) -> list[tuple[Path, bytes]]:
     """Files in the order of their names, made once for a key."""
-    arrays = cached_arrays("\0".join(key), lambda: {name: np.frombuffer(data, dtype=np.uint8) for name, data in make()})
+    arrays = cached_arrays(key, lambda: {name: np.frombuffer(data, dtype=np.uint8) for name, data in make()})
     return [(Path(name), arrays[name].tobytes()) for name in sorted(arrays)]
 
 
-def _versions(*others: str) -> list[str]:
-    return [f"{name} {version(name)}" for name in (*RENDERERS, *others)]
+def _versions() -> list[str]:
+    return [f"{name} {version(name)}" for name in RENDERERS]
 
 
 def _package(module: str) -> list[Path]:

@@ -35,19 +35,16 @@ class Verified:
 
 
 @contextmanager
-def processes(count: int, module: str = __name__) -> Iterator[Executor]:
+def processes(count: int) -> Iterator[Executor]:
     """Processes for work on records, of one thread each: more would take the others' cores for small matrices.
 
-    All are forked from one that has imported ``module``, whose functions they are to run, and started no thread. A
-    script that asks for them must guard its main part, as ``multiprocessing`` demands.
+    A script that asks for them must guard its main part, as ``multiprocessing`` demands.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", module])
     before = os.environ.get("OPENBLAS_NUM_THREADS")
     # Read when a process imports numpy, so it must stand here while processes start.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     try:
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
+        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield pool
     finally:
         if before is None:

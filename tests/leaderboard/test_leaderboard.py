@@ -16,7 +16,7 @@ from support import generated_records as generated
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board, BoardRow
-from anytime_bench.leaderboard.build import boards, build, check, draw_figures
+from anytime_bench.leaderboard.build import boards, build, check, draw_figures, files
 from anytime_bench.leaderboard.figures import spread
 from anytime_bench.leaderboard.text import to_csv, to_markdown
 from anytime_bench.records import store
@@ -326,7 +326,25 @@ def test_records_of_a_part_of_the_test_split_cannot_be_mixed_in(tmp_path: Path) 
         assemble(group)
 
 
-def test_processes_of_their_own_make_the_same_bytes(built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_their_own_make_the_same_bytes(
+    built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results, out = built
+    monkeypatch.setenv("ANYTIME_BENCH_CACHE", str(tmp_path))
     monkeypatch.setattr("anytime_bench.leaderboard.build.WORTH_PROCESSES", 1)
+    monkeypatch.setattr("anytime_bench.leaderboard.build.assemble", None)
     assert check(results, out, workers=2) == []
+
+
+def test_equal_records_are_assembled_drawn_and_written_about_once(
+    built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, _ = built
+    first = dict(files(results))
+    monkeypatch.setattr("anytime_bench.leaderboard.build.assemble", None)
+    assert dict(files(results)) == first
+    copied = tmp_path / "results"
+    shutil.copytree(results, copied)
+    next(store.find(copied)).unlink()
+    with pytest.raises(TypeError, match="not callable"):
+        dict(files(copied))
