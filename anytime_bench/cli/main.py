@@ -6,6 +6,7 @@ disk that cannot be written, one line says what; 3 a generated file differs from
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -171,6 +172,8 @@ def _contact_sheets(task: str, data_root: Path | None, path: Path) -> list[Path]
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    # A record is a large tree of small objects without cycles, which Python would search for some all the time.
+    gc.set_threshold(100_000)
     try:
         with guarded(own_output=True):
             status = app(standalone_mode=False)
