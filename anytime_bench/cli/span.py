@@ -28,7 +28,7 @@ def span(
         "1,2,4,8,16,inf"
     ),
     batch: Annotated[int, typer.Option("--batch", help="Images per pass.")] = 1,
-    seconds: Annotated[float, typer.Option("--seconds", help="Time to spend on measuring.")] = 3.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time to spend on measuring.")] = 2.0,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write the schedules: FILE for ui.perfetto.dev.")
     ] = None,

@@ -82,7 +82,7 @@ def measure_span(
     reference: AnytimeModel,
     images: Tensor,
     *,
-    budget_seconds: float = 3.0,
+    budget_seconds: float = 2.0,
     batch_size: int = 1,
     threads: Sequence[int] | None = None,
     seed: int = 0,

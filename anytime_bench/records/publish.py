@@ -85,17 +85,23 @@ def _publish(new: Sequence[Verified], results: Path) -> Published:
 
 
 def _neighbours(new: Sequence[Verified], results: Path) -> list[Path]:
-    """The records of ``results`` that a new one could be in conflict with: those of its method, and any of its task
-    whose exits are as accurate, as those of a copy are."""
+    """The records of ``results`` that a new one could be in conflict with: those of its method with its seed, the one
+    that it corrects, and any of its task whose exits are as accurate, as those of a copy are."""
     records = [each.record for each in new if each.record is not None]
+    entries = [Entry(each.path, each.record) for each in new if each.record is not None]
     folders = {store.record_folder(results, record) for record in records}
     tasks = {folder.parents[1] for folder in folders}
-    accuracies = [[entry.accuracy.value for entry in record.exits] for record in records if record.exits]
-    return [
-        path
-        for path in store.find(results)
-        if path.parent in folders or (path.parents[2] in tasks and store.stated_accuracies(path) in accuracies)
-    ]
+    accuracies = {tuple(entry.accuracy.value for entry in record.exits) for record in records if record.exits}
+    seeds, corrected = {entry.seed for entry in entries}, {record.supersedes for record in records}
+
+    def near(path: Path) -> bool:
+        if path.parents[2] not in tasks:
+            return False
+        it = store.stated(path)
+        mine = path.parent in folders and (it.seed in seeds or it.record_id in corrected)
+        return mine or it.accuracies in accuracies
+
+    return [path for path in store.find(results) if near(path)]
 
 
 def _known(path: Path) -> Verified:

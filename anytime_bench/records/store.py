@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +153,24 @@ def load_arrays(path: Path, record: Record, names: Collection[str] | None = None
         raise UserError(f"'{npz}', the trace of record '{path.name}', cannot be read: {error}.") from error
 
 
-def stated_accuracies(path: Path) -> list[float]:
-    """Test accuracy of every exit as the record at ``path`` states it, without validation; empty where it does not."""
+@dataclass(frozen=True)
+class Stated:
+    """What tells whether a record could be in conflict with another: test accuracy of every exit, id and seed."""
+
+    record_id: str
+    seed: int
+    accuracies: tuple[float, ...]
+
+
+def stated(path: Path) -> Stated:
+    """What the record at ``path`` states of itself, without validation; nothing of what it does not."""
     _, content, _ = _read_json(path, whole=False)
     try:
-        return [entry["accuracy"]["value"] for entry in content["exits"]]
-    except (KeyError, TypeError):
-        return []
+        training, exits = content.get("training") or {}, content.get("exits") or ()
+        accuracies = tuple(entry["accuracy"]["value"] for entry in exits)
+        return Stated(content.get("record_id", ""), training.get("seed", 0), accuracies)
+    except (AttributeError, KeyError, TypeError):
+        return Stated("", 0, ())
 
 
 def find(root: Path) -> Iterator[Path]:

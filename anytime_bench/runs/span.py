@@ -37,7 +37,7 @@ def span_of_method(
     data_root: Path | None = None,
     device: str = "auto",
     batch_size: int = 1,
-    budget_seconds: float = 3.0,
+    budget_seconds: float = 2.0,
     progress: Progress | None = None,
 ) -> SpanSubject:
     """The method's parallel time beside the recipe's reference model, with the options a run on ``task`` would use.

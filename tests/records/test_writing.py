@@ -42,8 +42,9 @@ def test_a_copy_under_another_method_s_name_and_seed_is_not_published(tmp_path: 
     honest = generated.save(tmp_path / "honest", "quick")
     assert publish([honest], results).files
     record, arrays = generated.make_record("quick")
-    assert store.stated_accuracies(honest) == [entry.accuracy.value for entry in record.exits]
     assert record.training is not None
+    accuracies = tuple(entry.accuracy.value for entry in record.exits)
+    assert store.stated(honest) == store.Stated(honest.stem, record.training.seed, accuracies)
     stolen = record.model_copy(
         update={
             "method": record.method.model_copy(update={"name": "slick"}),
