@@ -28,12 +28,12 @@ Errors: ``ValueError`` naming an array that is missing or out of shape.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import special
 
 from anytime_bench.scores.curve import settle
 from anytime_bench.scores.intervals import accuracy_interval
@@ -282,7 +282,7 @@ def paired_difference(differences: Floats, level: float = 0.95) -> Estimate:
     count = len(differences) + 2
     centre = differences.sum() / count
     variance = (np.square(differences).sum() + 1) / count - centre**2
-    half = float(special.ndtri((1 + level) / 2)) * np.sqrt(max(variance, 0.0) / count)
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(max(variance, 0.0) / count)
     mean = differences.mean()
     return Estimate.of(mean, (min(mean, centre - half), max(mean, centre + half)))
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from anytime_bench.harness.timing_block import ClockBlock, ProcessRatios
 from anytime_bench.records.record import Record
@@ -62,7 +62,7 @@ def _process(block: ClockBlock | ProcessRatios) -> ProcessCosts:
 def _ratios(rows: Sequence[Estimate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Values ``(E,)`` of a block's ratios and their standard errors over rounds, from 95 % intervals."""
     widths = np.array([row.high - row.low for row in rows], dtype=np.float64)
-    return np.array([row.value for row in rows], dtype=np.float64), widths / (2 * float(special.ndtri(0.975)))
+    return np.array([row.value for row in rows], dtype=np.float64), widths / (2 * float(scipy.special.ndtri(0.975)))
 
 
 def _counted(record: Record, axis: str, full: float) -> ExitCosts | None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from anytime_bench.scores.variance import LEVEL, checked_table, half_width, spread_of
 from anytime_bench.trace.answers import TraceError
@@ -52,7 +52,7 @@ def accuracy_interval(correct: ArrayLike, level: float = LEVEL) -> Interval:
     n = len(right)
     p = float(right.mean(dtype=np.float64))
     # Written out: scipy's binomtest looks for a p-value first, which took a third of the time to verify a record.
-    z = float(special.ndtri((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At p = 0 and p = 1 the bound is p exactly; rounding must not carry it past the value.

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from anytime_bench.scores.curve import settle
 
@@ -77,7 +77,7 @@ class Timing:
         if self.processes == 1:
             return np.zeros(self.run_through.shape[1])
         error = self.run_through.std(axis=0, ddof=1) / np.sqrt(self.processes)
-        return np.asarray(error * special.stdtrit(self.df, 0.975))
+        return np.asarray(error * scipy.special.stdtrit(self.df, 0.975))
 
     @property
     def df(self) -> float:

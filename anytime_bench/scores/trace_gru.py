@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from anytime_bench.scores.stopping_contract import Answers, Arrays, Floats, LearnedRule, Thresholds
 from anytime_bench.trace.answers import Trace
@@ -33,7 +33,7 @@ def features(answers: Answers) -> Floats:
     confidence = np.clip(answers.confidence, 1e-3, 1 - 1e-3)
     changed = np.zeros(answers.shape)
     changed[1:] = answers.predictions[1:] != answers.predictions[:-1]
-    return np.stack([special.logit(confidence), answers.squared_norm, changed], axis=2)
+    return np.stack([scipy.special.logit(confidence), answers.squared_norm, changed], axis=2)
 
 
 def answer_is_final(trace: Trace) -> NDArray[np.bool_]:
@@ -52,10 +52,10 @@ def stop_probabilities(learned: Arrays, answers: Answers) -> Floats:
         from_hidden = hidden @ weights["weight_hh"].T + weights["bias_hh"]
         i_reset, i_update, i_new = np.split(from_input, 3, axis=1)
         h_reset, h_update, h_new = np.split(from_hidden, 3, axis=1)
-        update = special.expit(i_update + h_update)
-        new = np.tanh(i_new + special.expit(i_reset + h_reset) * h_new)
+        update = scipy.special.expit(i_update + h_update)
+        new = np.tanh(i_new + scipy.special.expit(i_reset + h_reset) * h_new)
         hidden = (1 - update) * new + update * hidden
-        probabilities[k] = special.expit(hidden @ weights["head_weight"] + weights["head_bias"])
+        probabilities[k] = scipy.special.expit(hidden @ weights["head_weight"] + weights["head_bias"])
     return probabilities
 
 

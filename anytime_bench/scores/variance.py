@@ -19,11 +19,12 @@ Values are in the unit of the score, variances in its square; arrays of any shap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from anytime_bench.trace.answers import TraceError
 
@@ -162,11 +163,14 @@ def half_width(spread: Spread, level: ArrayLike = LEVEL) -> Floats:
     >>> half_width(Spread(np.ones(1), np.zeros(1), np.zeros(1))).round(2).tolist()
     [1.96]
     """
+    if np.ndim(level) == 0 and not np.any(spread.student):
+        # One seed says nothing about seeds: the estimate is normal, and there is no tail to search.
+        return np.sqrt(spread.normal) * NormalDist().inv_cdf((1 + float(np.asarray(level))) / 2)
     beyond = np.broadcast_to((1 - np.asarray(level, dtype=np.float64)) / 2, np.shape(spread.normal))
     scale = np.sqrt(spread.variance)
     units = Spread(*_shares(spread), spread.df)
-    t = special.stdtrit(np.maximum(spread.df, 1.0), beyond)
-    half = np.sqrt(units.normal * special.ndtri(beyond) ** 2 + units.student * t**2)
+    t = scipy.special.stdtrit(np.maximum(spread.df, 1.0), beyond)
+    half = np.sqrt(units.normal * scipy.special.ndtri(beyond) ** 2 + units.student * t**2)
     # Newton on the logarithm of the tail, which is nearly a line there.
     for _ in range(STEPS):
         above, density = _tail_and_density(half, units)
@@ -192,7 +196,7 @@ def _tail_and_density(gap: Floats, spread: Spread) -> tuple[Floats, Floats]:
     certain = spread.variance == 0
     inverse = x / np.sqrt(np.where(certain, 1.0, spread.normal)[..., None] * x**2 + spread.student[..., None] * df)
     z = gap[..., None] * inverse
-    beyond = (mass * special.ndtr(-z)).sum(axis=-1)
+    beyond = (mass * scipy.special.ndtr(-z)).sum(axis=-1)
     density = (mass * inverse * np.exp(-(z**2) / 2)).sum(axis=-1) / np.sqrt(2 * np.pi)
     return np.where(certain, np.where(gap > 0, 0.0, np.where(gap < 0, 1.0, 0.5)), beyond), density
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from anytime_bench.scores.variance import LEVEL, Spread, half_width, spread_of_difference, tail
 
@@ -170,8 +170,8 @@ def seeds_to_decide(
 
     def reach(beyond: float) -> Floats:
         # The half-width of an interval in closed form (Howe 1974): exact for either part alone.
-        normal = float(spread.normal) * special.ndtri(beyond) ** 2
-        return np.asarray(np.sqrt(normal + student * special.stdtrit(np.maximum(df, 1.0), beyond) ** 2))
+        normal = float(spread.normal) * scipy.special.ndtri(beyond) ** 2
+        return np.asarray(np.sqrt(normal + student * scipy.special.stdtrit(np.maximum(df, 1.0), beyond) ** 2))
 
     chance = reach(1 - POWER)
     decided = (abs(gap) >= reach(level / 2) + chance) | (margin - abs(gap) >= reach(alpha) + chance)
