@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from anytime_bench.scores.agreement import kendall
@@ -16,6 +18,14 @@ def test_tau_is_scipys_and_lies_in_its_interval():
     assert tau.low <= tau.value <= tau.high
     wide = kendall(a, b, a + rng.standard_normal((500, 8)), b + rng.standard_normal((500, 8)))
     assert wide.high - wide.low > tau.high - tau.low
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_ties_count_as_in_scipy(pairs):
+    a, b = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    theirs = stats.kendalltau(a, b).statistic
+    assert kendall(a, b, a[None], b[None]).value == pytest.approx(0.0 if np.isnan(theirs) else theirs)
 
 
 def test_orders_of_other_rows_cannot_agree():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import special
+from scipy import special, stats
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -113,3 +113,8 @@ def test_a_single_exit_neither_overthinks_nor_flips():
     assert not per_sample.destructive_overthinking([[1, 0]]).any()
     assert per_sample.flips([[1, 0]]).tolist() == [0, 0]
     assert per_sample.largest_fall([[-1.0, -2.0]]).tolist() == [0, 0]
+
+
+def test_equal_values_share_the_mean_of_their_places():
+    values = np.random.default_rng(0).integers(0, 9, 50).astype(float)
+    np.testing.assert_array_equal(confidence.midranks(values), stats.rankdata(values))
