@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
 
 from anytime_bench.errors import DiskError, UserError
 from anytime_bench.files import is_record_file, npz_bytes, safe_name, write_all
@@ -29,6 +28,7 @@ from anytime_bench.records.schema1 import upgraded
 MAX_DEPTH = 32
 #: Bytes of a record's JSON; those with noise take 0.3 MB.
 MAX_RECORD = 64 * 2**20
+_JSON = TypeAdapter(Any)
 
 
 def record_folder(root: Path, record: Record) -> Path:
@@ -95,7 +95,7 @@ def _read_json(path: Path, *, whole: bool = True) -> tuple[bytes, Any, str]:
             raise ValueError(f"larger than {MAX_RECORD // 2**20} MiB")
         text = path.read_bytes()
         if not whole:
-            return text, from_json(text), ""
+            return text, _JSON.validate_json(text), ""
         data = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
         if _deeper(data, MAX_DEPTH):
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
