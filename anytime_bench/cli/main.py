@@ -179,12 +179,15 @@ def main() -> NoReturn:
             status = app(standalone_mode=False)
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read standard output has closed it, as ``head`` does; what Python would still flush has no reader.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = FAILED
     except BaseException as error:
-        status = INTERRUPTED if isinstance(error, typer.Abort) else _explain(error)
+        closed = error.__context__ if isinstance(error, SystemExit) else error
+        if isinstance(closed, BrokenPipeError):
+            # Whoever read standard output has closed it, as ``head`` does, and rich makes an exit of that. What Python
+            # would still flush has no reader.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            status = FAILED
+        else:
+            status = INTERRUPTED if isinstance(error, typer.Abort) else _explain(error)
     if status == INTERRUPTED:
         _say_how_to_resume()
     # Outside its standalone mode typer returns the status of typer.Exit instead of raising it.

@@ -36,3 +36,13 @@ def test_list_methods_names_the_four_first_rows():
     command = [sys.executable, "-m", "anytime_bench", "list", "methods"]
     listed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.split()
     assert {"serial_ce", "cascaded_td", "sdn", "msdnet"} <= set(listed)
+
+
+@pytest.mark.parametrize("arguments", [["check", "--help"], ["list", "methods"]])
+def test_a_reader_that_leaves_early_is_no_error(arguments):
+    command = [sys.executable, "-m", "anytime_bench", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
