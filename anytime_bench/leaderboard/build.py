@@ -68,7 +68,7 @@ class Job:
         return Placed(self.stem, assemble(self.group), self.others)
 
     def key(self) -> str:
-        """What decides the board and its files; records are told by their names, which are their hashes."""
+        """What decides the board and its files; a record's name is the hash of its content."""
         group = self.group
         counted = [entry.path.name for entry in group.entries]
         absent = [entry.path.name for entry in group.absent]
@@ -119,8 +119,7 @@ def pages(results: Path, on_progress: Progress | None = None) -> Iterator[tuple[
     """Pages across boards, such as REPRODUCTION.md: each entry point is a function of a store's path and progress that
     returns Markdown by path below the boards' folder; nothing where the store has nothing for it.
 
-    They are written once for equal records, code and libraries. Records are told by their names, which are their
-    hashes: whoever shows pages has the records verified.
+    They are written once for equal records, code and libraries. A record's name is the hash of its content.
     """
     for entry, key in _page_keys(results):
         yield from _cached(key, partial(_texts, entry, results, on_progress))

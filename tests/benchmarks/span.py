@@ -75,7 +75,7 @@ def wall_latency(model: AnytimeModel, images: Tensor) -> float:
 
 def latency() -> Iterator[Figure]:
     """Against run-throughs in the very rounds of the recording; those on the wall before and after it, which a machine
-    that changes its speed takes elsewhere, are told beside."""
+    that changes its speed takes elsewhere, stand beside."""
     for size, limit in ((PAPER, 0.10), (BOARD, 0.20)):
         for name in ROWS:
             walls, errors, said = [], [], []
@@ -87,10 +87,10 @@ def latency() -> Iterator[Figure]:
                 own = block.model_error
                 errors.append(own.value)
                 said.append(f"{own.value:+.1%} [{own.low:+.1%}, {own.high:+.1%}], {off:+.1%} from the wall's")
-            told = f"{'; '.join(said)} {1e3 * statistics.median(walls):.2f} ms; dispatch {block.dispatch_share:.0%}"
+            details = f"{'; '.join(said)} {1e3 * statistics.median(walls):.2f} ms; dispatch {block.dispatch_share:.0%}"
             error = statistics.median(errors)
             yield Figure(
-                "latency", f"T_1 of {name}, width {size[0]}", f"median within {limit:.0%}", told, error,
+                "latency", f"T_1 of {name}, width {size[0]}", f"median within {limit:.0%}", details, error,
                 abs(error) <= limit,
             )  # fmt: skip
 
