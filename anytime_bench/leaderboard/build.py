@@ -38,7 +38,7 @@ from anytime_bench.registry import installed
 
 PAGES = "anytime_bench.pages"
 #: What decides a file's bytes besides the board and the suite's own code.
-RENDERERS = (*LIBRARIES, "numpy", "pandas", "scipy", "torch")
+RENDERERS = (*LIBRARIES, "numpy", "pandas", "scipy")
 #: Fewer records than this are read and drawn before a second process has started.
 WORTH_PROCESSES = 50
 #: Where records lie from the boards' folder in a repository of results.
