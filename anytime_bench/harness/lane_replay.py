@@ -15,8 +15,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -67,18 +68,31 @@ def program_of(model: AnytimeModel, images: Tensor, recording: Recording) -> Pro
     return Program(recording, tuple(notes.steps), tuple(answers))
 
 
-def run_on_lanes(program: Program, schedule: Schedule) -> tuple[float, list[Tensor]]:
-    """Seconds of one run of ``program`` on as many threads as ``schedule`` uses lanes, and the answers it gave."""
-    run = _Run(program, schedule)
-    helpers = [threading.Thread(target=run.lane, args=(lane,), daemon=True) for lane in range(1, schedule.lanes_used)]
-    for helper in helpers:
-        helper.start()
-    run.lane(0)
-    for helper in helpers:
-        helper.join()
-    if run.failure is not None:
-        raise SpanError(f"a lane stopped: {type(run.failure).__name__}: {run.failure}") from run.failure
-    return max(run.ended) - min(run.begun), run.answers()
+class RealLanes:
+    """``count`` lanes: the calling thread and others that stay from run to run, since a thread's first run pays for its
+    memory. A context manager."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._others = ThreadPoolExecutor(max(1, count - 1), thread_name_prefix="lane")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._others.shutdown()
+
+    def run(self, program: Program, schedule: Schedule) -> tuple[float, list[Tensor]]:
+        """Seconds of one run of ``program`` in the order of ``schedule``, and the answers it gave."""
+        if schedule.lanes_used > self.count:
+            raise SpanError(f"the schedule uses {schedule.lanes_used} lanes, expected at most {self.count}")
+        run = _Run(program, schedule)
+        others = [self._others.submit(run.lane, lane) for lane in range(1, schedule.lanes_used)]
+        run.lane(0)
+        wait(others)
+        if run.failure is not None:
+            raise SpanError(f"a lane stopped: {type(run.failure).__name__}: {run.failure}") from run.failure
+        return max(run.ended) - min(run.begun), run.answers()
 
 
 class _Notes(TorchDispatchMode):
@@ -110,20 +124,22 @@ class _Notes(TorchDispatchMode):
 
 
 class _Run:
-    """One run: results by call, who is done, when each lane began and ended."""
+    """One run: results by call, which awaited operators are done, when each lane began and ended."""
 
     def __init__(self, program: Program, schedule: Schedule) -> None:
         self.program = program
         self.results: list[Any] = [None] * len(program.steps)
-        self.done = [False] * len(program.recording.graph)
         self.begun, self.ended = [0.0] * schedule.lanes_used, [0.0] * schedule.lanes_used
         self.failure: BaseException | None = None
         self._kept = {answer.call for answer in program.answers if isinstance(answer, Result)}
         self._start = threading.Barrier(schedule.lanes_used)
         self._plans = [_plan(program, schedule, lane) for lane in range(schedule.lanes_used)]
+        # A lane that waits must leave the interpreter to the others, so it sleeps on an event and never polls.
+        self._done: dict[int, threading.Event] = {}
         self._uses = [0] * len(program.steps)
         for plan in self._plans:
-            for _, _, calls in plan:
+            for _, awaited, calls in plan:
+                self._done.update((other, threading.Event()) for other in awaited)
                 for call in calls:
                     for needed in program.steps[call].needs:
                         self._uses[needed] += 1
@@ -136,16 +152,18 @@ class _Run:
                 self.begun[lane] = time.perf_counter()
                 for operator, awaited, calls in self._plans[lane]:
                     for other in awaited:
-                        while not self.done[other] and self.failure is None:
-                            time.sleep(0)  # lets the other lanes have the interpreter
+                        self._done[other].wait()
                     if self.failure is not None:
                         return
                     for call in calls:
                         self._call(call)
-                    self.done[operator] = True
+                    if operator in self._done:
+                        self._done[operator].set()
                 self.ended[lane] = time.perf_counter()
         except Exception as error:
             self.failure = error
+            for done in self._done.values():
+                done.set()
 
     def answers(self) -> list[Tensor]:
         return [self._value(answer) if isinstance(answer, Result) else answer for answer in self.program.answers]

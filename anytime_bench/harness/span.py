@@ -29,7 +29,7 @@ from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.eager import Eager
 from anytime_bench.harness.engines import matched_engines
-from anytime_bench.harness.lane_replay import program_of, run_on_lanes
+from anytime_bench.harness.lane_replay import RealLanes, program_of
 from anytime_bench.harness.operator_graph import Arrays, OperatorGraph, SpanError, graph_to_arrays
 from anytime_bench.harness.operator_recording import record
 from anytime_bench.harness.operator_times import dispatches, host_clock, time_operators
@@ -182,12 +182,13 @@ class _Session:
         torch.set_num_threads(1)
         graph = self.recordings[0].graph
         program = program_of(self.models[0], self._batch(), self.recordings[0])
-        schedules = [best_schedule(graph, costs, lanes) for lanes in (1, REAL_LANES)]
+        schedules = [best_schedule(graph, costs, count) for count in (1, REAL_LANES)]
         pairs: list[list[float]] = []
         begun = perf_counter()
-        while self._go_on(len(pairs), (perf_counter() - begun) / budget):
-            # The first run warms up: threads, allocator, code paths.
-            pairs.append([[run_on_lanes(program, each)[0] for _ in range(2)][1] for each in schedules])
+        with RealLanes(REAL_LANES) as lanes:
+            while self._go_on(len(pairs), (perf_counter() - begun) / budget):
+                # The first run warms up: threads, allocator, code paths.
+                pairs.append([[lanes.run(program, each)[0] for _ in range(2)][1] for each in schedules])
         return np.array(pairs, dtype=np.float32).T
 
     def worthwhile(self, counts: Sequence[int]) -> list[int]:

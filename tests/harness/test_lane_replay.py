@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anytime_bench import AnytimeModel, load_method, load_task
 from anytime_bench.harness.cost import evaluating
-from anytime_bench.harness.lane_replay import program_of, run_on_lanes
+from anytime_bench.harness.lane_replay import RealLanes, program_of
 from anytime_bench.harness.operator_graph import SpanError
 from anytime_bench.harness.operator_recording import record
 from anytime_bench.harness.schedule import best_schedule, greedy
@@ -38,10 +38,11 @@ def test_lanes_give_the_answers_of_the_stream(name: str, lanes: int) -> None:
     with evaluating(model):
         program = program_of(model, images, recording)
         expected = list(model.stream(images))
-        for seed in range(3):
-            costs = np.random.default_rng(seed).uniform(0, 1, len(recording.graph))
-            _, answers = run_on_lanes(program, best_schedule(recording.graph, costs, lanes))
-            assert all(torch.equal(one, other) for one, other in zip(answers, expected, strict=True))
+        with RealLanes(lanes) as real:
+            for seed in range(3):
+                costs = np.random.default_rng(seed).uniform(0, 1, len(recording.graph))
+                _, answers = real.run(program, best_schedule(recording.graph, costs, lanes))
+                assert all(torch.equal(one, other) for one, other in zip(answers, expected, strict=True))
 
 
 class Writes(AnytimeModel):
@@ -71,10 +72,11 @@ def test_writes_in_place_are_kept_in_order() -> None:
     recording = record(model, images)
     with evaluating(model):
         program, expected = program_of(model, images, recording), list(model.stream(images))
-        for seed in range(20):
-            costs = np.random.default_rng(seed).uniform(0, 1, (1, len(recording.graph)))
-            _, answers = run_on_lanes(program, greedy(recording.graph, costs, 3))
-            assert all(torch.equal(one, other) for one, other in zip(answers, expected, strict=True))
+        with RealLanes(3) as real:
+            for seed in range(20):
+                costs = np.random.default_rng(seed).uniform(0, 1, (1, len(recording.graph)))
+                _, answers = real.run(program, greedy(recording.graph, costs, 3))
+                assert all(torch.equal(one, other) for one, other in zip(answers, expected, strict=True))
 
 
 def test_a_program_keeps_no_tensor_of_the_pass_it_was_noted_in() -> None:
@@ -105,8 +107,11 @@ def test_a_lane_that_fails_stops_the_others() -> None:
             raise RuntimeError("lost a lane")
 
         object.__setattr__(program.steps[fails], "function", broken)
-        with pytest.raises(SpanError, match="a lane stopped: RuntimeError: lost a lane"):
-            run_on_lanes(program, best_schedule(recording.graph, [1.0] * len(recording.graph), 2))
+        schedule = best_schedule(recording.graph, [1.0] * len(recording.graph), 2)
+        with RealLanes(2) as real, pytest.raises(SpanError, match="a lane stopped: RuntimeError: lost a lane"):
+            real.run(program, schedule)
+        with RealLanes(1) as real, pytest.raises(SpanError, match="the schedule uses 2 lanes, expected at most 1"):
+            real.run(program, schedule)
 
 
 def test_other_calls_than_recorded_are_refused() -> None:
