@@ -7,6 +7,7 @@ ResNet has answered. Correctness is ``(seeds, images)`` in [0, 1]; the same imag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,9 +178,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The rows of one task on one device."""
+    """The rows of one task on one device under one protocol; ``older`` are those of earlier ones, the newest first."""
 
     group: Group
+    older: tuple[Evidence, ...] = ()
 
     @property
     def task(self) -> str:
@@ -188,6 +190,15 @@ class Evidence:
     @property
     def device(self) -> str:
         return self.group.device
+
+    @property
+    def protocol(self) -> str:
+        return self.group.key.protocol_version
+
+    @property
+    def with_older(self) -> tuple[Evidence, ...]:
+        """This one and those before it, the newest first."""
+        return (self, *self.older)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -257,11 +268,17 @@ class Evidence:
 def read_evidence(results: Path) -> list[Evidence]:
     """What every task and device is judged by: its newest group that has all of ``RANKED``, or else its newest.
 
-    Only groups with rows of this suite's own distribution count.
+    The groups before it are its ``older``. Only groups with rows of this suite's own distribution count.
     """
     current: dict[tuple[str, str], Evidence] = {}
-    for evidence in map(Evidence, groups(read_entries(results))):
-        place = evidence.group.task, evidence.group.device
-        if evidence.rows and (place not in current or evidence.complete or not current[place].complete):
-            current[place] = evidence
+    for group in groups(read_entries(results)):
+        before = current.get((group.task, group.device))
+        evidence = Evidence(group, before.with_older if before else ())
+        if evidence.rows and (before is None or evidence.complete or not before.complete):
+            current[group.task, group.device] = evidence
     return list(current.values())
+
+
+def published(every: Sequence[Evidence]) -> int:
+    """How many records all of ``every`` and their older ones hold."""
+    return sum(each.records for evidence in every for each in evidence.with_older)

@@ -9,13 +9,15 @@ points with its 95 % interval (over images and seeds), and a verdict:
   other side at level 0.05 / (number of deadlines), so that many deadlines do not make a failure likely by chance;
   otherwise it is equivalent if each deadline is on the claimed side or within one point, and else undecided.
 
+A comparison that the newest protocol's records cannot make is taken from those of an earlier one, and says so.
+
 An undecided finding says how many seeds would decide it, if the difference and its scatter are what they seem.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -54,6 +56,18 @@ class Claim:
     reported: str
     rule: str
     judge: Callable[[Evidence], list[Finding]]
+
+    def findings(self, evidence: Evidence) -> list[Finding]:
+        """What is known of a task: each comparison under the newest protocol that has the records for it."""
+        findings = self.judge(evidence)
+        for older in evidence.older:
+            known = {(each.axis, each.what) for each in findings}
+            findings += [
+                replace(each, note="; ".join(filter(None, (each.note, f"protocol {older.protocol}"))))
+                for each in self.judge(older)
+                if (each.axis, each.what) not in known
+            ]
+        return findings
 
 
 def side(low: float, high: float, claimed: int = 1) -> Verdict:

@@ -46,7 +46,7 @@ def with_learned(answers: Answers) -> Answers:
 def write(results: Path) -> Path:
     """Train the GRU of every published cascade that stores none, and write the file; half a minute."""
     arrays: dict[str, NDArray[Any]] = {}
-    for evidence in read_evidence(results):
+    for evidence in (each for newest in read_evidence(results) for each in newest.with_older):
         row = evidence.row(METHOD)
         for entry in row.entries if row else []:
             answers = read_answers(entry.path, entry.record)

@@ -21,7 +21,7 @@ RIVALS = ("serial_ce", "serial_td_multihead", "sdn", "msdnet")
 #: The order of rows in tables.
 METHODS = (
     "cascaded_td", "cascaded_td_multihead", "cascaded_ce", "serial_td", "serial_td_multihead", "serial_ce",
-    "sdn", "sdn_ic_only", "msdnet", "product_of_experts", "most_confident",
+    "sdn", "sdn_ic_only", "msdnet", "boostnet", "product_of_experts", "most_confident",
 )  # fmt: skip
 WATCHING = ("watch", "watch_mean")
 PLAIN = {"wins": "wins against", "loses": "loses to", "same": "equals", "undecided": "cannot be told from"}
@@ -136,7 +136,9 @@ def charged(every: Sequence[Evidence]) -> str:
 
 def lambdas(every: Sequence[Evidence]) -> str:
     rows = []
-    sweeps = [(evidence, swept) for evidence in every for swept in evidence.lambdas("cascaded_td")]
+    sweeps = [
+        (each, swept) for evidence in every for each in evidence.with_older for swept in each.lambdas("cascaded_td")
+    ]
     for evidence, swept in sweeps:
         for lam, row in swept.items() if len(swept) > 1 else ():
             rate = row.record.training.recipe["training"]["lr"] if row.record.training else NONE
@@ -156,7 +158,7 @@ def lambdas(every: Sequence[Evidence]) -> str:
 def variations(every: Sequence[Evidence]) -> str:
     """The comparisons of claims 4, 6 and 7 once more, for every other way in which the cascade was trained."""
     rows = []
-    for evidence in every:
+    for evidence in (each for newest in every for each in newest.with_older):
         usual = evidence.row("cascaded_td")
         pairs = evidence.variations("cascaded_td")
         if usual is None or not pairs:

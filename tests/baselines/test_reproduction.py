@@ -112,6 +112,29 @@ def test_papers_are_judged_by_the_newest_protocol_that_has_every_ranked_row(tmp_
     assert versions() == ["8"]
     publish("9", RANKED[:1])
     assert versions() == ["8"]
+    (evidence,) = read_evidence(tmp_path)
+    assert [each.protocol for each in evidence.with_older] == ["8", "7"]
+
+
+def test_what_the_newest_protocol_cannot_compare_is_taken_from_the_one_before(tmp_path: Path) -> None:
+    """Under protocol 9 the ranked rows are there, and cascaded_td's noise and serial_td are not."""
+    for method, skill in SKILLS.items():
+        save(tmp_path, method, 0, skill, noise=method in ("cascaded_td", "serial_ce"))
+    (old,) = read_evidence(tmp_path)
+    for method in RANKED:
+        entry = MethodEntry(name=method, origin={"distribution": "anytime_bench"}, options={}, card={})
+        generated.save(tmp_path, method, images=60, change={"protocol_version": "9", "method": entry})
+    (new,) = read_evidence(tmp_path)
+    assert new.protocol == "9"
+    first = cascade.CLAIMS[0].findings(new)
+    assert {(each.what, f"protocol {old.protocol}" in each.note) for each in first} == {
+        ("cascaded_td - cascaded_ce", False),
+        ("serial_td - serial_ce", True),
+    }
+    claim = dynamics.CLAIMS[0]
+    assert claim.judge(new) == []
+    assert claim.judge(old)
+    assert all(each.note.endswith(f"protocol {old.protocol}") for each in claim.findings(new))
 
 
 @pytest.mark.parametrize(
