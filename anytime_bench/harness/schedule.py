@@ -155,13 +155,21 @@ def best_schedule(graph: OperatorGraph, costs: ArrayLike, lanes: int | None, edg
 def _tried(
     graph: OperatorGraph, costs: Floats, lanes: Sequence[int | None], edge_cost: float
 ) -> Iterator[tuple[int, list[Schedule]]]:
-    """All schedules that count for ``lanes``, by the number of lanes they were made for."""
+    """All schedules that count for ``lanes``, by the number of lanes they were made for.
+
+    Once as many lanes as the widest operator takes have stayed unused, nothing waited for a lane, and the schedule of
+    these widths is the same on any more.
+    """
     finite = max((_checked_lanes(count) for count in lanes if count is not None), default=TRIED_LANES)
+    settled: dict[bytes, Schedule] = {}
     for count in [*range(1, finite + 1)] + [max(finite, len(graph) * len(costs))] * (None in lanes):
-        runs = [greedy(graph, costs, count, edge_cost, widths) for widths in allotments(graph, costs, count)]
+        runs = []
+        for widths in allotments(graph, costs, count):
+            run = settled.get(widths.tobytes()) or greedy(graph, costs, count, edge_cost, widths)
+            if run.lanes_used + int(widths.max(initial=1)) <= count:
+                settled[widths.tobytes()] = run
+            runs.append(run)
         yield count, runs
-        if len(costs) == 1 and runs[0].lanes_used < count:  # further lanes would stay idle
-            return
 
 
 def allotments(graph: OperatorGraph, costs: Floats, lanes: int) -> list[NDArray[np.int64]]:

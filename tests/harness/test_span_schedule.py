@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph, SpanError
-from anytime_bench.harness.schedule import critical_path, greedy, growth_gap, lane_times, schedule, span, work
+from anytime_bench.harness.schedule import (
+    allotments,
+    critical_path,
+    greedy,
+    growth_gap,
+    lane_times,
+    schedule,
+    span,
+    work,
+)
 
 LANES = (1, 2, 3, 4, 8, 16, None)
 
@@ -206,6 +215,25 @@ def test_moldable_operators_help_and_stay_within_the_area(
     least = work(made, np.minimum(both[0], 2 * both[1]))  # lane-seconds, the cheaper way
     for lanes, at in zip(LANES[:-1], by_lanes[:-1], strict=True):
         assert (at >= least / lanes - 1e-9).all()
+
+
+@settings(max_examples=60)
+@given(graphs(), st.integers(0, 3), st.data())
+def test_a_schedule_that_lanes_do_not_limit_is_the_same_on_more_of_them(
+    case: tuple[OperatorGraph, list[float]], edge_cost: int, data: st.DataObject
+) -> None:
+    """``lane_times`` makes such a schedule once; here each is made for every number of lanes."""
+    made, costs = case
+    both = np.array([costs, [float(data.draw(st.integers(0, int(cost)))) for cost in costs]])
+    for form in (both[:1], both):
+        best = [
+            np.min(
+                [greedy(made, form, lanes, edge_cost, each).answers for each in allotments(made, form, lanes)], axis=0
+            )
+            for lanes in range(1, 17)
+        ]
+        expected = np.minimum.accumulate(best)
+        assert (lane_times(made, form, range(1, 17), edge_cost) == expected).all()
 
 
 # ---------------------------------------------------------------- declared against measured
