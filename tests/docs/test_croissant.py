@@ -21,6 +21,7 @@ FILE = {"@type", "@id", "name", "contentUrl", "encodingFormat"}
 FIELD = {"@type", "@id", "name", "dataType"}
 
 
+@pytest.mark.slow
 def test_the_files_are_what_their_generator_writes() -> None:
     checked = subprocess.run(
         [sys.executable, "docs/make_croissant.py", "--check"], cwd=ROOT, capture_output=True, text=True

@@ -64,6 +64,7 @@ class Raises(DiesElsewhere):
         yield
 
 
+@pytest.mark.slow
 def test_processes_measure_one_after_the_other_and_make_one_measurement(tmp_path):
     """The model comes from a plugin file, which lies on no path, so its class travels by file."""
     (tmp_path / "on_no_path.py").write_text(PLUGIN)
@@ -97,6 +98,7 @@ def test_a_model_that_cannot_travel_is_timed_here_and_says_so():
     assert note.startswith("timed in this process alone: its model cannot be pickled")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_raises_is_an_error_of_one_line():
     for model, message in ((DiesElsewhere(), r"died while it measured \(exit code 7\)"), (Raises(), "no answer today")):
         with pytest.raises(UserError, match=message) as error:

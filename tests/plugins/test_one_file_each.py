@@ -158,6 +158,7 @@ def test_a_stopping_rule_is_in_the_stopping_table(tmp_path: Path) -> None:
         assert title in files[".html"]
 
 
+@pytest.mark.slow
 def test_a_corruption_is_in_the_noise_table(tmp_path: Path) -> None:
     plugin = tmp_path / "corruption.py"
     plugin.write_text(CORRUPTION)

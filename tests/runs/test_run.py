@@ -220,6 +220,7 @@ def test_a_skipped_method_leaves_a_record_that_says_why(tiny_task, tmp_path):
     assert (record.status, record.reason) == ("skipped", "it needs larger images")
 
 
+@pytest.mark.slow
 def test_weights_taken_over_give_their_sources_last_answers(tmp_path):
     fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise=focus", "noise_images=40"]
     source = anytime_bench.run("serial_ce", "digits", overrides=fast, out=tmp_path, display=QUIET)
@@ -239,6 +240,7 @@ def test_weights_taken_over_give_their_sources_last_answers(tmp_path):
     assert all(row.difference.low <= row.difference.value <= row.difference.high for row in rows)
 
 
+@pytest.mark.slow
 def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin_file):
     folder, record, _ = plugin_run
     done = cli("noise", record["path"], "--kinds", "focus", "--plugin", str(plugin_file), "--json", cwd=folder)
@@ -250,6 +252,7 @@ def test_noise_on_a_record_supersedes_it_and_keeps_its_scores(plugin_run, plugin
         assert made[field] == record[field], field
 
 
+@pytest.mark.slow
 def test_noise_on_a_wrapper_finds_the_weights_behind_two_sources(tmp_path):
     """The option ``width`` is the source's alone, and cascaded_ce itself borrows from serial_ce."""
     fast = ["epochs=1", "width=4", "timing_rounds=0", "training.train_images=128", "noise_images=40"]
