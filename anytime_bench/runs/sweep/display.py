@@ -1,6 +1,6 @@
 """What a person sees of a sweep: the plan, jobs as they go, the summary. All of it on standard error.
 
-On a terminal the running jobs are a live table; elsewhere each start and end is a line.
+On a terminal the running jobs are a live table; elsewhere each end is a line, and each long wait for the machine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from anytime_bench.runs.sweep.jobs import Outcome, SweepPlan
 from anytime_bench.runs.sweep.workers import Slot, Worker
 
 STATE_COLOURS = {"new": "green", "cached": "dim", "skip": "yellow", "refused": "red"}
+#: Without a live table, a job that waits so long for the machine is worth a line.
+LONG_WAIT = 10.0
 OUTCOME_COLOURS = {"ok": "green", "cached": "dim", "skipped": "yellow", "failed": "red"}
 
 
@@ -103,6 +105,7 @@ class Overview:
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total, self.done = console, total, 0
         self.began = time.monotonic()
+        self._said_to_wait: set[str] = set()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Overview:
@@ -124,6 +127,7 @@ class Overview:
     def update(self, running: Sequence[Worker]) -> None:
         """Show the jobs that run now."""
         if self._live is None:
+            self._say_who_waits(running)
             return
         table = Table(box=None, pad_edge=False, show_header=False)
         for worker in running:
@@ -134,3 +138,9 @@ class Overview:
         passed = time.monotonic() - self.began
         left = f", about {duration(passed * (1 - share) / share)} left" if share > 0.02 else ""
         self._live.update(Group(Text(f"{self.done} of {self.total} jobs done, {duration(passed)}{left}"), table))
+
+    def _say_who_waits(self, running: Sequence[Worker]) -> None:
+        for worker in running:
+            if worker.waits and worker.seconds > LONG_WAIT and worker.job.name not in self._said_to_wait:
+                self._said_to_wait.add(worker.job.name)
+                self.say(f"{worker.job.name} waits until nothing else is trained or timed on this machine")

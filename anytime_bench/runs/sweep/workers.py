@@ -94,6 +94,10 @@ def visible_device(name: str, visible: str | None) -> str:
     raise UserError(f"GPU '{name}' is not a visible one: CUDA_VISIBLE_DEVICES is '{visible}', so {range_}.")
 
 
+#: The state of a job that another one keeps from the machine.
+WAITS = "waits for the machine"
+
+
 @dataclass
 class Worker:
     """A running job. ``state`` and ``share`` are what it last reported, ``end`` how it says it ended."""
@@ -160,6 +164,11 @@ class Worker:
             self.process.stdin.close()
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits until another job leaves it the machine."""
+        return self.state == WAITS
+
+    @property
     def seconds(self) -> float:
         return time.monotonic() - (self.started or self.created)
 
@@ -200,4 +209,4 @@ class Worker:
         elif event.kind == "training":
             self.state, self.share = f"epoch {event.epoch}/{event.epochs}", event.share
         else:
-            self.state = "waits for the machine"
+            self.state = WAITS

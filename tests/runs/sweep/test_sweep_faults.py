@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,11 +20,12 @@ from rich.console import Console
 
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
+from anytime_bench.runs.sweep import display
 from anytime_bench.runs.sweep.display import Overview
 from anytime_bench.runs.sweep.grid import Grid
 from anytime_bench.runs.sweep.local import Runner, sweep
 from anytime_bench.runs.sweep.planning import plan_sweep
-from anytime_bench.runs.sweep.process import run_job
+from anytime_bench.runs.sweep.process import machine, run_job
 from anytime_bench.runs.sweep.workers import slots_for
 
 PLUGIN = str(Path(__file__).parents[2] / "support" / "sweep_plugin.py")
@@ -150,6 +152,25 @@ def test_twenty_workers_killed_at_random(grid, tmp_path):
     assert killed == 20
     assert weights(grid.out) == calm(asked, tmp_path / "calm")
     print(f"{repeats} repeats")
+
+
+def test_a_long_wait_for_the_machine_is_a_line_where_there_is_no_live_table(grid, console, monkeypatch, tmp_path):
+    """Whoever writes the output to a file must see why nothing goes on; here this test has the machine."""
+    monkeypatch.setattr(display, "LONG_WAIT", 0.2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a lock of its own, here and in the jobs
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    plan = plan_sweep(grid)
+    said = lambda: console.file.getvalue().count("waits until nothing else is trained or timed on this machine")  # noqa: E731
+    with Overview(console, len(plan.jobs)) as overview:
+        runner = threading.Thread(target=Runner(plan, grid, slots_for(1, []), overview).run)
+        with machine(exclusive=True):
+            runner.start()
+            deadline = time.monotonic() + 60
+            while not said() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        runner.join()
+    assert said() == 1
+    assert f"{len(plan.jobs)}/{len(plan.jobs)}" in console.file.getvalue()
 
 
 def command(grid):
