@@ -326,7 +326,6 @@ def test_records_of_a_part_of_the_test_split_cannot_be_mixed_in(tmp_path: Path) 
         assemble(group)
 
 
-@pytest.mark.slow
 def test_processes_of_their_own_make_the_same_bytes(
     built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
