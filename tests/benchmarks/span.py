@@ -117,6 +117,7 @@ def cost() -> Iterator[Figure]:
     task, recipe = load_task("digits"), recipe_for("digits", None, "cpu")
     images = torch.randn(64, *task.card.shape)
     reference = resolve("serial_ce", recipe).method.build(task.card)
+    record(reference, images[:1])  # loads torch's compiler once, as training or counting has where rows are recorded
     for name in DIGITS_ROWS:
         model = resolve(name, recipe).method.build(task.card)
         yield recorded(f"{name} on digits", 5, model, reference, images)
