@@ -140,6 +140,7 @@ def test_a_forged_score_of_a_plugin_is_a_fault(tmp_path: Path) -> None:
     assert "images.unsure.value is" in bench("verify", forged, "--plugin", plugin, status=1)
 
 
+@pytest.mark.slow
 def test_a_stopping_rule_is_in_the_stopping_table(tmp_path: Path) -> None:
     plugin = tmp_path / "rule.py"
     plugin.write_text(RULE)
