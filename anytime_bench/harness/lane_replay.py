@@ -160,10 +160,12 @@ class _Run:
                     if operator in self._done:
                         self._done[operator].set()
                 self.ended[lane] = time.perf_counter()
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C as well: a lane that sleeps would sleep for ever
             self.failure = error
             for done in self._done.values():
                 done.set()
+            if not isinstance(error, Exception):
+                raise
 
     def answers(self) -> list[Tensor]:
         return [self._value(answer) if isinstance(answer, Result) else answer for answer in self.program.answers]

@@ -155,7 +155,7 @@ class _Recorder(TorchDispatchMode):
         """A number for the storage of ``tensor`` that no other storage of this recording has."""
         try:
             storage = tensor.untyped_storage()
-        except (NotImplementedError, RuntimeError) as error:  # torch raises either, by the layout
+        except RuntimeError as error:
             raise SpanError(
                 f"stream works on a {tensor.layout} tensor, which has no storage to follow: expected strided tensors"
             ) from error

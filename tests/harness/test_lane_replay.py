@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from anytime_bench import AnytimeModel, load_method, load_task
 from anytime_bench.harness.cost import evaluating
-from anytime_bench.harness.lane_replay import RealLanes, program_of
+from anytime_bench.harness.lane_replay import RealLanes, _Run, program_of
 from anytime_bench.harness.operator_graph import SpanError
 from anytime_bench.harness.operator_recording import record
 from anytime_bench.harness.schedule import best_schedule, greedy
@@ -112,6 +113,26 @@ def test_a_lane_that_fails_stops_the_others() -> None:
             real.run(program, schedule)
         with RealLanes(1) as real, pytest.raises(SpanError, match="the schedule uses 2 lanes, expected at most 1"):
             real.run(program, schedule)
+
+
+def test_ctrl_c_leaves_no_lane_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reaches the calling thread alone, which others wait for."""
+    model, images = Writes(), torch.rand(1, 2, 2, 2)
+    recording = record(model, images)
+
+    def interrupted(run: _Run, call: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        call_(run, call)
+
+    call_ = _Run._call
+    monkeypatch.setattr(_Run, "_call", interrupted)
+    with evaluating(model):
+        program = program_of(model, images, recording)
+        schedule = greedy(recording.graph, np.ones((1, len(recording.graph))), 2)
+        with RealLanes(2) as real, pytest.raises(KeyboardInterrupt):
+            real.run(program, schedule)
+    assert schedule.lanes_used == 2
 
 
 def test_other_calls_than_recorded_are_refused() -> None:
