@@ -3,10 +3,12 @@
 Within a process, rounds cannot see what stays as it is while it lives: where memory lies, how the allocator has cut it,
 which code paths libraries have chosen. So a row is timed by ``TimingSettings.processes`` fresh processes, each with an
 equal share of the time that is left, each until its own intervals are so narrow that those of all together reach the
-target. Where they do not, and time is left, another process follows.
+target. Where they do not, and time is left, another process follows. To start takes each some seconds, most of them
+importing PyTorch; ``TimingProcesses`` starts them side by side, ahead of the measurement, which begins when all wait.
 
-Models travel as pickles; a process first imports the files of their classes and of plugins, which may lie on no path.
-Where no process can be started or a model cannot travel, it is timed in this process alone, and the notes say why.
+Models travel as pickles; a process first imports the files of their classes and of plugins, which may lie on no path,
+and runs the script again that runs here only where their classes stand in it. Where no process can be started or a
+model cannot travel, it is timed in this process alone, and the notes say why.
 
 Errors: ``UserError`` where a timing process dies, or raises what it met.
 """
@@ -19,13 +21,14 @@ import math
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from time import perf_counter
 from typing import Any
 
@@ -41,12 +44,14 @@ from anytime_bench.harness.timing import Progress, Samples, TimedSamples, Timing
 from anytime_bench.harness.timing_block import TimingMeta
 from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import AnytimeModel
-from anytime_bench.methods.elsewhere import import_files, source_files
+from anytime_bench.methods.elsewhere import import_files, script_of, source_files, without_script
 
 #: A process has at least so many rounds, however many processes share them.
 LEAST_ROUNDS = 10
 #: No more processes than this many times those asked for.
 MOST = 2
+#: What a timing process is called.
+NAME = "anytime_bench timing"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ class _Job:
     settings: TimingSettings
 
 
+def is_timing_process() -> bool:
+    """Whether this process is one of those that measure for another."""
+    return multiprocessing.current_process().name == NAME
+
+
 class CannotTravel(RuntimeError):
     """Models that no other process can use, or no process to use them."""
 
@@ -71,19 +81,24 @@ def time_in_processes(
     device: torch.device | str,
     settings: TimingSettings,
     progress: Progress | None = None,
+    started: TimingProcesses | None = None,
 ) -> TimedSamples:
-    """As ``time_exits``, in ``settings.processes`` processes of their own; with one, in this process."""
+    """As ``time_exits``, in ``settings.processes`` processes of their own, those ``started`` ahead first; with one, in
+    this process. The time they take to start is not part of the budget."""
     if settings.processes == 1:
         return time_exits(model, reference, images, device, settings, progress)
     parts: list[TimedSamples] = []
-    begun = perf_counter()
     try:
-        payload, sources = _packed(model, reference), source_files(model, reference)
-        while len(parts) < settings.processes or _goes_on(parts, settings, perf_counter() - begun):
-            own = _settings_of(settings, parts, perf_counter() - begun)
-            job = _Job(sources, payload, images.float().cpu().numpy(), str(device), own)
-            part_of = None if progress is None else _share(progress, len(parts), settings.processes)
-            parts.append(_measured(job, part_of))
+        with started or TimingProcesses(settings.processes, device) as processes:
+            payload = _packed(model, reference)
+            sources = source_files(model, reference) | script_of(payload)
+            processes.wait()
+            begun = perf_counter()
+            while len(parts) < settings.processes or _goes_on(parts, settings, perf_counter() - begun):
+                own = _settings_of(settings, parts, perf_counter() - begun)
+                job = _Job(sources, payload, images.float().cpu().numpy(), str(device), own)
+                part_of = None if progress is None else _share(progress, len(parts), settings.processes)
+                parts.append(processes.measured(job, part_of))
     except CannotTravel as error:
         if parts:
             raise UserError(f"timing process {len(parts) + 1} failed: {error}") from error
@@ -179,51 +194,111 @@ def _share(progress: Progress, done: int, count: int) -> Progress:
     return lambda share, what: progress(min((done + share) / max(count, done + 1), 1.0), f"{what}, process {done + 1}")
 
 
-def _measured(job: _Job, progress: Progress | None) -> TimedSamples:
-    """The samples of one fresh process."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
-    with _family(torch.device(job.device)):
+class TimingProcesses:
+    """``count`` processes on ``device`` that import the suite side by side and then wait for a job each.
+
+    As a context manager it ends those that wait still. Further ones are started when they are asked for.
+    """
+
+    def __init__(self, count: int, device: torch.device | str) -> None:
+        self._device = torch.device(device)
+        self._waiting: list[_Process] = []
+        with suppress(CannotTravel):  # said where one is asked for
+            for _ in range(count):
+                self._waiting.append(_Process(self._device))
+
+    def __enter__(self) -> TimingProcesses:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._waiting:
+            self._waiting.pop().end(at_once=True)
+
+    def wait(self) -> None:
+        """Return when all have started, so that none of them works beside a measurement."""
+        for process in self._waiting:
+            process.wait()
+
+    def measured(self, job: _Job, progress: Progress | None) -> TimedSamples:
+        """The samples of a process that has measured nothing before."""
+        process = self._waiting.pop(0) if self._waiting else _Process(self._device)
         try:
-            process.start()
+            process.wait()
+            samples = process.result(job, progress)
+        except BaseException:
+            process.end(at_once=True)
+            raise
+        process.end()
+        return samples
+
+
+class _Process:
+    """One timing process and the pipe to it."""
+
+    def __init__(self, device: torch.device) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,), daemon=True, name=NAME)
+        self._waits = False
+        try:
+            with _family(device), _deaf_to_ctrl_c(), without_script():
+                self._process.start()
         except (OSError, AssertionError, ValueError) as error:  # daemons must not have children
+            self._pipe.close()
             raise CannotTravel(f"no process could be started ({describe(error)})") from error
-    there.close()
-    try:
-        with suppress(OSError):  # a process that ended at once; ``_result`` says so
-            here.send(job)
-        return _result(here, process, progress)
-    finally:
-        here.close()
-        process.join(5)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        finally:
+            there.close()
 
+    def wait(self) -> None:
+        """Return when it waits for a job."""
+        if not self._waits:
+            self._receive("its process ended before it had begun to measure", CannotTravel)
+            self._waits = True
 
-def _result(pipe: Connection, process: BaseProcess, progress: Progress | None) -> TimedSamples:
-    """What a timing process says until it is done."""
-    started = False
-    while True:
+    def result(self, job: _Job, progress: Progress | None) -> TimedSamples:
+        """What it measures, while it says how far it is."""
+        with suppress(OSError):  # a process that ended at once; the answer says so
+            self._pipe.send(job)
+        failure: tuple[str, type[Exception]] = ("its process ended before it had begun to measure", CannotTravel)
+        while True:
+            kind, content = self._receive(*failure)
+            if kind == "started":
+                failure = ("a timing process died while it measured", UserError)
+            elif kind == "progress" and progress is not None:
+                progress(*content)
+            elif kind == "done":
+                return TimedSamples(*content)
+            elif kind == "cannot travel":
+                raise CannotTravel(content)
+            elif kind == "failed":
+                raise UserError(f"timing failed in its process: {content}")
+
+    def _receive(self, failure: str, kind: type[Exception]) -> tuple[str, Any]:
         try:
-            kind, content = pipe.recv()
+            return self._pipe.recv()
         except (EOFError, OSError) as error:
-            process.join(5)
-            if started:
-                raise UserError(f"a timing process died while it measured (exit code {process.exitcode}).") from error
-            # Python refuses to start one where a script has no ``if __name__ == "__main__"``.
-            raise CannotTravel("its process ended before it had begun to measure") from error
-        if kind == "started":
-            started = True
-        elif kind == "progress" and progress is not None:
-            progress(*content)
-        elif kind == "done":
-            return TimedSamples(*content)
-        elif kind == "cannot travel":
-            raise CannotTravel(content)
-        elif kind == "failed":
-            raise UserError(f"timing failed in its process: {content}")
+            self._process.join(5)
+            raise kind(f"{failure} (exit code {self._process.exitcode})") from error
+
+    def end(self, at_once: bool = False) -> None:
+        """Return when it is gone."""
+        self._pipe.close()
+        if not at_once:
+            self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let a process started within not hear Ctrl-C, which its terminal sends it too: whoever started it ends it."""
+    resource_tracker.ensure_running()  # with the first process; it would unblock the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -248,6 +323,7 @@ def _serve(pipe: Connection) -> None:
     # A plugin that prints must not write into the output of the command that times it.
     sys.stdout = sys.stderr
     try:
+        pipe.send(("waits", None))
         job: _Job = pipe.recv()
         try:
             # As in the process that asks: what a plugin sets as it is imported is put back.
@@ -265,7 +341,7 @@ def _serve(pipe: Connection) -> None:
             lambda share, what: pipe.send(("progress", (share, what))),
         )  # fmt: skip
         pipe.send(("done", (timed.samples, timed.meta)))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError):
         return  # whoever asked has gone
     except Exception as error:
         traceback.print_exc()

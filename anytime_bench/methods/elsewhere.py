@@ -1,11 +1,18 @@
-"""Make what this process has imported importable in a process that it starts: plugin files lie on no path."""
+"""Make what this process has imported importable in a process that it starts: plugin files lie on no path, and the
+script that runs is no module.
+
+By itself ``multiprocessing`` runs that script again in every process it spawns, and so whatever stands in it outside
+``if __name__ == "__main__"``: a script of one line would train again in each process that is to time it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 
 #: How ``plugins`` names the modules of plugin files.
@@ -20,10 +27,29 @@ def source_files(*objects: object) -> dict[str, str]:
     return {name: file for name in wanted if (file := files[name])}
 
 
+@contextmanager
+def without_script() -> Iterator[None]:
+    """Processes that are spawned within do not run the script again that runs here."""
+    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+def script_of(payload: bytes) -> dict[str, str]:
+    """The script that runs here, by its module name, where pickled ``payload`` has classes of it."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return {"__main__": file} if file and b"__main__" in payload else {}
+
+
 def import_files(files: Mapping[str, str]) -> None:
-    """Import modules by name from the files that ``source_files`` named elsewhere."""
+    """Import modules by name from the files that ``source_files`` and ``script_of`` named elsewhere."""
     for name, file in files.items():
-        make_importable(name, file)
+        if name == "__main__":
+            vars(sys.modules[name]).update(runpy.run_path(file, run_name="__mp_main__"))
+        else:
+            make_importable(name, file)
 
 
 def make_importable(name: str, source: str | None) -> None:

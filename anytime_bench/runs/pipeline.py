@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.span_summary import SpanMeta
 from anytime_bench.harness.timing_block import TimingMeta
+from anytime_bench.harness.timing_processes import is_timing_process
 from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import AnytimeModel, Method
 from anytime_bench.methods.plugins import snake_case
@@ -37,6 +39,7 @@ from anytime_bench.runs.stages import (
     learning_stage,
     prepared_path,
     span_stage,
+    timing_processes,
     timing_stage,
     untimed_stages,
 )
@@ -75,6 +78,8 @@ def run(
     run that has stored its record already returns that one. Raises ``UserError`` for bad input, before anything is
     trained; a training that diverges returns a record with status ``failed``.
     """
+    if is_timing_process():  # it runs the script again for the classes that stand in it
+        raise UserError('the script calls anytime_bench.run outside of: if __name__ == "__main__"')
     out = Path(out).absolute()
     display = display or Display(quiet=not sys.stderr.isatty())
     device = distributed.start(device)
@@ -179,12 +184,13 @@ def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] |
     distributed.leave()
     if until == "trained":
         return None
-    with restored_settings(f"method '{plan.resolved.name}'"):
-        arrays = untimed_stages(plan, model, report.weights_sha256, display, keep=until == "prepared")
-    if until == "prepared":
-        return None
-    arrays |= learning_stage(plan, arrays, display)
-    timed, timing_meta = timing_stage(plan, model, display)
+    with nullcontext() if until == "prepared" else timing_processes(plan) as started:
+        with restored_settings(f"method '{plan.resolved.name}'"):
+            arrays = untimed_stages(plan, model, report.weights_sha256, display, keep=until == "prepared")
+        if started is None:
+            return None
+        arrays |= learning_stage(plan, arrays, display)
+        timed, timing_meta = timing_stage(plan, model, display, started)
     operators, span_meta = span_stage(plan, model, display)
     arrays |= timed | operators
     deadline_meta = None

@@ -35,7 +35,7 @@ from anytime_bench.harness.streaming_clips import StreamingSettings, make_clips,
 from anytime_bench.harness.streaming_summary import StreamingMeta
 from anytime_bench.harness.timing import TimingSettings
 from anytime_bench.harness.timing_block import EarlyStopTiming, TimingMeta
-from anytime_bench.harness.timing_processes import time_in_processes
+from anytime_bench.harness.timing_processes import TimingProcesses, time_in_processes
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records.record import PROTOCOL_VERSION
 from anytime_bench.runs.display import Display
@@ -86,7 +86,16 @@ def predict_stage(plan: Plan, model: AnytimeModel, display: Display) -> Arrays:
     return {name: array for key, trace in traces.items() for name, array in trace.to_arrays(key).items()}
 
 
-def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arrays, TimingMeta | None]:
+def timing_processes(plan: Plan) -> TimingProcesses:
+    """The processes that ``timing_stage`` needs, started now, so that they are ready when the model is."""
+    settings = plan.resolved.config.evaluation
+    elsewhere = settings.timing_rounds > 0 and settings.timing_processes > 1
+    return TimingProcesses(settings.timing_processes if elsewhere else 0, plan.device)
+
+
+def timing_stage(
+    plan: Plan, model: AnytimeModel, display: Display, started: TimingProcesses | None = None
+) -> tuple[Arrays, TimingMeta | None]:
     """Raw timing samples against the reference, an untrained twin of the same architecture: speed needs no training."""
     settings = plan.resolved.config.evaluation
     if settings.timing_rounds == 0:
@@ -95,7 +104,7 @@ def timing_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Arr
     split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).sample(512)
     with display.bar("time", 1.0) as bar:
         timing = time_in_processes(
-            model, reference, split.normalised(), plan.device, timing_settings(plan), progress=bar.at
+            model, reference, split.normalised(), plan.device, timing_settings(plan), bar.at, started
         )
     stops = early_stop(model, split, settings.timing_batches, display)
     meta = timing.meta.model_copy(update={"early_stop": stops})

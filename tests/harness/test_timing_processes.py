@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,8 +108,51 @@ def test_a_process_that_dies_or_raises_is_an_error_of_one_line():
         assert "\n" not in str(error.value)
 
 
+SCRIPT = """
+import torch
+import anytime_bench
+from anytime_bench.harness.timing import TimingSettings
+from anytime_bench.harness.timing_processes import is_timing_process, time_in_processes
+from anytime_bench.harness.self_test import PlainResNet
+
+print("the script runs")
+
+class Own(PlainResNet):
+    pass
+
+def main(kind):
+    settings = TimingSettings(budget_seconds=0.2, rounds=2, processes=2, threads=1, target=0.0)
+    timed = time_in_processes(kind(width=4), PlainResNet(width=4), torch.randn(3, 3, 8, 8), "cpu", settings)
+    print("processes", timed.meta.processes, *timed.meta.notes)
+
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "again", "says"),
+    [
+        ("main(PlainResNet)", 0, "processes 2"),
+        ("if __name__ == '__main__':\n    main(Own)", 2, "processes 2"),
+        (
+            "anytime_bench.run('sdn') if is_timing_process() else main(Own)",
+            1,
+            "the script calls anytime_bench.run outside",
+        ),
+    ],
+    ids=["unguarded", "its own class", "unguarded with its own class"],
+)
+def test_a_script_is_run_again_only_for_classes_that_stand_in_it(tmp_path, end, again, says):
+    (tmp_path / "script.py").write_text(SCRIPT + end)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the script runs") == 1
+    assert done.stderr.count("the script runs") == again
+    assert says in done.stdout
+
+
 def test_one_process_is_this_one(monkeypatch):
-    monkeypatch.setattr(timing_processes, "_measured", lambda job, progress: pytest.fail("a process was started"))
+    monkeypatch.setattr(timing_processes, "_Process", lambda device: pytest.fail("a process was started"))
     settings = TimingSettings(budget_seconds=0.1, rounds=2, threads=1)
     assert time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cpu", settings).meta.processes == 1
 
@@ -140,11 +185,21 @@ def test_what_was_noticed_in_each_process_is_kept():
 def test_further_processes_follow_while_the_target_is_not_reached_and_time_is_left(monkeypatch, scatter, expected):
     jobs = []
 
-    def measured(job, progress):
-        jobs.append(job.settings)
-        return part(1.0, job.settings.rounds, scatter, len(jobs))
+    class Instant:
+        def __init__(self, device):
+            pass
 
-    monkeypatch.setattr(timing_processes, "_measured", measured)
+        def wait(self):
+            pass
+
+        def result(self, job, progress):
+            jobs.append(job.settings)
+            return part(1.0, job.settings.rounds, scatter, len(jobs))
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(timing_processes, "_Process", Instant)
     settings = TimingSettings(processes=3, rounds=90, budget_seconds=9.0, target=0.02)
     timed = time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cpu", settings)
     assert timed.meta.processes == len(jobs) == expected
