@@ -7,9 +7,8 @@ of another and for nothing else: while block L still works on step k, block 1 is
 that of one serial ResNet, whatever the number of steps. Exponential smoothing needs F_l(in_l(k)) within step k, a chain
 with nothing to spread.
 
-``Inline`` runs everything on the spot, ``StreamLanes`` on one CUDA stream per lane, ``ThreadLanes``
-(:mod:`baselines.cascade.threads`) on a few threads of a CPU. What a lane gives back is a *token* for a tensor that may
-not be there yet; two tokens are the same object exactly where the tensors are.
+``Inline`` runs everything on the spot, ``StreamLanes`` on one CUDA stream per lane. What a lane gives back is a *token*
+for a tensor that may not be there yet; two tokens are the same object exactly where the tensors are.
 
 Shapes: images ``(B, D, H, W)``, features ``(B, C, H, W)``, logits ``(B, C)``. Source: the paper assumes such hardware
 (Iuzzolino et al., NeurIPS 2021, section 3); this makes it a thing to measure.

@@ -12,40 +12,18 @@ Source: the recursion of Iuzzolino et al., NeurIPS 2021, as written in :mod:`bas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.cascade.blocks import Block
 from baselines.cascade.parallel import Inline, Lanes
 
-
-class Recursion(Protocol):
-    """What an executor needs of a cascade."""
-
-    depth: int
-    num_exits: int
-    delay: str
-    alpha: float
-    stem_delay: bool
-
-    @property
-    def stem(self) -> nn.Module:
-        """From images to what the first block sees, before any delay."""
-
-    def numbered(self) -> Iterator[tuple[int, Block]]:
-        """The blocks with their numbers 1..L."""
-
-    def start(self, block: int) -> int:
-        """The first step at which block 1..L's residual counts."""
-
-    def head(self, features: Tensor, k: int) -> Tensor:
-        """Logits of exit ``k`` from the last block's features."""
+if TYPE_CHECKING:
+    from baselines.cascade.model import CascadedResNet
 
 
 @dataclass
@@ -65,7 +43,7 @@ class BlockState:
 class LazySteps:
     """A run of a cascade: ``advance`` moves one step on, ``logits`` answers, ``keep`` drops samples."""
 
-    def __init__(self, model: Recursion, lanes: Lanes | None = None) -> None:
+    def __init__(self, model: CascadedResNet, lanes: Lanes | None = None) -> None:
         self.model = model
         self.lanes: Lanes = Inline() if lanes is None else lanes
         self.blocks = dict(model.numbered())
@@ -93,11 +71,7 @@ class LazySteps:
 
     def logits(self, features: Any, k: int) -> Tensor:
         """Answer ``k`` from the last block's features."""
-        return self.lanes.take(self.head(features, k))
-
-    def head(self, features: Any, k: int) -> Any:
-        """The same as a token."""
-        return self.lanes.run(self.model.depth + 1, partial(self.model.head, k=k), features)
+        return self.lanes.take(self.lanes.run(self.model.depth + 1, partial(self.model.head, k=k), features))
 
     def _delayed_stem(self) -> Any:
         assert self.stem is not None, "the first step needs an image"
@@ -164,13 +138,3 @@ class LazySteps:
             names = ("stem", "stem_before", "stem_smoothed") if owner is self else [f.name for f in fields(BlockState)]
             for name in names:
                 setattr(owner, name, select(getattr(owner, name)))
-
-
-def run_ahead(model: Recursion, lanes: Lanes, frames: Iterable[Tensor | None]) -> Tensor:
-    """Logits of all exits ``(E, B, C)``, every step asked for at once, so that the steps overlap in the lanes.
-
-    ``frames`` are the images of each step, None where they are those of the step before.
-    """
-    run = LazySteps(model, lanes)
-    tokens = [run.head(run.advance(frame)[-1], k) for k, frame in enumerate(frames)]
-    return torch.stack([lanes.take(token) for token in tokens])

@@ -10,14 +10,14 @@ import pytest
 import torch
 from support.cascades import gap, image, randomised
 from support.paper_cuda import PaperCuda, Race, paper_cuda
+from support.thread_lanes import ThreadLanes, run_ahead
 from torch import Tensor
 
 from baselines.cascade import parallel
 from baselines.cascade.fast import _gpu_kernel, add_relu
 from baselines.cascade.model import CascadedResNet
 from baselines.cascade.parallel import MAX_LANES, Inline, StreamLanes, lanes_for, side_streams
-from baselines.cascade.stepwise import LazySteps, run_ahead
-from baselines.cascade.threads import ThreadLanes
+from baselines.cascade.stepwise import LazySteps
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 GPU = torch.device("cuda:0")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from support.paper_cuda import paper_cuda
 from support.small_vit import built, gap, images_for
+from support.thread_lanes import ThreadLanes
 from torch import Tensor
 
 from baselines.cascade import parallel
 from baselines.cascade.parallel import StreamLanes
-from baselines.cascade.threads import ThreadLanes
 from baselines.vit.cascade import LazyStream
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

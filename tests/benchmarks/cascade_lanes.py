@@ -11,8 +11,10 @@ several lanes should take less than 0.60 of one lane's time, and answers agree t
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -22,8 +24,9 @@ from torch import Tensor
 
 from anytime_bench.harness.intervals_of_rounds import median_interval
 from baselines.cascade.model import CascadedResNet
-from baselines.cascade.stepwise import run_ahead
-from baselines.cascade.threads import ThreadLanes
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from support.thread_lanes import ThreadLanes, run_ahead
 
 
 def measure(width: int, lanes: int, rounds: int) -> tuple[list[str], np.ndarray, float]:

@@ -4,14 +4,15 @@
 earlier answers come first. The order among parts is kept by what they need of each other, as on streams of a GPU, and
 the answers are the same. ``take`` waits for a result and raises what its part raised.
 
-Meant for ``baselines.cascade.stepwise.run_ahead``, which asks for all answers at once: a stream whose user waits for
-each answer before the next is asked for leaves the threads idle in between.
+Meant for ``run_ahead``, which asks for all answers at once: a stream whose user waits for each answer before the next
+is asked for leaves the threads idle in between.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from threading import Condition, Thread
 from typing import Any
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 
 from baselines.cascade.fast import add_relu
+from baselines.cascade.model import CascadedResNet
+from baselines.cascade.stepwise import LazySteps
 
 
 class Part:
@@ -116,3 +119,16 @@ class ThreadLanes:
                     heapq.heappush(self._ready, follower)
             part.needed_by.clear()
             self._changed.notify_all()
+
+
+def run_ahead(model: CascadedResNet, lanes: ThreadLanes, frames: Iterable[Tensor | None]) -> Tensor:
+    """Logits of all exits ``(E, B, C)``, every step asked for at once, so that the steps overlap in the lanes.
+
+    ``frames`` are the images of each step, None where they are those of the step before.
+    """
+    run = LazySteps(model, lanes)
+    heads = [partial(model.head, k=k) for k in range(model.num_exits)]
+    tokens = [
+        lanes.run(model.depth + 1, head, run.advance(frame)[-1]) for head, frame in zip(heads, frames, strict=True)
+    ]
+    return torch.stack([lanes.take(token) for token in tokens])
