@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.records.axes import exit_costs
-from anytime_bench.records.entries import row_key
+from anytime_bench.records.entries import row_key, superseded
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores.stopping_budgets import PREFIX, learned_from
@@ -50,11 +50,11 @@ def load_answers(places: Sequence[Path], axis: str = "macs") -> list[Answers]:
     if axis not in counted():
         raise UserError(f"--axis '{axis}': expected {' or '.join(counted())}.")
     loaded = {path.resolve(): (path, store.load(path)) for path in record_paths(places)}
-    superseded = {record.supersedes for _, record in loaded.values()}
+    replaced = superseded(record for _, record in loaded.values())
     usable = [
         (path, record)
         for path, record in loaded.values()
-        if record.status == "ok" and record.training is not None and record.record_id not in superseded
+        if record.status == "ok" and record.training is not None and record.record_id not in replaced
     ]
     if not usable:
         raise UserError(f"'{', '.join(map(str, places))}' holds no record with results.")

@@ -19,10 +19,10 @@ from anytime_bench.errors import UserError
 from anytime_bench.files import canonical_json, file_sha256, is_record_file, safe_name
 from anytime_bench.records.protocol import PROTOCOLS
 from anytime_bench.records.record import Record, TrainingEntry
+from anytime_bench.records.stamp import DATE
 from anytime_bench.tasks.known import KNOWN, labels_sha256
 from anytime_bench.training.recipes import installed_recipes, recipe_for, reference_choice
 
-DATE = "%Y-%m-%dT%H:%M:%SZ"
 #: Clocks of two machines may differ by this much.
 CLOCK_TOLERANCE = timedelta(hours=1)
 SPLITS = ("val", "test")

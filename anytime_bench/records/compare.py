@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs
-from anytime_bench.records.entries import group_key, row_key
+from anytime_bench.records.entries import group_key, row_key, superseded
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.scores.compare import Row, compare, score_matrices
@@ -73,8 +73,8 @@ def _under_noise(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Recor
 
 def _side(path: Path) -> list[tuple[Path, Record]]:
     loaded = [(each, store.load(each)) for each in record_paths([path])]
-    superseded = {record.supersedes for _, record in loaded}
-    usable = [each for each in loaded if each[1].status == "ok" and each[1].record_id not in superseded]
+    replaced = superseded(record for _, record in loaded)
+    usable = [each for each in loaded if each[1].status == "ok" and each[1].record_id not in replaced]
     if not usable:
         raise UserError(f"'{path}' holds no record with results.")
     if len({row_key(record) for _, record in usable}) > 1:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.files import canonical_json
 from anytime_bench.records import store
-from anytime_bench.records.entries import Entry, group_key, row_key
+from anytime_bench.records.entries import Entry, group_key, row_key, superseded
 from anytime_bench.records.record import Record
 
 #: Arrays of a split that hold what the exits answered; the labels are the task's.
@@ -100,15 +100,15 @@ def wrong_supersessions(entries: Sequence[Entry]) -> list[str]:
     return faults
 
 
-def repeated_seeds(entries: Iterable[Entry]) -> list[str]:
+def repeated_seeds(entries: Sequence[Entry]) -> list[str]:
     """One line per record of a row and seed that another record claims too, neither being a correction of the other.
 
     A training that diverged is a seed of its row, and knows no reference.
     """
     places: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
-    superseded = {entry.record.supersedes for entry in entries if entry.record.status == "ok"}
+    replaced = superseded(entry.record for entry in entries)
     for entry in _in_order(entries):
-        if entry.record.record_id not in superseded and (entry.record.status == "ok" or entry.diverged):
+        if entry.record.record_id not in replaced and (entry.record.status == "ok" or entry.diverged):
             places[_row_and_seed(entry)].append(entry)
     return [
         f"record '{later.path}' is seed {later.seed} of {later.record.method.name}, and so is '{first.path}'. A seed "

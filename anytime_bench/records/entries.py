@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Entry:
 
     @property
     def seed(self) -> int:
-        return self.record.training.seed if self.record.training else 0
+        return self.record.seed
 
     @property
     def diverged(self) -> bool:
@@ -86,6 +86,11 @@ class Group:
         return [entry for entries in self.rows.values() for entry in entries]
 
 
+def superseded(records: Iterable[Record]) -> set[str]:
+    """Ids of the records that another of them corrects. Only results replace results."""
+    return {record.supersedes for record in records if record.supersedes and record.status == "ok"}
+
+
 def group_key(record: Record) -> GroupKey:
     name = ""
     if record.reference:
@@ -109,15 +114,13 @@ def row_key(record: Record) -> str:
 
 def groups(entries: Sequence[Entry]) -> list[Group]:
     """Entries by (task, device, key), in a stable order; the current group of a task and device comes last."""
-    superseded = {
-        entry.record.supersedes for entry in entries if entry.record.supersedes and entry.record.status == "ok"
-    }
+    replaced = superseded(entry.record for entry in entries)
     by_key: dict[tuple[str, str, GroupKey], Group] = {}
     count: dict[tuple[str, str, GroupKey], int] = defaultdict(int)
     absent: list[Entry] = []
     for entry in sorted(entries, key=lambda e: (e.record.created, e.record.record_id)):
         record = entry.record
-        if record.record_id in superseded:
+        if record.record_id in replaced:
             continue
         if record.status != "ok":
             absent.append(entry)

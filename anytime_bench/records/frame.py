@@ -16,7 +16,7 @@ import pandas as pd
 from anytime_bench.files import canonical_json
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs
-from anytime_bench.records.entries import row_key
+from anytime_bench.records.entries import row_key, superseded
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
 from anytime_bench.trace.axes import AXES
@@ -31,8 +31,8 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     ``UserError`` where there is no record or one cannot be read.
     """
     records = [store.load(path) for path in record_paths([Path(folder)])]
-    superseded = {record.supersedes for record in records if record.status == "ok"}
-    return exit_frame(record for record in records if record.record_id not in superseded)
+    replaced = superseded(records)
+    return exit_frame(record for record in records if record.record_id not in replaced)
 
 
 def exit_frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from anytime_bench.records import store
 from anytime_bench.records.protocol import PROTOCOLS
 from anytime_bench.records.record import SCHEMA_VERSION, Derived, Record
 from anytime_bench.records.scoring import Arrays, derive_again, from_plugins
-from anytime_bench.records.stamp import suite_version
 from anytime_bench.records.verify import differences, missing_plugins
 from anytime_bench.scores.stopping_budgets import learn_rules, learned_from
 from anytime_bench.trace.answers import Trace, TraceError
@@ -75,15 +73,7 @@ def rescore(path: Path, learn: bool = False) -> Rescored:
     if _stored_form(path) == SCHEMA_VERSION and not _differs(record, derived):
         return Rescored(path, reason=f"record '{path}' states already what today's scores give.")
     root = (path if len(path.parents) > 3 else path.resolve()).parents[3]
-    fields = {
-        **record.content(),
-        **dict(derived),
-        "supersedes": record.record_id,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "suite_version": suite_version(),
-        "added": from_plugins(),
-    }
-    return Rescored(path, store.save(root, Record.model_validate(fields), arrays))
+    return Rescored(path, store.save_successor(root, record, derived, arrays))
 
 
 def _check(path: Path, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Which software made a file: the version of the suite, and the stamp of a drawn file with its data and libraries.
+"""When and by which software a file was made: date, version of the suite, the stamp of a drawn file with its data.
 
 The bytes of a picture or a page depend on the versions of the libraries that draw it, not only on the records. The
 stamp lets ``leaderboard check`` tell "other data" from "other library".
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from typing import Any
 from anytime_bench.files import canonical_json
 from anytime_bench.records.record import finite
 
+#: The form of every stored date, in UTC.
+DATE = "%Y-%m-%dT%H:%M:%SZ"
 _STAMP = re.compile(rb"\[anytime_bench data ([0-9a-f]{64}) drawn by ([^\]]{1,200})\]")
+
+
+def now() -> str:
+    """The date that a file made now carries."""
+    return datetime.now(UTC).strftime(DATE)
 
 
 def suite_version() -> str:

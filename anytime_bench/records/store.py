@@ -21,8 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from anytime_bench.errors import DiskError, UserError
 from anytime_bench.files import is_record_file, npz_bytes, safe_name, write_all
 from anytime_bench.records.archive import ArchiveError, read_npz
-from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Record, content_hash
+from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Derived, Record, content_hash
 from anytime_bench.records.schema1 import upgraded
+from anytime_bench.records.scoring import from_plugins
+from anytime_bench.records.stamp import now, suite_version
 
 #: Levels of nested lists and dictionaries that a record may have; its own form has nine.
 MAX_DEPTH = 32
@@ -57,6 +59,17 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
             "command; run goes on with --resume from what was trained, or trains into another folder with --out."
         ) from error
     return path
+
+
+def save_successor(
+    root: Path, record: Record, derived: Derived, arrays: Mapping[str, NDArray[np.generic]], **changes: Any
+) -> Path:
+    """Store what ``record`` says with ``derived`` and ``arrays`` in place of its own, as a record that supersedes it.
+
+    It names the suite and the plugins that derived it; ``changes`` replaces further fields. Returns its path.
+    """
+    made = {"supersedes": record.record_id, "created": now(), "suite_version": suite_version(), "added": from_plugins()}
+    return save(root, Record.model_validate({**record.content(), **dict(derived), **made, **changes}), arrays)
 
 
 def record_bytes(content: Mapping[str, Any]) -> bytes:

@@ -43,8 +43,7 @@ def can_draw(console: Console) -> bool:
 def exit_table(record: Record) -> Table:
     """Exit, ticks, MACs, latency and accuracy with its interval."""
     latency = latency_per_exit(record)
-    seed = record.training.seed if record.training else 0
-    table = _table(f"{record.method.name} on {record.task.title}, seed {seed}")
+    table = _table(f"{record.method.name} on {record.task.title}, seed {record.seed}")
     for name in ("exit", "ticks", "MACs", "latency", "accuracy", "95 % interval"):
         table.add_column(name, justify="right")
     for entry in record.exits:

@@ -5,7 +5,6 @@ The result is a record that supersedes it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from anytime_bench.errors import UserError
@@ -47,11 +46,7 @@ def deadlines_on_record(
         draws, deadline_meta = deadline_stage(plan, model, settings, display)
         arrays = _others(path, record, "deadlines_") | draws
         derived = derive_again(record, arrays, deadline_meta=deadline_meta)
-    fields = {
-        **record.content(), **dict(derived), "supersedes": record.record_id, "command": command,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }  # fmt: skip
-    made = store.save(plan.out, Record.model_validate(fields), arrays)
+    made = store.save_successor(plan.out, record, derived, arrays, command=command)
     display.say(f"record  {made}")
     return store.load(made)
 

@@ -10,7 +10,6 @@ import dataclasses
 import shlex
 import sys
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from anytime_bench.records.figures import speed_accuracy
 from anytime_bench.records.noise_figures import accuracy_over_ticks
 from anytime_bench.records.record import MethodEntry, Record, Reference, TaskEntry, TrainingEntry, finite
 from anytime_bench.records.scoring import derive, from_plugins
-from anytime_bench.records.stamp import suite_version
+from anytime_bench.records.stamp import now, suite_version
 from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
 from anytime_bench.runs.guard import guarded, is_meant
@@ -276,7 +275,7 @@ def common_fields(plan: Plan, status: str, reason: str = "") -> dict[str, Any]:
     card, resolved = plan.task.card, plan.resolved
     origin = {key: str(value) for key, value in dataclasses.asdict(resolved.origin).items() if value and key != "name"}
     return {
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now(),
         "status": status,
         "reason": reason,
         "suite_version": suite_version(),

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,8 @@ from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records import store
 from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, groups, labels
+from anytime_bench.records.stamp import now, suite_version
 from anytime_bench.registry import methods as registered
-from anytime_bench.runs.pipeline import suite_version
 from anytime_bench.runs.plan import ResolvedMethod, build_model, pick_device, resolve, resolve_reference
 from anytime_bench.runs.rerun import overrides_of, recipe_of
 from anytime_bench.scores.curve import auc, settle
@@ -159,7 +158,7 @@ def profile(
         device=str(environment["device_class"]),
         device_name=str(environment.get("device_name") or ""),
         threads=threads or torch.get_num_threads(),
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
         suite_version=suite_version(),
         source=os.path.relpath(records) if records is not None else "",
         reference=subjects[0].reference.name,

@@ -6,7 +6,6 @@ The result of an examination is a new record that supersedes the old one; nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +122,8 @@ def noise_on_record(
     arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("noise_")}
     plan = plan_of(record, path, data_root=data_root, device=device)
     arrays |= noise_stage(plan, weights_of(plan, record), kinds, display)
-    fields = {
-        **record.content(), **dict(derive_again(record, arrays)), "supersedes": record.record_id, "command": command,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "evaluation": {**record.evaluation, "noise": kinds},
-    }  # fmt: skip
-    made = store.save(plan.out, Record.model_validate(fields), arrays)
+    evaluation = {**record.evaluation, "noise": kinds}
+    derived = derive_again(record, arrays)
+    made = store.save_successor(plan.out, record, derived, arrays, command=command, evaluation=evaluation)
     display.say(f"record  {made}")
     return store.load(made)

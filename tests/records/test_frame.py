@@ -8,8 +8,10 @@ import pytest
 from support import generated_records as generated
 
 import anytime_bench
+from anytime_bench.analysis.answers import load_answers
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
+from anytime_bench.records.compare import compare_records
 from anytime_bench.records.frame import exit_means
 from anytime_bench.scores.catalogue import SCORES, register_score
 
@@ -63,3 +65,14 @@ def test_means_over_seeds_are_missing_where_a_seed_lacks_the_number() -> None:
     assert means["last"].tolist() == pytest.approx([expected, expected])
     assert exit_means([*both, older])["last"].isna().all()
     assert exit_means([*both, older])["accuracy"].notna().all()
+
+
+def test_a_failed_record_hides_no_result_in_any_reading(tmp_path: Path) -> None:
+    """As on a board: only results replace results."""
+    record, arrays = generated.make_record("quick", exits=2, images=100)
+    path = store.save(tmp_path, record, arrays)
+    store.save(tmp_path, generated.failed(record, reason="it diverged", supersedes=path.stem), {})
+    rival = store.save(tmp_path, generated.make_record("rival", exits=2, images=100)[0], arrays)
+    assert set(anytime_bench.load_results(path.parent)["record"]) == {path.stem}
+    assert [each.path for each in load_answers([path.parent])] == [path]
+    assert compare_records(path.parent, rival).a == "quick, 1 seed"
