@@ -27,7 +27,7 @@ HARDWARE = {
     "ticks": "every block at once, all blocks equally long",
     "macs": "one processor, arithmetic alone",
     "latency": "this machine, what a user waits",
-    "device time": "this accelerator, kernels alone",
+    "device_time": "this accelerator, kernels alone",
     "span_macs": "as many lanes as there is work, arithmetic alone",
     "span": "as many lanes as there is work, this machine's operators",
 }

@@ -12,10 +12,12 @@ from support import generated_records as generated
 
 from anytime_bench.leaderboard.build import build, check
 from anytime_bench.records.record import MethodEntry
+from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import NoiseRun, pack
 from baselines.reproduction import cascade, dynamics, findings, rivals
 from baselines.reproduction.evidence import RANKED, Evidence, Row, read_evidence
 from baselines.reproduction.findings import side
+from baselines.reproduction.front import HARDWARE
 from baselines.reproduction.page import pages
 from baselines.reproduction.papers import PAPERS
 from baselines.reproduction.tables import estimate
@@ -215,6 +217,10 @@ def test_every_claim_stands_once_on_its_paper_s_page(results: Path, written: dic
     assert "cascaded_ce and serial_ce, the same weights, answer differently" in text
     assert "Not measured" not in text
     assert "| made_up | lam 0.5 |" in text
+
+
+def test_every_meaning_of_hardware_is_of_an_axis() -> None:
+    assert set(HARDWARE) <= set(AXES)
 
 
 def test_the_front_page_names_the_row_that_is_ahead(written: dict[str, str]) -> None:
