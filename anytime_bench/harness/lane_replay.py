@@ -161,7 +161,8 @@ class _Run:
                         self._done[operator].set()
                 self.ended[lane] = time.perf_counter()
         except BaseException as error:  # Ctrl-C as well: a lane that sleeps would sleep for ever
-            self.failure = error
+            self.failure = self.failure or error
+            self._start.abort()
             for done in self._done.values():
                 done.set()
             if not isinstance(error, Exception):

@@ -119,10 +119,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class PassCosts:
-    """Cumulative cost of each exit of one pass over one frame, ``(E,)`` per axis."""
+    """Cumulative cost of each exit of one pass over one frame, ``(E,)`` per axis.
+
+    ``answer`` is what the last answer costs alone in MACs, without the heads on the way, as every frame after the first
+    is answered; None where that costs as much.
+    """
 
     ticks: Sequence[float]
     macs: Sequence[float]
+    answer: float | None = None
+
+    @property
+    def later(self) -> float:
+        """MACs of a frame after the first."""
+        return float(self.macs[-1] if self.answer is None else self.answer)
 
     def __post_init__(self) -> None:
         if len(self.macs) != len(self.ticks):
@@ -152,7 +162,7 @@ def _restart(schedule: Schedule, costs: PassCosts, step_macs: Sequence[float], m
     for passes in range(1, len(draws)):
         ready = max((passes + 1) * float(costs.ticks[-1]), schedule.arrivals[passes][0] + float(costs.ticks[-1]))
         members = tuple(draws[: passes + 1]) if mean else (draws[passes],)
-        macs = (passes + 1) * float(costs.macs[-1])
+        macs = float(costs.macs[-1]) + passes * costs.later
         planned.append(Answer("frame", members, last, ready, macs))
     return planned
 
@@ -171,7 +181,8 @@ def _pipelined_mean(schedule: Schedule, costs: PassCosts, step_macs: Sequence[fl
     work = np.concatenate([[0.0], np.asarray(costs.macs, dtype=np.float64)])
 
     def macs_until(time: float) -> float:
-        return float(sum(np.interp(time - arrival, stages, work) for arrival, _ in schedule.arrivals if arrival < time))
+        passes = [np.interp(time - arrival, stages, work) for arrival, _ in schedule.arrivals if arrival < time]
+        return float(sum(passes[:1]) + sum(passes[1:]) * costs.later / work[-1])
 
     return [Answer("frame", members, k, time, macs_until(time)) for time, members, k in ready]
 

@@ -1,9 +1,10 @@
 """Measure what parallel time is computed from: a model's operators, and how long each takes beside the reference.
 
-In every round, in random order, run the model with each number of intra-op threads and the reference on one thread.
-Each is run a few times in turn as it is and with a stopwatch around its operators. The stopwatch's cost per call is
-read off the reference (its passes with and without, divided by its calls), so that the model's own latency stays an
-independent witness of T_1, the sum of its operators' times.
+In every round, in random order, run the model with each number of intra-op threads and the reference on one thread; the
+latter also gives its full answer alone, which is the unit of all times. Each is run a few times in turn as it is and
+with a stopwatch around its operators. The stopwatch's cost per call is read off the reference (its passes with and
+without, divided by its calls), so that the model's own latency stays an independent witness of T_1, the sum of its
+operators' times.
 
 ``samples`` are the arrays of ``span_summary``; nothing is computed here that can be computed from them. Recording
 changes no answer, leaves no hook behind and keeps no tensor alive.
@@ -24,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_bench.harness.clocks import EventClock
+from anytime_bench.harness.clocks import EventClock, HostClock
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.eager import Eager
@@ -113,9 +114,11 @@ def measure_span(
 
 @dataclass(frozen=True)
 class _Turn:
-    """Medians over a few passes: latency as usual, total with the stopwatch, and ``(N,)`` per operator."""
+    """Medians over a few passes: latency as usual, of the last answer alone too (the reference's only), total with the
+    stopwatch, and ``(N,)`` per operator."""
 
     latency: float
+    answer: float
     total: float
     seconds: Floats
     inside: Floats
@@ -137,6 +140,7 @@ class _Session:
         self.recordings = tuple(record(each, self._batch()) for each in self.models)
         self._on_device = images.device.type == "cuda"
         self._engines = self._make_engines() if self._on_device else []
+        self._plain = self._engines[1] if self._engines else Eager(reference, self._batch())
 
     def run(self, counts: Sequence[int], budget: float, progress: Progress) -> list[list[_Turn]]:
         """Rounds of turns: the model on each number of threads, then the reference on one."""
@@ -174,6 +178,7 @@ class _Session:
             "inside": np.array([np.median([turn.inside for turn in turns], axis=0) for turns in own], dtype=np.float32),
             "latency": np.array([[turn.latency for turn in turns] for turns in own], dtype=np.float32),
             "reference": np.array([[turn.latency for turn in beside], with_stopwatch], dtype=np.float32),
+            "reference_answer": np.array([turn.answer for turn in beside], dtype=np.float32),
             "reference_calls": np.array(len(reference.calls), dtype=np.int32),
         }
 
@@ -206,12 +211,15 @@ class _Session:
     def _turn(self, which: int, threads: int, passes: int) -> _Turn:
         torch.set_num_threads(threads)
         self._latency(which)  # warmed by itself
-        latencies, times = [], []
+        latencies, answers, times = [], [0.0], []
         for _ in range(passes):
             latencies.append(self._latency(which))
             times.append(time_operators(self.models[which], self._batch(), self.recordings[which]))
+        if which == 1:
+            answers = [self._full_answer() for _ in range(1 + passes)][1:]
         return _Turn(
             float(np.median(latencies)),
+            float(np.median(answers)),
             float(np.median([each.total for each in times])),
             np.median([each.seconds for each in times], axis=0),
             np.median([each.inside for each in times], axis=0),
@@ -230,10 +238,19 @@ class _Session:
             pass
         return (clock() - begin) * 1e-9
 
+    def _full_answer(self) -> float:
+        """Seconds of the reference's last answer alone, without a stopwatch; on a device, its own time in one graph."""
+        images = self._batch()
+        self._plain.load(images)
+        clock = EventClock(images.device) if self._on_device else HostClock(images.device)
+        return float(self._plain.prefix(self._plain.model.num_exits - 1, clock)[0][-1])
+
     def _make_engines(self) -> list[Eager]:
         with evaluating(self.models[0]), evaluating(self.models[1]):
             matched = matched_engines("graph", self.models[0], self.models[1:], self._batch())
-        return [matched.method, *matched.references]
+            (reference,) = matched.references
+            reference.prepare([reference.model.num_exits - 1])
+        return [matched.method, reference]
 
     def _batch(self) -> Tensor:
         index = self._rng.integers(len(self.images), size=self.batch_size)

@@ -11,15 +11,17 @@ seconds          (W, R, N)  each operator's time, the stopwatch's own cost inclu
 inside           (W, N)     the part of it within the call, median over rounds
 latency          (W, R)     the whole run-through without a stopwatch
 reference        (2, R)     the reference's run-through on one thread, without and with a stopwatch
-reference_calls  ()         torch calls of the reference
+reference_calls  ()         torch calls of the reference's run-through
+reference_answer (R,)       the reference's full answer alone, on one thread; absent from records of protocol 2
 lanes            (2, R')    the operators alone, without the model's Python, on one and on two real lanes; absent
                             where there is one core
 ================ ========== ================================================================================
 
 The stopwatch costs ``(reference with - reference without) / reference_calls`` per call, median over rounds. An
 operator's cost is its median over rounds less that for each of its calls, and not less than the part within the call.
-Times are multiples of the reference's
-run-through on one thread. Intervals: 95 %, moving-block bootstrap over rounds.
+Times are multiples of the reference's full answer on one thread, as on every other measured axis; in protocol 2, of its
+run-through with all of its heads, which takes longer (``records/axes.py`` converts those). Intervals: 95 %, moving-
+block bootstrap over rounds.
 
 Errors: ``SpanError`` naming an array that is missing or out of shape.
 """
@@ -52,7 +54,7 @@ class LaneTimes(Strict):
     """When each exit is ready on at most ``lanes`` lanes, an edge between lanes costing ``edge_us``.
 
     An operator may take as many lanes as threads were measured, so that a network without branches gains too. In
-    multiples of the reference's run-through on one thread, per exit.
+    multiples of the reference's full answer on one thread, per exit.
     """
 
     lanes: int | Literal["inf"]
@@ -173,8 +175,8 @@ class _Rounds:
         drawn = resampled_rounds(self.count, seed, resamples) if resamples else np.empty((0, self.count), dtype=int)
         self._index = np.vstack([np.arange(self.count), drawn])
         plain, watched = samples["reference"].astype(np.float64)
-        self.reference: Floats = self._median(plain)
         self.stopwatch: Floats = self._median(watched - plain) / max(1, int(samples["reference_calls"]))
+        self.reference: Floats = self._median(samples.get("reference_answer", plain).astype(np.float64))
 
     def costs(self, row: int) -> Floats:
         """Seconds of each operator on ``threads[row]`` threads ``(1 + B, N)``, the stopwatch's own taken out."""
@@ -264,6 +266,8 @@ def _require_shapes(samples: Samples, operators: int) -> None:
         "reference": (2, rounds),
         "calls": (operators,),
     }
+    if "reference_answer" in samples:
+        expected["reference_answer"] = (rounds,)
     for name, shape in expected.items():
         if samples[name].shape != shape or not rounds:
             raise SpanError(f"array '{name}' of the span samples has shape {samples[name].shape}, expected {shape}")

@@ -1,8 +1,8 @@
 """How parallel must hardware be? AUC@1 of every row on 1 to unlimited lanes, and from how many lanes a row keeps up.
 
-The horizon is the reference's full one-lane time for every number of lanes. Costs are means over a row's records, and
-what they scatter by enters each interval. A row breaks even with a rival that is ahead of it on one lane at the first
-stated number of lanes from which on it is never behind again.
+The horizon is the time of the reference's full answer on one lane, for every number of lanes. Costs are means over a
+row's records, and what they scatter by enters each interval. A row breaks even with a rival that is ahead of it on one
+lane at the first stated number of lanes from which on it is never behind again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from anytime_bench.leaderboard.moments import BoardMoments, intervals
 from anytime_bench.leaderboard.row_parts import BreakEven, LaneScore, Parallel, digits, share
 from anytime_bench.leaderboard.standing import estimate
+from anytime_bench.records.axes import span_unit
 from anytime_bench.scores.curve import exit_shares, settle
 from anytime_bench.scores.intervals import Interval
 
@@ -34,7 +35,8 @@ def _areas(moments: BoardMoments, number: int) -> dict[tuple[str, int], Interval
     if any(block is None or len(block.lanes) != len(blocks[0].lanes) for block in blocks):  # type: ignore[union-attr]
         return None
     keys = [(str(line.lanes), line.edge_us) for line in blocks[0].lanes]  # type: ignore[union-attr]
-    times = np.array([[line.ready for line in block.lanes] for block in blocks if block])  # (S, V, E)
+    units = np.array([span_unit(record) for record in row.records])[:, None, None]
+    times = np.array([[line.ready for line in block.lanes] for block in blocks if block]) * units  # (S, V, E)
     weights = np.stack([exit_shares(settle(costs), 1.0) for costs in times.mean(axis=0)])  # (V, 1 + E)
     own = moments.joint.rows[number]
     value = own.value(weights[:, 1:], weights[:, 0] * row.chance)

@@ -2,7 +2,8 @@
 
 The axes themselves are the table ``trace/axes.py``, which lies below because stored traces and scores need it too.
 Counted costs come from ``record.exits``; timed ones are the medians of the per-round ratios in ``record.timing``,
-parallel ones lie in ``record.span``. In these units the horizon of AUC@1 is 1 and that of AUC@2 is 2 on every axis.
+parallel ones lie in ``record.span``, in another unit where protocol 2 measured them. In these units the horizon of
+AUC@1 is 1 and that of AUC@2 is 2 on every axis.
 """
 
 from __future__ import annotations
@@ -43,13 +44,25 @@ def timing_processes(record: Record, axis: str) -> list[ProcessCosts]:
     A clock's block may list its ``processes``, each with ratios of its own; a block without them is one process.
     """
     if AXES[axis].place == "span":
-        values, errors = _ratios(record.span.span if record.span else [])
+        values, errors = (part * span_unit(record) for part in _ratios(record.span.span if record.span else []))
         return [ProcessCosts(values, values, errors, errors)] if len(values) == len(record.exits) > 0 else []
     block = record.timing.clock(axis) if record.timing else None
     if block is None:
         return []
     costs = [_process(each) for each in block.processes] or [_process(block)]
     return [each for each in costs if len(each.run_through) == len(record.exits)]
+
+
+def span_unit(record: Record) -> float:
+    """The unit of a record's parallel times in full answers of the reference.
+
+    In protocol 2 it is a run-through of the reference with all of its heads. A full answer was measured beside the
+    model's own run-through, on the same thread, in the timing of the same record.
+    """
+    if record.protocol_version != "2" or record.span is None or record.timing is None:
+        return 1.0
+    clock = record.timing.clock("device_time") or record.timing.latency
+    return clock.ratio_to_reference[-1].value / record.span.threads[0].latency.value
 
 
 def _process(block: ClockBlock | ProcessRatios) -> ProcessCosts:
@@ -84,8 +97,10 @@ def _parallel(record: Record, axis: str, full: float) -> ExitCosts | None:
     if record.span is None or {len(record.span.span), len(record.span.span_macs)} != {len(record.exits)}:
         return None
     if AXES[axis].measured:
-        relative = tuple(each.value for each in record.span.span)
-        return ExitCosts(relative, tuple(value * full for value in relative))
+        unit = span_unit(record)
+        return ExitCosts(
+            tuple(each.value * unit for each in record.span.span), tuple(each.value * full for each in record.span.span)
+        )
     absolute = tuple(float(macs) for macs in record.span.span_macs)
     return ExitCosts(tuple(macs / full for macs in absolute), absolute)
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from anytime_bench.files import canonical_json
 from anytime_bench.records import store
-from anytime_bench.records.axes import comparable, exit_costs
+from anytime_bench.records.axes import comparable, exit_costs, span_unit
 from anytime_bench.records.entries import row_key, superseded
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
@@ -64,6 +64,7 @@ def _lines(record: Record) -> Iterator[dict[str, Value]]:
         f"{name}_{axis}": area.value
         for axis, by_name in {**record.scores, **record.timed_scores}.items()
         for name, area in by_name.items()
+        if axis != "span" or span_unit(record) == 1.0
     }
     costs = {axis: each for axis in AXES if (each := exit_costs(record, axis)) is not None}
     for entry in record.exits:

@@ -11,6 +11,10 @@ Protocol 2 times a row in processes of their own until a stated target, with two
 (A/A), records parallel time beside it, and holds the accuracy at budgets of every stopping rule. What belongs to a row
 over all its seeds (gains over fixed exits, exit sets and static nets, areas over horizons, ranks) is in no record:
 boards derive it from the same ``.npz``, and ``leaderboard check`` derives it again.
+
+Protocol 3 measures parallel time in full answers of the reference, as all other axes are, where protocol 2 took its
+run-through with every head; boards convert the latter. A policy that starts anew with every frame is charged what it
+runs, a plain answer, for every frame after the first.
 """
 
 from __future__ import annotations
@@ -73,22 +77,23 @@ _ALWAYS = (
     "robustness.rows.kept",
 )
 
+_TIMED = (
+    *_ALWAYS,
+    *(f"stopping.budgets.{name}" for name in BUDGETED),
+    *(f"timing.meta.{name}" for name in EFFORT),
+    *(f"timing.batches.*.{name}" for name in BLOCK),
+    "timing.batches.*.clocks.*.a_a",
+    "timing.batches.*.clocks.*.processes",
+    "timing.dispatch",
+    "span.*",
+)
+_SAMPLES = ("timing_batch*_latency_twin", "timing_batch*_latency_reference", "span_seconds")
+
 PROTOCOLS: dict[str, Protocol] = {
     # Intervals at a budget were bootstrapped.
     "1": Protocol(_ALWAYS, not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high")),
-    "2": Protocol(
-        (
-            *_ALWAYS,
-            *(f"stopping.budgets.{name}" for name in BUDGETED),
-            *(f"timing.meta.{name}" for name in EFFORT),
-            *(f"timing.batches.*.{name}" for name in BLOCK),
-            "timing.batches.*.clocks.*.a_a",
-            "timing.batches.*.clocks.*.processes",
-            "timing.dispatch",
-            "span.*",
-        ),
-        timed=("timing_batch*_latency_twin", "timing_batch*_latency_reference", "span_seconds"),
-    ),
+    "2": Protocol(_TIMED, timed=_SAMPLES),
+    "3": Protocol(_TIMED, timed=(*_SAMPLES, "span_reference_answer")),
 }
 
 #: Scores that may be null or absent, each with its reason; any other null in a record is a fault.

@@ -28,7 +28,7 @@ from anytime_bench.scores.results import Areas, Estimate, NoiseBlock, Stopping, 
 #: The form of the JSON. Records of version 1 are read too (``schema1.py``).
 SCHEMA_VERSION = 2
 #: Changes whenever a score or a measurement would come out differently for the same weights; see ``protocol.py``.
-PROTOCOL_VERSION = "2"
+PROTOCOL_VERSION = "3"
 
 Number = int | float
 

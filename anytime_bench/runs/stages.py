@@ -199,7 +199,7 @@ def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) 
     split = DeviceSplit.place(plan.task.splits["test"], card, plan.device)
     # The official files are in the order of CIFAR-10's test split, which is not sorted.
     split = split.first(settings.noise_images) if official else split.sample(settings.noise_images)
-    costs = PassCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs])
+    costs = PassCosts(plan.costs.ticks, [float(value) for value in plan.costs.macs], float(plan.costs.macs_prefix[-1]))
     with display.bar("noise", 1.0) as bar:
         # As many frames as the reference is deep, so that every method is shown the same ones.
         frames = math.ceil(max(plan.reference_costs.ticks[-1], plan.costs.ticks[-1]))

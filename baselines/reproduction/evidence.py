@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.records import store
-from anytime_bench.records.axes import comparable, exit_costs
+from anytime_bench.records.axes import comparable, exit_costs, span_unit
 from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups
 from anytime_bench.records.record import Record
@@ -113,7 +113,7 @@ class Row:
     def _ready(self, lanes: int | str) -> Floats | None:
         """When each exit is ready on so many lanes, edges between them free, ``(S, E)``."""
         times = [
-            line.ready
+            np.array(line.ready) * span_unit(entry.record)
             for entry in self.entries
             if entry.record.span is not None
             for line in entry.record.span.lanes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -133,6 +134,26 @@ def test_ctrl_c_leaves_no_lane_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
         with RealLanes(2) as real, pytest.raises(KeyboardInterrupt):
             real.run(program, schedule)
     assert schedule.lanes_used == 2
+
+
+def test_an_interrupt_at_the_start_ends_the_lanes_that_wait_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = Writes(), torch.rand(1, 2, 2, 2)
+    recording = record(model, images)
+    wait = threading.Barrier.wait
+
+    def interrupted(barrier: threading.Barrier) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            return wait(barrier)
+        while not barrier.n_waiting:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Barrier, "wait", interrupted)
+    with evaluating(model):
+        program = program_of(model, images, recording)
+        schedule = greedy(recording.graph, np.ones((1, len(recording.graph))), 2)
+        with RealLanes(2) as real, pytest.raises(KeyboardInterrupt):
+            real.run(program, schedule)
 
 
 def test_other_calls_than_recorded_are_refused() -> None:

@@ -43,6 +43,13 @@ def test_restart_takes_frames_in_turn() -> None:
     assert told("restart", transient(9, 4))[-2:] == [((1,), 2, 7, 120), ((2,), 2, 11, 180)]
 
 
+def test_later_frames_cost_a_plain_answer() -> None:
+    """Only the first frame is answered at every exit; 55 MACs without the heads on the way."""
+    costs = PassCosts((1, 2, 3), (10, 30, 60), answer=55)
+    assert [a.macs for a in answers("restart", transient(3, 1), costs)] == [10, 30, 60, 60 + 55, 60 + 2 * 55]
+    assert answers("pipelined_mean", transient(3, 1), costs)[-1].macs == 60 + 2 * 55
+
+
 def test_pipelined_answers_every_tick_once_it_is_full() -> None:
     """Frame j enters at tick j: at time 3 the stages have done 60 + 30 + 10 MACs, at time 5 all three frames."""
     assert told("pipelined_mean", transient(3, 1)) == [

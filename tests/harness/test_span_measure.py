@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,18 @@ class Net(AnytimeModel):
         for layer in self.layers:
             x = self.norm(layer(x)).relu_()
             yield x.flatten(2).sum(2)
+
+
+class Waits(Net):
+    """Gives its last answer alone in a fraction of the time of all of them."""
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        for logits in super().stream(images):
+            time.sleep(0.005)
+            yield logits
+
+    def answer(self, images: Tensor, k: int) -> Tensor:
+        return list(super().stream(images))[k]
 
 
 class Depends(Net):
@@ -106,6 +119,13 @@ def test_a_measurement_leaves_everything_as_it_was() -> None:
     # More threads may be left out where they are slower.
     tried = threads_to_try(torch.device("cpu"))
     assert measured.samples["threads"].tolist() in [list(tried[:count]) for count in range(1, len(tried) + 1)]
+
+
+def test_the_unit_is_the_full_answer_of_the_reference_not_its_run_through() -> None:
+    measured = measure_span(Net(), Waits(), images(), budget_seconds=0.05, threads=(1,))
+    unit = measured.summary().reference_seconds.value
+    assert unit == np.median(measured.samples["reference_answer"])
+    assert unit < 0.5 * np.median(measured.samples["reference"][0])
 
 
 def test_counted_span_repeats_bit_for_bit() -> None:
@@ -205,6 +225,15 @@ def test_numbers_of_known_samples() -> None:
     assert last.keys() == {(edge, lanes or "inf") for edge in EDGE_COSTS for lanes in LANES}
     # One lane: 1 + 4 + 6 + 2. Two: both branches on both lanes, 1 + 2 + 3 + 2. Four: both at once, 1 + 3 + 2.
     assert [last[0, lanes] for lanes in (1, 2, 4, "inf")] == pytest.approx([13, 8, 6, 6])
+
+
+def test_times_are_multiples_of_the_full_answer_and_of_the_run_through_where_that_is_unknown() -> None:
+    run_through = summarise_span(samples(), META)
+    answer = summarise_span(samples() | {"reference_answer": np.full(5, 10.0)}, META)
+    assert (run_through.reference_seconds.value, answer.reference_seconds.value) == (20, 10)
+    assert answer.span[-1].value == 2 * run_through.span[-1].value
+    assert answer.lanes[0].ready == tuple(2 * ready for ready in run_through.lanes[0].ready)
+    assert answer.stopwatch_seconds == run_through.stopwatch_seconds
 
 
 def test_real_lanes_stand_beside_the_model_of_them() -> None:

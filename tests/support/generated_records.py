@@ -219,6 +219,7 @@ def make_span(exits: int, speed: float, run: str) -> dict[str, Any]:
         "inside": (np.array([0.8, 0.5])[:, None] * costs).astype(np.float32),
         "latency": (costs.sum() * np.array([1.02, 0.7])[:, None] * rng.normal(1, 0.01, (2, 9))).astype(np.float32),
         "reference": (0.004 * np.array([1.0, 1.1])[:, None] * rng.normal(1, 0.005, 9)).astype(np.float32),
+        "reference_answer": (0.003 * rng.normal(1, 0.005, 9)).astype(np.float32),
         "reference_calls": np.array(40, dtype=np.int32),
         "lanes": (costs.sum() * np.array([0.9, 0.75])[:, None] * rng.normal(1, 0.01, (2, 7))).astype(np.float32),
     }
