@@ -14,12 +14,9 @@ from typing import Any
 import psutil
 
 from anytime_bench.harness.gpu_state import read_gpu
+from anytime_bench.harness.readings import cpu_reasons
 
-#: A neighbour using more than this share of all cores makes a timing not comparable.
-FOREIGN_LIMIT = 0.10
-#: So does a measuring thread that was runnable without a core for more than this share of its time.
-QUEUE_LIMIT = 0.02
-#: And a GPU whose clock moved by more than this share.
+#: A GPU whose clock moved by more than this share makes a timing not comparable; ``readings`` has the CPU's limits.
 CLOCK_LIMIT = 0.05
 
 
@@ -61,19 +58,13 @@ class DisturbanceWatch:
         foreign = max(0.0, busy - (self._own_seconds() - self._own)) / seconds
         self.report = {
             "seconds": seconds,
+            "cores": cores,
             "foreign_busy_cores": foreign,
             "stolen_cores": stolen / seconds,
             "queue_share": queue_share,
             "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         }
-        reasons = []
-        if foreign > FOREIGN_LIMIT * cores:
-            reasons.append(f"other processes kept {foreign:.2f} of {cores} cores busy, which slows and scatters times")
-        if stolen / seconds > FOREIGN_LIMIT:
-            reasons.append(f"the hypervisor took {stolen / seconds:.0%} of a core away")
-        if queue_share is not None and queue_share > QUEUE_LIMIT:
-            reasons.append(f"the measuring thread was runnable without a core {queue_share:.0%} of the time")
-        return reasons + self._gpu_reasons()
+        return cpu_reasons(self.report, cores) + self._gpu_reasons()
 
     def _gpu_reasons(self) -> list[str]:
         self.sample()

@@ -15,8 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from anytime_bench.errors import UserError
 from anytime_bench.files import canonical_json, file_sha256, is_record_file, safe_name
+from anytime_bench.harness.readings import WAITED, cpu_reasons
 from anytime_bench.records.protocol import PROTOCOLS
 from anytime_bench.records.record import Record, TrainingEntry
 from anytime_bench.records.stamp import DATE
@@ -42,6 +45,7 @@ def claims(record: Record, path: Path) -> Iterator[str]:
         yield from _resamples(record)
         yield from _costs(record)
         yield from _reference(record)
+        yield from _disturbances(record)
 
 
 def _lies_beside(path: Path, record_id: str) -> bool:
@@ -149,3 +153,39 @@ def answer_claims(record: Record, arrays: Mapping[str, Any]) -> Iterator[str]:
     for split in SPLITS:
         if known is not None and labels_sha256(arrays[f"{split}_labels"]) != known.labels[split]:
             yield f"the {split} labels in its trace are not those of task {record.task.name}"
+
+
+def _disturbances(record: Record) -> Iterator[str]:
+    """What the watch on the machine read against comparing times, and the record does not own up to.
+
+    The wait for a core is in the samples too, there over all processes, where the watch tells the longest.
+    """
+    timing = record.timing
+    if timing is None:
+        return
+    for size, readings in timing.meta.watch.items():
+        where, block = f"timing.meta.watch.{size:.20}", timing.batches.get(size)
+        if block is None:
+            yield f"{where}: that batch size was not timed"
+            continue
+        try:
+            reasons = cpu_reasons(readings, _cores(record, readings))
+        except ValueError as error:
+            yield f"{where}.{error}"
+            continue
+        yield from (
+            f"{where}: {reason}, and its times are said to be undisturbed by that"
+            for reason in reasons
+            if not any(reason in stated for stated in block.reasons)
+        )
+        waited = cpu_reasons({"queue_share": block.clocks["latency"].queue_share}, 1)
+        if waited and not any(WAITED in stated for stated in block.reasons):
+            yield f"timing.batches.{size}: by its samples {waited[0]}, and its times are said to be undisturbed by that"
+
+
+def _cores(record: Record, readings: Mapping[str, JsonValue]) -> int:
+    """Of the machine, as the watch counted them; older records say it of their environment. 1, the strictest, if none
+    does."""
+    cpu = record.environment.__pydantic_extra__.get("cpu")
+    counts = (readings.get("cores"), cpu.get("logical_cores") if isinstance(cpu, dict) else None)
+    return next((count for count in counts if isinstance(count, int) and not isinstance(count, bool)), 1)

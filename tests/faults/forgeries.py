@@ -62,6 +62,10 @@ def _one_sample(arrays: dict[str, Any]) -> None:
     arrays["timing_batch1_latency_run_through"][0, 0, 0] *= np.float32(1.0001)
 
 
+def _waits(arrays: dict[str, Any]) -> None:
+    arrays["timing_batch1_queue_run_through"] = 0.1 * arrays["timing_batch1_latency_run_through"]
+
+
 def _fewer_images(arrays: dict[str, Any]) -> None:
     for name in [name for name in arrays if name.startswith("test_") and name != "test_num_classes"]:
         arrays[name] = arrays[name][..., :400]
@@ -146,6 +150,13 @@ FORGERIES = (
     stated("an area on the clock raised", "timed_scores.latency.auc_2.value", 0.99, base="timed"),
     stated("a slower reference", "reference.costs.latency", 1.0, base="timed"),
     stated("a disturbance explained away", "timing.batches.1.reasons", ["none"], base="timed"),
+    one("a busy neighbour in the watch's readings, and no reason", VERIFY,
+        set_to("timing.meta.watch", {"1": {"foreign_busy_cores": 1.9, "cores": 2}}), base="timed",
+        words="other processes kept 1.90 of 2 cores busy"),
+    one("a wait for a core in the watch's readings, and no reason", VERIFY,
+        set_to("timing.meta.watch", {"1": {"queue_share": 0.5}}), base="timed", words="without a core 50%"),
+    one("a wait for a core that the samples hold, and the watch is said not to have seen", VERIFY,
+        set_to("timing.meta.watch", {"1": {"queue_share": 0.0}}), _waits, base="timed", words="by its samples"),
     stated("a shorter span", "span.span_macs.0", 1, base="timed", words="span"),
     one("answers replaced, scores unchanged", VERIFY, None, answer_right(slice(0, 1)), scores=False,
         words="exits[0].accuracy"),
@@ -226,6 +237,9 @@ FORGERIES = (
     # What no file can show.
     one("times of the method halved, in every sample", NOBODY, None, _flatter_times(0.5), base="timed",
         why="a clock leaves no trace; verify --retime on like hardware tells"),
+    one("a busy neighbour left out of the watch's readings", NOBODY,
+        set_to("timing.meta.watch", {"1": {"foreign_busy_cores": 0.0, "cores": 2}}), base="timed",
+        why="the watch's readings are its author's word; verify --retime tells"),
     one("another processor's name", NOBODY, set_to("environment.cpu.model", "Fast 9000"),
         why="the machine is known from its own words alone"),
     one("a shorter training", NOBODY, set_to("training.seconds", 0.1), why="seconds of a clock that is gone"),
