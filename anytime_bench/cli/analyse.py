@@ -1,4 +1,4 @@
-"""The verb ``analyse`` of the command line: what records' traces tell beyond their scores. See ``mount``.
+"""The verb ``analyse`` of the command line: what records' traces tell beyond their scores.
 
 Nothing heavy is imported until the verb runs. Exit status as in ``cli.main``: 0 done, 2 for bad input.
 """
@@ -11,13 +11,8 @@ from typing import Annotated
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Json, Plugin, Records, Verbs, load_plugins
+from anytime_bench.cli.options import DataRoot, Json, Plugin, Records, load_plugins
 from anytime_bench.runs.progress import progress
-
-
-def mount(app: Verbs) -> None:
-    """Add the verb to the command line."""
-    app.command()(analyse)
 
 
 def analyse(

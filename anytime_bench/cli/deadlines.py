@@ -1,4 +1,4 @@
-"""The verb ``deadlines``: an existing record's model, interrupted for real, or shown frames at a rate. See ``mount``.
+"""The verb ``deadlines``: an existing record's model, interrupted for real, or shown frames at a rate.
 
 Nothing heavy is imported until the verb runs. Exit status as in ``cli.main``: 0 done, 2 for bad input.
 """
@@ -11,12 +11,7 @@ from typing import Annotated
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, command_line, load_plugins
-
-
-def mount(app: Verbs) -> None:
-    """Add the verb to the command line."""
-    app.command()(deadlines)
+from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, command_line, load_plugins
 
 
 def deadlines(

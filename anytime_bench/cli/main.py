@@ -17,8 +17,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from anytime_bench.cli import analyse, deadlines, profile, records, run, span, sweep, tune
+from anytime_bench.cli import records
+from anytime_bench.cli.analyse import analyse
+from anytime_bench.cli.deadlines import deadlines
 from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, command_line, load_plugins
+from anytime_bench.cli.profile import profile
+from anytime_bench.cli.run import check, noise, run
+from anytime_bench.cli.span import span
+from anytime_bench.cli.sweep import sweep
+from anytime_bench.cli.tune import tune
 from anytime_bench.errors import UserError, describe, did_you_mean, message, traceback_wanted
 from anytime_bench.registry import Origin
 from anytime_bench.runs.guard import guarded
@@ -34,7 +41,8 @@ app = Verbs(
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-run.mount(app)
+for verb in (run, noise, check):
+    app.command()(verb)
 
 
 @app.command(name="list")
@@ -150,12 +158,8 @@ def new(
 
 
 records.mount(app)
-analyse.mount(app)
-span.mount(app)
-deadlines.mount(app)
-profile.mount(app)
-sweep.mount(app)
-tune.mount(app)
+for later in (analyse, span, deadlines, profile, sweep, tune):
+    app.command()(later)
 
 
 def _contact_sheets(task: str, data_root: Path | None, path: Path) -> list[Path]:

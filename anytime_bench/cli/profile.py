@@ -1,4 +1,4 @@
-"""The verb ``profile``: the board of this device, and one model under a load. See ``mount``.
+"""The verb ``profile``: the board of this device, and one model under a load.
 
 Nothing heavy is imported until the verb runs. Exit status as in ``cli.main``: 0 done, 2 for bad input.
 """
@@ -11,17 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, load_plugins, require_folder
+from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, load_plugins, require_folder
 from anytime_bench.errors import UserError
 from anytime_bench.runs.progress import progress
 
 #: The published records of a checkout; elsewhere there are none, and rows have times alone.
 RECORDS = Path("results")
-
-
-def mount(app: Verbs) -> None:
-    """Add the verb to the command line."""
-    app.command()(profile)
 
 
 def profile(

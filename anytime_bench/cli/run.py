@@ -1,4 +1,4 @@
-"""The verbs that carry methods out: run, noise, check. See ``mount``."""
+"""The verbs that carry methods out: run, noise, check."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ from typing import Annotated
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Device, Json, Out, Plugin, Verbs, command_line, load_plugins
+from anytime_bench.cli.options import DataRoot, Device, Json, Out, Plugin, command_line, load_plugins
 from anytime_bench.errors import UserError
-
-
-def mount(app: Verbs) -> None:
-    """Add the verbs to the command line."""
-    for verb in (run, noise, check):
-        app.command()(verb)
 
 
 def run(

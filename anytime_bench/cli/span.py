@@ -1,4 +1,4 @@
-"""The verb ``span``: parallel time of a method, as tables, a timeline, a graph and a picture. See ``mount``.
+"""The verb ``span``: parallel time of a method, as tables, a timeline, a graph and a picture.
 
 Nothing heavy is imported until the verb runs. Exit status as in ``cli.main``: 0 done, 2 for bad input.
 """
@@ -11,14 +11,9 @@ from typing import Annotated
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, Verbs, load_plugins
+from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, load_plugins
 from anytime_bench.errors import UserError
 from anytime_bench.runs.progress import progress
-
-
-def mount(app: Verbs) -> None:
-    """Add the verb to the command line."""
-    app.command()(span)
 
 
 def span(

@@ -9,13 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Json, Plugin, Verbs
+from anytime_bench.cli.options import DataRoot, Json, Plugin
 from anytime_bench.errors import UserError
-
-
-def mount(app: Verbs) -> None:
-    """Add the verb to the command line."""
-    app.command()(sweep)
 
 
 def sweep(

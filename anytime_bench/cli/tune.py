@@ -9,13 +9,8 @@ from typing import Annotated
 
 import typer
 
-from anytime_bench.cli.options import DataRoot, Device, Json, Out, Plugin, Verbs, load_plugins
+from anytime_bench.cli.options import DataRoot, Device, Json, Out, Plugin, load_plugins
 from anytime_bench.errors import UserError
-
-
-def mount(app: Verbs) -> None:
-    """Add the verb to the command line."""
-    app.command()(tune)
 
 
 def tune(

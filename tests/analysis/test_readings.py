@@ -16,14 +16,14 @@ from anytime_bench.analysis.answers import load_answers
 from anytime_bench.analysis.references import find_references
 from anytime_bench.analysis.results import SeedRange
 from anytime_bench.analysis.tables import show
-from anytime_bench.cli import analyse
+from anytime_bench.cli.analyse import analyse
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.scores.stopping_budgets import learn_rules
 from anytime_bench.trace.answers import Trace
 
 app = typer.Typer()
-analyse.mount(app)
+app.command()(analyse)
 
 
 @pytest.fixture(scope="module")
