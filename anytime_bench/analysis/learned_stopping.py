@@ -8,7 +8,6 @@ processor, some seconds; results are therefore kept apart from scores that repea
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,41 +16,32 @@ from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.analysis.results import RULES, AtBudget, EqualCost, LearnedStopping, RuleGap, RuleResult
 from anytime_bench.files import cached_arrays, file_sha256
-from anytime_bench.scores import stopping, trace_gru
+from anytime_bench.scores import trace_gru
 from anytime_bench.scores.confidence import auroc
 from anytime_bench.scores.curve import check_cost
-from anytime_bench.scores.stopping_contract import Answers, Arrays
+from anytime_bench.scores.simple_rules import Confidence
+from anytime_bench.scores.stopping import GRID
+from anytime_bench.scores.stopping_contract import Answers, Arrays, Thresholds
+from anytime_bench.scores.stopping_rules import BUDGETS, at_budgets
 from anytime_bench.scores.trace_gru import TraceGru, answer_is_final, features, stop_probabilities, train
 from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.answers import Trace, TraceError
 
 Floats = NDArray[np.float64]
 
-BUDGETS = (25, 50, 75, 100)
 
+def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) -> tuple[Trace, Arrays]:
+    """The half of ``val`` that thresholds are fitted on, and the GRU's weights.
 
-@dataclass(frozen=True)
-class Learned:
-    """The half of the validation split that thresholds are fitted on, and the GRU's probabilities ``(E, N)`` on it and
-    on the test split; the GRU has learned from the other half."""
-
-    fit: Trace
-    on_fit: Floats
-    on_test: Floats
-
-
-def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) -> Learned:
-    """Fit the GRU on one half of ``val``, or read what a record ``stored`` of it, or what was learned here before.
-
-    Raises ``TraceError`` where there is nothing to fit or to decide.
+    It learned from the other half, here and now or before, unless a record ``stored`` what it learned. Raises
+    ``TraceError`` where there is nothing to fit or to decide.
     """
     if test.num_exits != val.num_exits:
         raise TraceError(f"val_predictions: expected {test.num_exits} exits as on the test split, got {val.num_exits}")
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
     first, fit = TraceGru().halves(val)
-    weights = stored or cached_arrays(_key(val, seed), lambda: train(first, seed))
-    return Learned(fit, stop_probabilities(weights, Answers.of(fit)), stop_probabilities(weights, Answers.of(test)))
+    return fit, stored or cached_arrays(_key(val, seed), lambda: train(first, seed))
 
 
 def lesson(val: Trace, seed: int = 0) -> str:
@@ -76,39 +66,40 @@ def learned_stopping(
     confidence rule therefore gets the thresholds with which it spends exactly what the GRU has spent; costs alone
     choose them, no label. ``stored`` is what the record's GRU learned, where it did.
     """
-    learned = learn(test, val, seed, stored)
-    fit, costs = learned.fit, check_cost(cost) / reference_cost
-    bare = test.confidence.astype(np.float64)
-    on_test = {"gru": learned.on_test, "confidence": bare}
-    fitted = {
-        "gru": stopping.sweep(learned.on_fit, fit.correct, costs),
-        "confidence": stopping.sweep(fit.confidence.astype(np.float64), fit.correct, costs),
+    fit, weights = learn(test, val, seed, stored)
+    costs, answers = check_cost(cost) / reference_cost, Answers.of(test)
+    rules = {
+        "gru": Thresholds(tuple(GRID), lambda answers: stop_probabilities(weights, answers)),
+        "confidence": Confidence().fit(fit, costs),
     }
-    swept = {name: stopping.sweep(scores, test.correct, costs) for name, scores in on_test.items()}
-    at_budget: dict[str, dict[str, AtBudget | None]] = {name: {} for name in RULES}
-    equal_cost: dict[str, EqualCost | None] = {}
+    on_test = {name: rule.sureness(answers) for name, rule in rules.items()}
+    curves = {name: rule.curve(test, costs) for name, rule in rules.items()}
+    budgets = [budget / 100 for budget in BUDGETS]
+    reached = {
+        name: dict(zip(map(str, BUDGETS), at_budgets(rule, fit, test, costs, budgets), strict=True))
+        for name, rule in rules.items()
+    }
+    equal_cost: dict[str, EqualCost | None] = dict.fromkeys(reached["gru"])
     expected: dict[str, dict[str, Floats]] = {}
-    for budget in BUDGETS:
-        place = str(budget)
-        for name in RULES:
-            mixture = stopping.threshold_for(fitted[name], budget / 100)
-            if mixture is None:
-                at_budget[name][place] = None
-                continue
-            right, spent = stopping.apply_mixture(mixture, on_test[name], test.correct, costs)
-            at_budget[name][place] = AtBudget(float(right.mean()), spent)
-            if name == "gru":
-                same = stopping.threshold_for(swept["confidence"], max(spent, float(swept["confidence"].cost[0])))
-                assert same is not None
-                as_right, as_much = stopping.apply_mixture(same, bare, test.correct, costs)
-                expected[place] = {"gru": right, "confidence": as_right}
-                gap = rule_difference(right, as_right)
-                equal_cost[place] = EqualCost(**vars(gap), cost={"gru": spent, "confidence": as_much})
-        equal_cost.setdefault(place, None)
+    for budget, gru in reached["gru"].items():
+        if gru is None:
+            continue
+        least = float(curves["confidence"].cost[0])
+        (bare,) = at_budgets(rules["confidence"], test, test, costs, [max(gru.cost, least)])
+        assert bare is not None
+        expected[budget] = {"gru": gru.correct, "confidence": bare.correct}
+        gap = rule_difference(gru.correct, bare.correct)
+        equal_cost[budget] = EqualCost(**vars(gap), cost={"gru": gru.cost, "confidence": bare.cost})
     final = answer_is_final(test)[:-1]
-    results = {name: RuleResult(at_budget[name], _known(auroc(on_test[name][:-1], final))) for name in RULES}
-    curves = {name: (each.cost, each.accuracy) for name, each in swept.items()}
-    return LearnedStopping(results["gru"], results["confidence"], equal_cost, expected, curves)
+    results = {
+        name: RuleResult(
+            {b: None if r is None else AtBudget(float(r.correct.mean()), r.cost) for b, r in reached[name].items()},
+            _known(auroc(on_test[name][:-1], final)),
+        )
+        for name in RULES
+    }
+    drawn = {name: (curve.cost, curve.accuracy) for name, curve in curves.items()}
+    return LearnedStopping(results["gru"], results["confidence"], equal_cost, expected, drawn)
 
 
 def rule_difference(gru: Floats, confidence: Floats) -> RuleGap:

@@ -13,7 +13,6 @@ whose bound reaches epsilon; if none passes, every image runs to the last exit, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import takewhile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +23,6 @@ from anytime_bench.trace.answers import Trace
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-EPSILONS = (0.01, 0.02, 0.05)
 DELTA = 0.1
 #: Safest first. Infinity, above which nobody leaves early, is not in the grid: it is where the walk starts from.
 THRESHOLDS: Floats = np.linspace(1, 0, 51)
@@ -57,23 +55,6 @@ class Bets:
         with np.errstate(over="ignore"):
             wealth = np.cumprod(1 - self.stakes * (self.losses - epsilon), axis=-1)
         return wealth.max(axis=-1) > 1 / delta
-
-
-def controlled_exits(test: Trace, val: Trace, *, delta: float = DELTA) -> list[NDArray[np.intp]]:
-    """Where each test image leaves ``(N,)``, one vector per epsilon of ``EPSILONS``; thresholds are fitted on ``val``.
-
-    Where no threshold is safe, every image runs to the last exit.
-    """
-    losses = losses_by_threshold(val)
-    safe = [safe_threshold(losses, epsilon, delta) for epsilon in EPSILONS]
-    last = np.full(test.num_samples, test.num_exits - 1)
-    return [exits_by_threshold(test.confidence, float(THRESHOLDS[t])) if t >= 0 else last for t in safe]
-
-
-def safe_threshold(losses: Flags, epsilon: float, delta: float = DELTA) -> int:
-    """Index of the last threshold the walk accepts on calibration losses ``(T, n)``, safest first; -1 if none."""
-    safe = (Bets.on(row, delta).below(epsilon, delta) for row in losses)
-    return sum(1 for _ in takewhile(bool, safe)) - 1
 
 
 def losses_by_threshold(trace: Trace, thresholds: ArrayLike = THRESHOLDS) -> Flags:

@@ -10,7 +10,7 @@ Shares are rounded (``results.DECIMALS``).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +20,9 @@ from anytime_bench.scores.catalogue import scores
 from anytime_bench.scores.curve import area, check_cost, exit_shares, settle
 from anytime_bench.scores.intervals import RESAMPLES, accuracy_interval, percentiles, resampled_means
 from anytime_bench.scores.results import Areas, Estimate, Oracle, RuleCurve, Stopping, rounded
-from anytime_bench.scores.risk_control import EPSILONS, controlled_exits
 from anytime_bench.scores.stopping_budgets import Learned, rules_at_budgets
+from anytime_bench.scores.stopping_contract import FittedRule
+from anytime_bench.scores.stopping_rules import at_budgets, stopping_rules
 from anytime_bench.trace.answers import Trace, TraceError
 from anytime_bench.trace.axes import AXES
 
@@ -29,7 +30,13 @@ Floats = NDArray[np.float64]
 
 #: Areas per axis: name, horizon in multiples of the reference's full cost, logarithmic or not.
 AREAS = (("auc_1", 1.0, False), ("auc_2", 2.0, False), ("alc_1", 1.0, True))
-PATIENCES = (1, 2, 3)
+#: The settings at which a record holds a rule's curve.
+CURVES: dict[str, Sequence[float]] = {
+    "confidence": tuple(stopping.GRID),
+    "budgeted_batch": tuple(stopping.BATCH_Q),
+    "patience": (1, 2, 3),
+    "risk_control": (0.01, 0.02, 0.05),
+}
 
 
 def exit_scores(trace: Trace, cost: ArrayLike) -> list[tuple[Estimate, dict[str, float]]]:
@@ -104,46 +111,31 @@ def stopping_scores(
     macs = relative["macs"]
     _check_pair(test, val)
     right = _image_means({"oracle": test.correct.any(axis=0)}, resamples, seed)["oracle"]
+    known = stopping_rules()
+    fits = {name: known[name].fit(val, macs) for name in CURVES}
     return Stopping(
-        curves=_curves(test, val, macs),
+        curves=_curves(test, fits, macs),
         budgets=rules_at_budgets(test, val, relative, learned or {}, rules),
-        oracle=_oracle(test, macs, stopping.sweep(val.confidence, val.correct, macs), right),
+        oracle=_oracle(test, val, macs, fits["confidence"], right),
     )
 
 
-def _curves(test: Trace, val: Trace, costs: Floats) -> dict[str, RuleCurve]:
-    on_test = stopping.sweep(test.confidence, test.correct, costs)
-    batch = stopping.budgeted_batch(val.confidence, val.correct, test.confidence, test.correct, costs)
-    patient = [stopping.exits_by_patience(test.predictions, steps) for steps in PATIENCES]
-    safe = controlled_exits(test, val)
-    return {
-        "confidence": _curve(on_test.thresholds, on_test.accuracy, on_test.cost),
-        "budgeted_batch": _curve(batch.q, batch.accuracy_test, batch.cost_test),
-        "patience": _curve(PATIENCES, *_outcomes(patient, test, costs)),
-        "risk_control": _curve(EPSILONS, *_outcomes(safe, test, costs)),
-    }
+def _curves(test: Trace, fits: Mapping[str, FittedRule], costs: Floats) -> dict[str, RuleCurve]:
+    curves = {}
+    for name, settings in CURVES.items():
+        curve = fits[name].curve(test, costs, settings)
+        curves[name] = RuleCurve(
+            settings=[_setting(value) for value in settings],
+            accuracy=[rounded(value) for value in curve.accuracy],
+            cost=[rounded(value) for value in curve.cost],
+        )
+    return curves
 
 
-def _outcomes(exits: Iterable[NDArray[np.intp]], test: Trace, costs: Floats) -> tuple[list[float], list[float]]:
-    accuracy, cost = zip(*(stopping.outcome(leave, test.correct, costs) for leave in exits), strict=True)
-    return list(accuracy), list(cost)
-
-
-def _curve(settings: ArrayLike, accuracy: ArrayLike, cost: ArrayLike) -> RuleCurve:
-    return RuleCurve(
-        settings=[_setting(value) for value in np.asarray(settings, dtype=np.float64)],
-        accuracy=[rounded(value) for value in np.asarray(accuracy)],
-        cost=[rounded(value) for value in np.asarray(cost)],
-    )
-
-
-def _oracle(test: Trace, costs: Floats, fitted: stopping.Sweep, accuracy: Estimate) -> Oracle:
+def _oracle(test: Trace, val: Trace, costs: Floats, confidence: FittedRule, accuracy: Estimate) -> Oracle:
     best_accuracy, best_cost = stopping.outcome(stopping.oracle(test.correct), test.correct, costs)
-    matched = stopping.threshold_for(fitted, best_cost)
-    gap = None
-    if matched is not None:
-        reached = stopping.apply_mixture(matched, test.confidence, test.correct, costs)[0].mean()
-        gap = rounded(best_accuracy - reached)
+    (matched,) = at_budgets(confidence, val, test, costs, [best_cost])
+    gap = None if matched is None else rounded(best_accuracy - matched.correct.mean())
     return Oracle(accuracy=accuracy, cost=rounded(best_cost), gap=gap)
 
 

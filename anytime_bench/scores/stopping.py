@@ -1,9 +1,7 @@
-"""Stopping rules that read the trace: confidence threshold, patience, budgeted batch, and the oracle above them.
+"""Arithmetic of stopping: where a threshold, patience and the budgeted batch let images leave, and the oracle.
 
-Every rule is fitted on the validation split and judged on the test split. A *policy* leaves image n at exit
-``exits[n]``; it is then right as that exit is and has paid that exit's cumulative cost. Rules with a threshold are
-swept over a fixed grid. A budget between two thresholds is met by mixing them, chosen at random per image in the
-proportion that spends the budget on the validation split, which makes the interpolation a policy one could run.
+A *policy* leaves image n at exit ``exits[n]``; it is then right as that exit is and has paid that exit's cumulative
+cost. The rules themselves are in ``simple_rules``, what they give for a budget in ``stopping_rules``.
 
 Shapes: confidence, predictions, correct ``(E, N)``; cost ``(E,)``. No early stop here is measured (``simulated``).
 Sources: patience, Zhou et al., NeurIPS 2020; budgeted batch, Huang et al., ICLR 2018.
@@ -17,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores.curve import check_cost
-from anytime_bench.trace.answers import TraceError
 
 Floats = NDArray[np.float64]
 Exits = NDArray[np.intp]
@@ -104,89 +101,15 @@ def sweep(confidence: ArrayLike, correct: ArrayLike, cost: ArrayLike, grid: Arra
     return Sweep(thresholds, np.cumsum(hits[:-1]) / images, np.cumsum(spent[:-1]) / images)
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Threshold ``low`` with probability ``1 - weight``, ``high`` with probability ``weight``."""
+def batch_thresholds(confidence: ArrayLike, q_grid: ArrayLike = BATCH_Q, *, as_published: bool = False) -> Floats:
+    """Thresholds ``(Q, E)`` of MSDNet's budgeted batch from the confidences ``(E, N)`` of the validation split.
 
-    low: float
-    high: float
-    weight: float
-
-
-def threshold_for(fitted: Sweep, budget: float) -> Mixture | None:
-    """The mixture of neighbouring thresholds whose mean cost on the fitted sweep is ``budget``.
-
-    None if leaving at once already costs more; the highest threshold if the whole sweep costs less.
-    """
-    if budget < fitted.cost[0]:
-        return None
-    after = int(np.searchsorted(fitted.cost, budget, side="right"))
-    if after == len(fitted.cost):
-        top = float(fitted.thresholds[-1])
-        return Mixture(top, top, 0.0)
-    low, high = fitted.cost[after - 1], fitted.cost[after]
-    weight = float((budget - low) / (high - low))
-    return Mixture(float(fitted.thresholds[after - 1]), float(fitted.thresholds[after]), weight)
-
-
-def apply_mixture(mixture: Mixture, confidence: ArrayLike, correct: ArrayLike, cost: ArrayLike) -> tuple[Floats, float]:
-    """Expected correctness per image ``(N,)`` and the mean cost of a mixture."""
-    right, costs = np.asarray(correct), check_cost(cost)
-    index = np.arange(right.shape[1])
-    expected, spent = np.zeros(right.shape[1]), 0.0
-    for threshold, share in ((mixture.low, 1 - mixture.weight), (mixture.high, mixture.weight)):
-        leave = exits_by_threshold(confidence, threshold)
-        expected += share * right[leave, index]
-        spent += share * float(costs[leave].mean())
-    return expected, spent
-
-
-@dataclass(frozen=True)
-class BudgetedBatch:
-    """Per q of the grid: thresholds ``(Q, E)``, accuracy in [0, 1] and mean cost on both splits, ``(Q,)``."""
-
-    q: Floats
-    thresholds: Floats
-    accuracy_val: Floats
-    accuracy_test: Floats
-    cost_val: Floats
-    cost_test: Floats
-
-
-def budgeted_batch(
-    val_confidence: ArrayLike,
-    val_correct: ArrayLike,
-    test_confidence: ArrayLike,
-    test_correct: ArrayLike,
-    cost: ArrayLike,
-    *,
-    q_grid: ArrayLike = BATCH_Q,
-    as_published: bool = False,
-) -> BudgetedBatch:
-    """MSDNet's budgeted batch: exit k is to take a fraction of the batch proportional to q^k.
-
-    Exit by exit, the threshold is the confidence of the n-th surest validation image that has not left yet, n being the
-    exit's fraction of the split rounded down. Where n is 0 nobody leaves. Where fewer than n images remain, all of them
-    leave; the published code lets nobody leave there, which ``as_published`` keeps.
+    Exit k is to take a fraction of the batch proportional to q^k. Exit by exit, the threshold is the confidence of the
+    n-th surest validation image that has not left yet, n being the exit's fraction of the split rounded down. Where n
+    is 0 nobody leaves. Where fewer than n images remain, all of them leave; the published code lets nobody leave there,
+    which ``as_published`` keeps.
     """
     # Stored confidences are float16, whose every comparison would convert them anew.
-    val, test = (np.asarray(each, dtype=np.float64) for each in (val_confidence, test_confidence))
-    if val.shape[1] == 0:
-        raise TraceError("val_confidence: the validation split is empty, so no threshold can be fitted")
-    if val.shape[0] != test.shape[0]:
-        raise TraceError(f"test_confidence: expected {val.shape[0]} exits as on the validation split, got {len(test)}")
-    costs = check_cost(cost)
-    q_values = np.asarray(q_grid, dtype=np.float64)
-    thresholds = batch_thresholds(val, q_values, as_published=as_published)
-    val_results = np.array([_apply_thresholds(row, val, val_correct, costs) for row in thresholds])
-    test_results = np.array([_apply_thresholds(row, test, test_correct, costs) for row in thresholds])
-    return BudgetedBatch(
-        q_values, thresholds, val_results[:, 0], test_results[:, 0], val_results[:, 1], test_results[:, 1]
-    )
-
-
-def batch_thresholds(confidence: ArrayLike, q_grid: ArrayLike = BATCH_Q, *, as_published: bool = False) -> Floats:
-    """The budgeted batch's thresholds ``(Q, E)`` from the confidences ``(E, N)`` of the validation split."""
     val = np.asarray(confidence, dtype=np.float64)
     order = np.argsort(-val, axis=1, kind="stable")
     return np.stack([_batch_thresholds(val, order, float(q), as_published) for q in np.asarray(q_grid)])
@@ -218,23 +141,6 @@ def share_thresholds(
             thresholds[k] = EVERYBODY
         left |= score[k] >= thresholds[k]
     return thresholds
-
-
-def _apply_thresholds(
-    thresholds: Floats, confidence: NDArray, correct: ArrayLike, costs: Floats
-) -> tuple[float, float]:
-    right, images = np.asarray(correct, dtype=bool), confidence.shape[1]
-    passed = confidence >= thresholds[:, None]
-    # Whoever passes nowhere leaves at exit 0, as the published code has it.
-    passed[0] |= ~passed.any(axis=0)
-    staying, counts, hits = np.ones(images, dtype=bool), np.zeros(len(costs)), 0
-    for k, leaving in enumerate(passed):
-        leaving &= staying
-        staying ^= leaving
-        counts[k] = np.count_nonzero(leaving)
-        hits += int(np.count_nonzero(leaving & right[k]))
-    # Costs are summed by counts, so the mean is exact to the last addition whatever the number of images.
-    return hits / images, float((counts / images * costs).sum())
 
 
 def oracle(correct: ArrayLike) -> Exits:

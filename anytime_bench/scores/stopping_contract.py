@@ -89,10 +89,10 @@ class FittedRule(ABC):
         """``exits`` for several settings: where what they share is worth computing once."""
         return [self.exits(answers, setting) for setting in settings]
 
-    def curve(self, trace: Trace, cost: ArrayLike) -> Curve:
-        """What each setting gives on a split; ``cost (E,)`` is cumulative."""
+    def curve(self, trace: Trace, cost: ArrayLike, settings: Sequence[float] | None = None) -> Curve:
+        """What each of ``settings`` (None: of the rule's own) gives on a split; ``cost (E,)`` is cumulative."""
         costs, index, answers = check_cost(cost), np.arange(trace.num_samples), Answers.of(trace)
-        leaves = checked_exits(self, answers, self.settings)
+        leaves = checked_exits(self, answers, self.settings if settings is None else settings)
         accuracy = [trace.correct[leave, index].mean(dtype=np.float64) for leave in leaves]
         return Curve(np.array(accuracy), np.array([costs[leave].mean() for leave in leaves]))
 
@@ -161,9 +161,10 @@ class Thresholds(FittedRule):
         sure[:, -1] = True
         return list(sure.argmax(axis=1))
 
-    def curve(self, trace: Trace, cost: ArrayLike) -> Curve:
+    def curve(self, trace: Trace, cost: ArrayLike, settings: Sequence[float] | None = None) -> Curve:
         # The same numbers as by asking for every setting, from one histogram.
-        swept = sweep(self.sureness(Answers.of(trace)), trace.correct, cost, self.settings)
+        grid = self.settings if settings is None else settings
+        swept = sweep(self.sureness(Answers.of(trace)), trace.correct, cost, grid)
         return Curve(swept.accuracy, swept.cost)
 
 

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anytime_bench.scores import risk_control, stopping
-from anytime_bench.trace.answers import Trace, TraceError
+from anytime_bench.scores import risk_control, simple_rules, stopping
+from anytime_bench.scores.simple_rules import RiskControl, _PerExit
+from anytime_bench.scores.stopping_contract import Answers
+from anytime_bench.trace.answers import Trace
+
+COST = np.arange(1.0, 6.0)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "budgeted_batch.npz"
 
@@ -40,35 +44,29 @@ def random_trace(seed, exits=5, images=300, classes=10, sharpness=2.0):
 
 
 def test_budgeted_batch_equals_the_published_code(golden, batch_inputs):
-    result = stopping.budgeted_batch(*batch_inputs, as_published=True)
-    np.testing.assert_array_equal(result.thresholds.astype(np.float32), golden["main_T"])
-    for split in ("val", "test"):
-        accuracy, cost = getattr(result, f"accuracy_{split}"), getattr(result, f"cost_{split}")
+    thresholds = stopping.batch_thresholds(batch_inputs[0], as_published=True)
+    np.testing.assert_array_equal(thresholds.astype(np.float32), golden["main_T"])
+    fitted = _PerExit(tuple(stopping.BATCH_Q), dict(zip(stopping.BATCH_Q, thresholds, strict=True)))
+    cost = batch_inputs[-1]
+    for split, confidence, correct in (("val", *batch_inputs[:2]), ("test", *batch_inputs[2:4])):
+        leaves = fitted.exits_at(Answers(10, correct, confidence.astype(np.float64), confidence), stopping.BATCH_Q)
+        accuracy, spent = np.array([stopping.outcome(leave, correct, cost) for leave in leaves]).T
         np.testing.assert_allclose(accuracy * 100, golden[f"main_acc_{split}"], rtol=0, atol=1e-9)
-        np.testing.assert_allclose(cost, golden[f"main_flops_{split}"], rtol=1e-9)
+        np.testing.assert_allclose(spent, golden[f"main_flops_{split}"], rtol=1e-9)
 
 
 def test_the_default_lets_everybody_leave_where_too_few_remain():
     # Ties at exit 0 let all four leave although two were wanted, so exit 1 wants one and finds none.
     confidence = np.array([[0.5, 0.5, 0.5, 0.5], [0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]])
-    correct = np.ones((3, 4), dtype=bool)
-    arguments = (confidence, correct, confidence, correct, [1.0, 2.0, 3.0])
-    published = stopping.budgeted_batch(*arguments, q_grid=[0.95], as_published=True).thresholds[0]
-    mended = stopping.budgeted_batch(*arguments, q_grid=[0.95]).thresholds[0]
+    published = stopping.batch_thresholds(confidence, [0.95], as_published=True)[0]
+    mended = stopping.batch_thresholds(confidence, [0.95])[0]
     assert published.tolist() == [pytest.approx(0.5), stopping.NOBODY, stopping.EVERYBODY]
     assert mended.tolist() == [pytest.approx(0.5), stopping.EVERYBODY, stopping.EVERYBODY]
 
 
 def test_both_rules_agree_where_enough_images_remain(batch_inputs):
-    published = stopping.budgeted_batch(*batch_inputs, as_published=True)
-    mended = stopping.budgeted_batch(*batch_inputs)
-    np.testing.assert_array_equal(mended.thresholds, published.thresholds)
-
-
-def test_an_empty_validation_split_is_refused():
-    empty, full = np.ones((2, 0)), np.ones((2, 3))
-    with pytest.raises(TraceError, match="validation split is empty"):
-        stopping.budgeted_batch(empty, empty, full, full, [1.0, 2.0])
+    published = stopping.batch_thresholds(batch_inputs[0], as_published=True)
+    np.testing.assert_array_equal(stopping.batch_thresholds(batch_inputs[0]), published)
 
 
 @given(st.integers(1, 7), st.integers(1, 60), st.integers(0, 2**31), st.booleans())
@@ -84,21 +82,6 @@ def test_the_sweep_equals_leaving_image_by_image(exits, images, seed, coarse):
     swept = stopping.sweep(confidence, correct, cost, grid)
     expected = [stopping.outcome(stopping.exits_by_threshold(confidence, q), correct, cost) for q in grid]
     np.testing.assert_allclose(np.stack([swept.accuracy, swept.cost], axis=1), expected, atol=1e-12)
-
-
-@given(st.integers(0, 2**31), st.floats(0.01, 6))
-@settings(max_examples=40, deadline=None)
-def test_a_mixture_spends_its_budget_where_it_was_fitted(seed, budget):
-    rng = np.random.default_rng(seed)
-    confidence, correct = rng.random((4, 80)), rng.random((4, 80)) < 0.5
-    cost = np.array([1.0, 2.0, 3.0, 5.0])
-    mixture = stopping.threshold_for(stopping.sweep(confidence, correct, cost), budget)
-    if budget < 1:
-        assert mixture is None
-    else:
-        expected, spent = stopping.apply_mixture(mixture, confidence, correct, cost)
-        assert spent == pytest.approx(min(budget, 5.0), abs=1e-9)
-        assert 0 <= expected.min() <= expected.max() <= 1
 
 
 def test_a_threshold_nobody_reaches_means_the_last_exit():
@@ -161,10 +144,13 @@ def test_the_bound_fails_no_more_often_than_delta():
     assert np.mean(failures) <= 0.1
 
 
-def test_the_walk_ends_at_the_first_threshold_that_is_not_safe():
-    safe, unsafe = np.zeros(400, dtype=bool), np.ones(400, dtype=bool)
-    assert risk_control.safe_threshold(np.stack([safe, safe, unsafe, safe]), 0.05) == 1
-    assert risk_control.safe_threshold(np.stack([unsafe, safe]), 0.05) == -1
+@pytest.mark.parametrize("unsafe", [0, 2])
+def test_the_walk_ends_at_the_first_threshold_that_is_not_safe(unsafe, monkeypatch):
+    losses = np.zeros((len(risk_control.THRESHOLDS), 400), dtype=bool)
+    losses[unsafe] = True
+    monkeypatch.setattr(simple_rules, "losses_by_threshold", lambda val: losses)
+    last = risk_control.THRESHOLDS[unsafe - 1] if unsafe else np.inf
+    assert set(RiskControl().fit(random_trace(1), COST).thresholds[0.05]) == {last}
 
 
 def test_losses_by_hand():
@@ -178,8 +164,9 @@ def test_losses_by_hand():
 
 def test_a_laxer_promise_never_costs_more_and_is_kept():
     test, val = random_trace(1, images=2000), random_trace(2, images=1000)
-    costs = []
-    for epsilon, leave in zip(risk_control.EPSILONS, risk_control.controlled_exits(test, val), strict=True):
+    fitted, costs = RiskControl().fit(val, COST), []
+    for epsilon in (0.01, 0.02, 0.05):
+        leave = fitted.exits(Answers.of(test), epsilon)
         right = test.correct[leave, np.arange(test.num_samples)]
         # The promise is about the expectation: on 2,000 images three standard errors of a share of epsilon.
         assert (test.correct[-1] & ~right).mean() <= epsilon + 3 * np.sqrt(epsilon / 2000)
@@ -191,9 +178,9 @@ def test_a_laxer_promise_never_costs_more_and_is_kept():
 def test_the_promise_is_broken_no_more_often_than_delta():
     """On random splits of one pool into 500 images to calibrate on and the rest, as in the published experiments."""
     pool = random_trace(1, images=2000)
-    losses, rng, broken = risk_control.losses_by_threshold(pool), np.random.default_rng(0), []
+    rng, broken = np.random.default_rng(0), []
     for _ in range(60):
         order = rng.permutation(2000)
-        chosen = risk_control.safe_threshold(losses[:, order[:500]], 0.02)
-        broken.append(chosen >= 0 and losses[chosen, order[500:]].mean() > 0.02)
+        chosen = RiskControl().fit(pool.subset(order[:500]), COST).thresholds[0.02][0]
+        broken.append(risk_control.losses_by_threshold(pool.subset(order[500:]), [chosen]).mean() > 0.02)
     assert np.mean(broken) <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 60)

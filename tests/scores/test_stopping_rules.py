@@ -10,7 +10,6 @@ import pytest
 from anytime_bench.errors import UserError
 from anytime_bench.scores import stopping, trace_gru
 from anytime_bench.scores.eenet import FittedEENet
-from anytime_bench.scores.risk_control import THRESHOLDS, losses_by_threshold, safe_threshold
 from anytime_bench.scores.stopping_contract import Answers, FittedRule, LearnedRule, StoppingRule
 from anytime_bench.scores.stopping_rules import RULES, at_budgets, register_stopping_rule, stopping_rules
 from anytime_bench.trace.answers import Trace, TraceError
@@ -70,26 +69,19 @@ def test_the_oracle_is_above_every_rule(fitted: FittedRule) -> None:
     assert (fitted.curve(TEST, COST).accuracy <= most + 1e-12).all()
 
 
-def test_confidence_at_a_budget_is_the_mixture_of_thresholds() -> None:
-    result = at_budgets(stopping_rules()["confidence"].fit(VAL, COST), VAL, TEST, COST, [0.5])[0]
-    mixture = stopping.threshold_for(stopping.sweep(VAL.confidence, VAL.correct, COST), 0.5)
+def test_confidence_at_a_budget_is_the_mixture_of_neighbouring_thresholds() -> None:
+    fitted = stopping_rules()["confidence"].fit(VAL, COST)
+    result = at_budgets(fitted, VAL, TEST, COST, [0.5])[0]
     assert result is not None
-    assert mixture is not None
-    expected, cost = stopping.apply_mixture(mixture, TEST.confidence, TEST.correct, COST)
+    low, high = (list(fitted.settings).index(setting) for setting in result.settings)
+    assert high == low + 1
+    expected, cost = np.zeros(TEST.num_samples), 0.0
+    for threshold, share in zip(result.settings, (1 - result.weight, result.weight), strict=True):
+        leave = stopping.exits_by_threshold(TEST.confidence, threshold)
+        expected += share * TEST.correct[leave, np.arange(TEST.num_samples)]
+        cost += share * COST[leave].mean()
     np.testing.assert_allclose(result.correct, expected, rtol=0, atol=1e-12)
     assert result.cost == pytest.approx(cost, abs=1e-12)
-
-
-def test_budgeted_batch_and_risk_control_are_the_published_ones() -> None:
-    rules = stopping_rules()
-    published = stopping.budgeted_batch(VAL.confidence, VAL.correct, TEST.confidence, TEST.correct, COST)
-    batch = rules["budgeted_batch"].fit(VAL, COST)
-    np.testing.assert_allclose(batch.curve(TEST, COST).accuracy, published.accuracy_test, rtol=0, atol=1e-12)
-    place = safe_threshold(losses_by_threshold(VAL), 0.05)
-    assert place >= 0
-    risk = rules["risk_control"].fit(VAL, COST)
-    expected = stopping.exits_by_threshold(VAL.confidence, float(THRESHOLDS[place]))
-    np.testing.assert_array_equal(risk.exits(Answers.of(VAL), 0.05), expected)
 
 
 def test_what_a_rule_sees_holds_no_label() -> None:
