@@ -61,10 +61,12 @@ def assemble(group: Group) -> Board:
     level = accuracy if reference is None else reference
     reached = None if level is None else moments.reached([percent / 100 for percent in SHARES], level)
     record = rows[0].record if rows else group.absent[0].record
+    examined = next((number for number, row in enumerate(rows) if row.is_reference and row.noise), None)
     noises = board_noise(
         [row.noise for row in rows],
-        next((row.noise for row in rows if row.is_reference and row.noise), None),
+        None if examined is None else rows[examined].noise,
         1 / record.task.classes,
+        [] if examined is None else [moments.paired(number, examined) for number in range(len(rows))],
     )
     names = labels([row.record for row in rows])
     parallel = parallel_rows(moments, names)

@@ -84,8 +84,10 @@ def reached(reach: Reach) -> Value:
 
 def regret(board: Board, axis: str) -> Column:
     shown = ("reached", "csv") if axis == board.ranking.axis else ("csv",)
-    return Column(f"regret_{axis}", f"Regret {AXES[axis].title}", lambda line: on_axis(line, axis, lambda s: s.regret),
-                  PERCENT_2, shown, "low", "mean points behind the best row at each deadline up to H")  # fmt: skip
+    none = Missing(f"fewer than two rows have comparable {AXES[axis].title}: there is no best row to be behind")
+    return Column(f"regret_{axis}", f"Regret {AXES[axis].title}",
+                  lambda line: on_axis(line, axis, lambda s: s.regret or none), PERCENT_2, shown, "low",
+                  "mean points behind the best row at each deadline up to H")  # fmt: skip
 
 
 def costs_of_answer(which: str, place: int, table: str) -> Each:

@@ -1,8 +1,9 @@
 """The joint moments of a board's rows, and what follows from accuracies alone: per exit, and which share is reached.
 
-One pass over the traces gives them (``scores.joint``). Rows with the same weights are paired by seed. Rows with equal
-weights, equal answers and equal MACs are one network under two names, which a clock alone can tell apart; neither is
-ever better.
+One pass over the traces gives them (``scores.joint``). Rows of the same trainings are paired by seed: those with the
+same weights, or with the same last answers seed by seed, as a net has whose trunk was taken over frozen. Rows with
+equal weights, equal answers and equal MACs are one network under two names, which a clock alone can tell apart; neither
+is ever better.
 """
 
 from __future__ import annotations
@@ -37,13 +38,23 @@ class BoardMoments:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
         pairs = [(i, j) for j in range(len(self.rows)) for i in range(j)]
-        paired = [(i, j) for i, j in pairs if _same_weights(self.rows[i], self.rows[j])]
+        self._family = list(range(len(self.rows)))
+        for i, j in pairs:
+            if _same_weights(self.rows[i], self.rows[j]) or _same_last_answers(self.rows[i], self.rows[j]):
+                joined, other = self._family[i], self._family[j]
+                self._family = [joined if each == other else each for each in self._family]
         tables, guesses = [row.correct for row in self.rows], [row.guesses for row in self.rows]
+        paired = [(i, j) for i, j in pairs if self.paired(i, j)]
         self.joint = JointMoments.of(tables, guesses, paired)
         self.one_network = np.eye(len(self.rows), dtype=bool)
         for i, j in paired:
-            same = np.array_equal(tables[i], tables[j]) and _same_macs(self.rows[i], self.rows[j])
+            a, b = self.rows[i], self.rows[j]
+            same = _same_weights(a, b) and np.array_equal(tables[i], tables[j]) and _same_macs(a, b)
             self.one_network[i, j] = self.one_network[j, i] = same
+
+    def paired(self, a: int, b: int) -> bool:
+        """Whether the seeds of two rows are the same trainings."""
+        return self._family[a] == self._family[b]
 
     def accuracies(self, row: int) -> list[Interval]:
         """Accuracy of every exit."""
@@ -78,6 +89,17 @@ def intervals(row: Row, value: Floats, spread: Spread) -> list[Interval]:
 
 def _same_weights(a: Row, b: Row) -> bool:
     return bool(a.weights) and a.weights == b.weights and a.seeds == b.seeds
+
+
+def _same_last_answers(a: Row, b: Row) -> bool:
+    """Whether the last exits are right about the same images in every seed; one that diverged has no answers."""
+    known = np.isnan(a.guesses[:, -1])
+    return (
+        a.seeds == b.seeds
+        and bool(known.any())
+        and np.array_equal(known, np.isnan(b.guesses[:, -1]))
+        and np.array_equal(a.correct[known, -1], b.correct[known, -1])
+    )
 
 
 def _same_macs(a: Row, b: Row) -> bool:

@@ -32,20 +32,20 @@ NEAR_CHANCE = 0.1
 @dataclass(frozen=True)
 class NoiseTables:
     """Final correctness of one row, seeds by images ``(S, N)``, severities averaged: clean per policy, noisy per
-    (mode, policy, kind)."""
+    (mode, policy, kind). ``seeds`` are the numbers of the row's seeds that were examined."""
 
     clean: dict[str, Floats]
     noisy: dict[tuple[str, str, str], Floats]
+    seeds: tuple[int, ...]
 
     @classmethod
     def of(cls, by_seed: Sequence[Mapping[str, NDArray[Any]]]) -> NoiseTables | None:
         """From the ``noise_*`` arrays of each seed; seeds without any do not count, None where no seed has some."""
         cells: list[dict[tuple[str, str, str], Floats]] = []
-        for arrays in by_seed:
-            if "noise_correct" not in arrays:
-                continue
+        seeds = tuple(number for number, arrays in enumerate(by_seed) if "noise_correct" in arrays)
+        for number in seeds:
             finals: dict[tuple[str, str, str], list[NDArray[np.bool_]]] = {}
-            for run in unpack(arrays):
+            for run in unpack(by_seed[number]):
                 finals.setdefault((run.mode, run.policy, run.kind), []).append(run.final)
             cells.append({place: np.mean(members, axis=0, dtype=np.float64) for place, members in finals.items()})
         if not cells:
@@ -55,6 +55,7 @@ class NoiseTables:
         return cls(
             {policy: table for (mode, policy, _), table in stacked.items() if mode == "clean"},
             {place: table for place, table in stacked.items() if place[0] != "clean"},
+            seeds,
         )
 
     def of_mode(self, mode: str, policy: str) -> dict[str, Floats]:
@@ -69,13 +70,17 @@ class NoiseTables:
 
 
 def board_noise(
-    tables: Sequence[NoiseTables | None], reference: NoiseTables | None, chance: float
+    tables: Sequence[NoiseTables | None], reference: NoiseTables | None, chance: float, paired: Sequence[bool] = ()
 ) -> list[Noise | None]:
-    """One entry per row, None where no seed of it was examined; ``reference`` is that of the reference's own row."""
-    return [_noise(table, chance, reference) if table else None for table in tables]
+    """One entry per row, None where no seed of it was examined; ``reference`` is that of the reference's own row.
+
+    ``paired`` says of each row whether its seeds are the reference's trainings; without it only that row itself is.
+    """
+    same = paired or [table is reference for table in tables]
+    return [_noise(table, chance, reference, one) if table else None for table, one in zip(tables, same, strict=True)]
 
 
-def _noise(tables: NoiseTables, chance: float, reference: NoiseTables | None) -> Noise:
+def _noise(tables: NoiseTables, chance: float, reference: NoiseTables | None, paired: bool) -> Noise:
     policy = tables.headline
     kinds = tables.of_mode("persistent", policy)
     clean = tables.clean.get(policy, next(iter(tables.clean.values())))
@@ -92,7 +97,9 @@ def _noise(tables: NoiseTables, chance: float, reference: NoiseTables | None) ->
             for kind, acc, part in zip(kinds, accuracy, left, strict=True)
         },
         mean=mean[0] if kinds and not near else None,
-        mce=_mce(kinds, reference.of_mode("persistent", reference.headline)) if reference else None,
+        mce=_mce(kinds, reference.of_mode("persistent", reference.headline), paired and tables.seeds == reference.seeds)
+        if reference
+        else None,
         moving=[] if near else _moving(tables, chance),
     )
 
@@ -130,7 +137,7 @@ def _estimates(tables: Sequence[Floats], values: Floats | None = None) -> list[E
     return [Estimate(value=share(v), low=share(v - h), high=share(v + h)) for v, h in zip(centres, half, strict=True)]
 
 
-def _mce(kinds: dict[str, Floats], reference: dict[str, Floats]) -> Estimate | None:
+def _mce(kinds: dict[str, Floats], reference: dict[str, Floats], by_seed: bool) -> Estimate | None:
     shared = [kind for kind in kinds if kind in reference and reference[kind].mean() < 1]
     if not shared:
         return None
@@ -140,5 +147,5 @@ def _mce(kinds: dict[str, Floats], reference: dict[str, Floats]) -> Estimate | N
     value = float(np.mean(ratios))
     ours = np.mean([e / r.mean() for e, r in zip(errors, against, strict=True)], axis=0)
     theirs = np.mean([q * r / r.mean() for q, r in zip(ratios, against, strict=True)], axis=0)
-    half = float(half_width(spread_of_difference(ours, theirs, by_seed=kinds is reference)))
+    half = float(half_width(spread_of_difference(ours, theirs, by_seed=by_seed)))
     return Estimate(value=share(value), low=share(value - half), high=share(value + half))

@@ -54,7 +54,8 @@ class Uses:
 class RowScores:
     """One row on one axis: shares with 95 % intervals; ``areas`` at the horizons of ``GRID``, all else at horizon 1.
 
-    ``gain_over_static`` is None where the board has no static nets, or the row is one.
+    ``gain_over_static`` is None where the board has no static nets, or the row is one; ``regret`` where fewer than two
+    rows have comparable costs, so that there is no envelope to be behind.
     """
 
     areas: list[Interval]
@@ -64,7 +65,7 @@ class RowScores:
     exit_set_area: Interval
     gain_of_exit_set: Interval
     gain_over_static: Interval | None
-    regret: Interval
+    regret: Interval | None
 
 
 class AxisRanking:
@@ -117,7 +118,7 @@ class AxisRanking:
             uses, areas = self.uses[r], estimates[: len(GRID)]
             gain, set_area, set_gain = estimates[len(GRID) :]
             result[r] = RowScores(
-                areas, uses.fixed_exit, gain, uses.exit_set, set_area, set_gain, static.get(r), regrets[r]
+                areas, uses.fixed_exit, gain, uses.exit_set, set_area, set_gain, static.get(r), regrets.get(r)
             )
         return result
 
@@ -165,8 +166,10 @@ class AxisRanking:
         return ranges
 
     def _regrets(self) -> dict[int, Interval]:
-        """Area of the envelope of all comparable rows and the row itself, less the row's own."""
+        """Area of the envelope of all comparable rows and the row itself, less the row's own; none without two."""
         rows = self.board.rows
+        if len(self._fair) < 2:
+            return {}
         members = {r: (rows[r].costs[self.axis].run_through, rows[r].accuracy) for r in self._fair}
         everyone = self._envelope(members)
         own = {r: (rows[r].costs[self.axis].run_through, rows[r].accuracy) for r in self.numbers if r not in members}
@@ -212,7 +215,9 @@ class AxisRanking:
     def _gains_over(self, envelopes: Mapping[int, _Envelope]) -> dict[int, Interval]:
         """Area of each row less that of its envelope, with what both owe to images, seeds and clocks."""
         joint = self.board.joint
-        weights = np.stack([-each.weights for each in envelopes.values()]) if envelopes else np.zeros((0, 1))
+        if not envelopes:
+            return {}
+        weights = np.stack([-each.weights for each in envelopes.values()])
         clocks = []
         for line, (r, best) in zip(weights, envelopes.items(), strict=True):
             columns = joint.columns[r]

@@ -63,7 +63,8 @@ class AxisScores(Model):
     curve: list[Estimate]
     place: Place | None
     unranked: str
-    regret: Estimate
+    #: None where fewer than two rows have comparable costs.
+    regret: Estimate | None
     #: By percent of the reference's final accuracy: 50, 90, 95 and 99. Empty where that accuracy is not known.
     time_to: dict[str, Reach]
     #: The best single exit and the exits worth asking for, chosen on validation; gains are in AUC@1 over the first and

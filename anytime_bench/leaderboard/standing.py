@@ -30,7 +30,7 @@ def axis_scores(row: Row, ranking: AxisRanking, number: int, reached: Sequence[R
         curve=areas,
         place=_place(ranking, number),
         unranked=row.unranked(ranking.axis),
-        regret=estimate(scores.regret, 0.0, 1.0),
+        regret=None if scores.regret is None else estimate(scores.regret, 0.0, 1.0),
         time_to={} if reached is None else {
             str(percent): _reach(costs, exits) for percent, exits in zip(SHARES, reached, strict=True)
         },

@@ -47,7 +47,7 @@ def compare_records(a: Path, b: Path) -> Comparison:
     axes, notes = _axes(records)
     try:
         first, second = (_matrices(side, axes) for side in sides)
-        rows = compare(first, second)
+        rows = compare(first, second, by_seed=_same_trainings(*sides))
     except TraceError as error:
         raise UserError(f"'{a}' and '{b}' cannot be compared: {error}.") from error
     names = [f"{side[0][1].method.name}, {len(side)} seed{'s' if len(side) > 1 else ''}" for side in sides]
@@ -87,7 +87,13 @@ def _side(path: Path) -> list[tuple[Path, Record]]:
     seeds = [record.training.seed for _, record in usable if record.training]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"'{path}' holds several records of one seed. Give the one record you mean.")
-    return usable
+    return sorted(usable, key=lambda each: each[1].training.seed if each[1].training else 0)
+
+
+def _same_trainings(a: Sequence[tuple[Path, Record]], b: Sequence[tuple[Path, Record]]) -> bool:
+    """Whether seed by seed both sides have the same weights: what a seed does to one it then does to the other."""
+    first, second = ([record.training.weights_sha256 for _, record in side if record.training] for side in (a, b))
+    return first == second and all(first) and len(first) == len(a) == len(b)
 
 
 def _axes(records: Sequence[Record]) -> tuple[list[str], list[str]]:

@@ -206,15 +206,15 @@ def find_subjects(
 
 
 def _rows_of(records: Path | None, task: Task) -> list[list[Entry]]:
-    """The rows of the task's newest group, the one with the most rows where several devices have one."""
+    """The rows of the task's newest group; where several devices have one, of that with the most rows."""
     if records is None or not records.is_dir():
         return []
-    same = [
-        group
-        for group in groups(read_entries(records))
+    newest = {
+        group.device: group
+        for group in groups(read_entries(records))  # the current one of a device comes last
         if (group.task, group.key.task_sha256) == (task.card.name, task.card.sha256)
-    ]
-    rows = max(same, key=lambda group: len(group.rows)).rows.values() if same else []
+    }
+    rows = max(newest.values(), key=lambda group: len(group.rows)).rows.values() if newest else []
     return [trained for entries in rows if (trained := [each for each in entries if not each.diverged])]
 
 

@@ -88,11 +88,13 @@ def compare(
     a: Mapping[str, ArrayLike],
     b: Mapping[str, ArrayLike],
     *,
+    by_seed: bool = False,
     margins: Mapping[str, float] | None = None,
 ) -> list[Row]:
     """One row per score that both sides have, in A's order; values are ``(seeds, images)``, the images paired.
 
-    ``margins`` overrides the margin of equivalence by score. Each score is judged by itself.
+    ``by_seed`` pairs the seeds too, where both sides are the same trainings in the same order. ``margins`` overrides
+    the margin of equivalence by score. Each score is judged by itself.
 
     >>> rows = compare({"accuracy": [[1, 1, 1, 1]]}, {"accuracy": [[0, 0, 0, 0]]})
     >>> rows[0].score, rows[0].difference.value, rows[0].difference.verdict
@@ -105,6 +107,7 @@ def compare(
         difference = paired_difference(
             a[name],
             b[name],
+            by_seed=by_seed,
             margin=(margins or {}).get(name, MARGIN),
             higher_is_better=name not in LOWER_IS_BETTER,
         )

@@ -30,7 +30,8 @@ DRAWS = 1000
 class JointMoments:
     """Moments of R rows: each row's own, ``between (C, C)`` over the columns of all, and ``within`` of paired rows.
 
-    ``within[i, j] (Ei, Ej)``, i < j, holds the co-moments of rows that are paired by seed.
+    ``within[i, j] (Ei, Ej)``, i < j, holds the co-moments of rows that are paired by seed; rows that are paired with a
+    third one are paired with each other.
     """
 
     rows: tuple[Moments, ...]
@@ -108,19 +109,27 @@ class JointMoments:
         return blocks
 
     def score(self, weights: ArrayLike, constant: ArrayLike = 0.0) -> tuple[Floats, Spread]:
-        """Value and spread of K scores with weights ``(K, C)`` over the columns of all rows, no two of them paired."""
+        """Value and spread of K scores with weights ``(K, C)`` over the columns of all rows.
+
+        Rows that are paired count as one, so that what they share cancels.
+
+        >>> table = np.random.default_rng(0).random((3, 2, 50)) < 0.5
+        >>> same = JointMoments.of([table, table], paired=[(0, 1)])
+        >>> float(same.score([[0.0, 1.0, 0.0, -1.0]])[1].variance.round(12)[0])
+        0.0
+        """
         table = np.atleast_2d(np.asarray(weights, dtype=np.float64))
         squares = ((table @ self.between) * table).sum(axis=1) / max(1, self.images - 1)
         value = np.zeros(len(table)) + np.asarray(constant, dtype=np.float64)
         spread = Spread(np.zeros(len(table)), np.zeros(len(table)), np.zeros(len(table)))
-        for row, columns in zip(self.rows, self.columns, strict=True):
+        for moments, columns in self._families:
             part = table[:, columns]
             if not part.any():
                 continue
-            value = value + row.value(part)
-            own = row.spread(part)
+            value = value + moments.value(part)
+            own = moments.spread(part)
             spread = spread.plus(own.student, own.df)
-            squares = squares - row.rest(part)
+            squares = squares - moments.rest(part)
         return value, Spread(np.maximum(squares, 0.0) / self.images, spread.student, spread.df)
 
     def gaps(self, weights: Sequence[ArrayLike], constant: ArrayLike = 0.0) -> tuple[Floats, Spread]:
@@ -182,6 +191,31 @@ class JointMoments:
         result += moved.reshape(draws, count, views).swapaxes(1, 2)
         df = np.broadcast_to(np.maximum(np.asarray(clock_df, dtype=np.float64), 1.0), (views, count))
         return result + rng.standard_t(df, size=(draws, views, count)) * np.sqrt(clock)
+
+    @cached_property
+    def _families(self) -> list[tuple[Moments, NDArray[np.intp]]]:
+        """Rows that are paired with one another as one, and where their exits lie among the columns."""
+        members: dict[int, list[int]] = {}
+        for row in range(len(self.rows)):
+            members.setdefault(self.group(row), []).append(row)
+        places = np.arange(len(self.between))
+        return [
+            (self._together(rows), np.concatenate([places[self.columns[row]] for row in rows]))
+            for rows in members.values()
+        ]
+
+    def _together(self, rows: Sequence[int]) -> Moments:
+        if len(rows) == 1:
+            return self.rows[rows[0]]
+        columns = np.concatenate([np.arange(len(self.between))[self.columns[row]] for row in rows])
+        within = np.block(
+            [
+                [self.rows[i].within if i == j else self.within[i, j] if i < j else self.within[j, i].T for j in rows]
+                for i in rows
+            ]
+        )
+        by_seed = np.concatenate([self.rows[row].by_seed for row in rows], axis=1)
+        return Moments(by_seed, self.between[np.ix_(columns, columns)], within, self.images)
 
     def group(self, row: int) -> int:
         """The first row that ``row`` is paired with, or itself."""

@@ -111,11 +111,17 @@ def judge(
     """First minus second, judged by the side of 0; nothing where one of them was not measured."""
     if tables[0] is None or tables[1] is None:
         return []
-    gap = paired_difference(tables[0], tables[1])
+    gap = paired_difference(tables[0], tables[1], by_seed=same_trainings(*rows))
     verdict = side(gap.low, gap.high, claimed)
     if verdict == "undecided" and gap.verdict == "equivalent":
         verdict = "equivalent"
     return [finding(evidence, axis, what, rows, gap, verdict, to_decide(gap) if verdict == "undecided" else "")]
+
+
+def same_trainings(a: Row, b: Row) -> bool:
+    """Whether seed by seed two rows have the same weights, so that their seeds are pairs and no independent samples."""
+    weights = [[each.record.training and each.record.training.weights_sha256 for each in row.entries] for row in (a, b)]
+    return a is b or (weights[0] == weights[1] and all(weights[0]))
 
 
 def to_decide(gap: Difference) -> str:
@@ -131,7 +137,7 @@ def every_deadline(
     """First better than second in each of ``pairs`` (deadline, first, second); the worst deadline is shown."""
     if not pairs:
         return []
-    gaps = [paired_difference(a, b) for _, a, b in pairs]
+    gaps = [paired_difference(a, b, by_seed=same_trainings(*rows)) for _, a, b in pairs]
     worse = [name for gap, (name, *_) in zip(gaps, pairs, strict=True) if gap.value < 0 and gap.p <= 0.05 / len(pairs)]
     better = sum(gap.low > 0 for gap in gaps)
     open_gaps = [gap for gap in gaps if gap.low <= 0 and gap.verdict != "equivalent"]

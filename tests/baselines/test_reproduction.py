@@ -300,3 +300,21 @@ def test_build_writes_the_page_and_check_finds_a_changed_digit(results: Path, tm
     path.unlink()
     (tmp_path / "reproduction" / "unheard.md").write_text("x")
     assert [finding.problem for finding in check(results, tmp_path)] == ["is missing", "has no source record"]
+
+
+def test_two_uses_of_the_same_trainings_are_paired_by_seed(evidence: Evidence) -> None:
+    """A use that loses one image in each of three seeds that differ a lot loses it surely."""
+    row, other = evidence.row("serial_ce"), evidence.row("cascaded_td")
+    assert row is not None
+    assert other is not None
+    last = np.random.default_rng(2).random((3, IMAGES)) < np.array([[0.5], [0.7], [0.9]])
+    less = last & (np.arange(IMAGES) % 20 > 0)
+    tables = (less.astype(float), last.astype(float))
+    (paired,) = findings.judge(evidence, "macs", "x", (row, row), tables)
+    (apart,) = findings.judge(evidence, "macs", "x", (row, other), tables)
+    assert (paired.verdict, apart.verdict) == ("fails", "undecided")
+    twin = replace(row, entries=row.entries[:])
+    assert findings.same_trainings(row, twin)
+    assert not findings.same_trainings(row, other)
+    (every,) = findings.every_deadline(evidence, "ticks", "x", (row, twin), [("end", *tables)])
+    assert every.verdict == "fails"

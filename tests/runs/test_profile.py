@@ -16,13 +16,15 @@ from anytime_bench.harness.load import LoadSettings
 from anytime_bench.leaderboard.profile import about, figure, page, write_profile
 from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.records import store
-from anytime_bench.records.record import Record
+from anytime_bench.records.record import Record, TaskEntry
 from anytime_bench.runs import profile as module
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.load import load_on_method
 from anytime_bench.runs.profile import CONFIDENCE, Profile, profile
 from anytime_bench.scores.curve import auc, settle
+from anytime_bench.tasks.loading import load_task
 from anytime_bench.trace.answers import Trace
+from tests.support import generated_records as generated
 
 FAST = {"epochs": 1, "evaluation.timing_rounds": 0, "evaluation.resamples": 50}
 
@@ -143,3 +145,15 @@ def test_a_load_is_played_on_one_method(names: list[str]) -> None:
 def test_a_load_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(UserError, match="expected a number above 0"):
         LoadSettings(rate=rate)
+
+
+def test_rows_are_those_of_the_newest_protocol_however_many_an_older_one_has(tmp_path: Path) -> None:
+    task = load_task("digits")
+    entry = TaskEntry.model_validate({**generated.make_record()[0].task.model_dump(), "name": "digits",
+                                      "sha256": task.card.sha256})  # fmt: skip
+    for name in ("plain", "sdn", "msdnet"):
+        generated.save(tmp_path, name, images=60, change={"task": entry, "protocol_version": "7"})
+    for seed in (0, 1):
+        generated.save(tmp_path, "plain", seed=seed, change={"task": entry, "protocol_version": "8"})
+    (newest,) = module._rows_of(tmp_path, task)
+    assert [each.record.protocol_version for each in newest] == ["8", "8"]
