@@ -111,18 +111,13 @@ def critical_path(graph: OperatorGraph, costs: ArrayLike) -> tuple[int, ...]:
     return tuple(reversed(path))
 
 
-def schedule(graph: OperatorGraph, costs: ArrayLike, lanes: int | None, edge_cost: float = 0.0) -> Floats:
-    """T_P: when answers 0..k are ready on at most ``lanes`` lanes ``(E,)``; None is as many lanes as there is work for.
-
-    ``costs (N,)`` gives every operator one lane; ``costs (W, N)`` lets it take 1..W, row w being its cost on w + 1.
-    """
-    return lane_times(graph, costs, (lanes,), edge_cost)[0]
-
-
 def lane_times(
     graph: OperatorGraph, costs: ArrayLike, lanes: Sequence[int | None], edge_cost: float = 0.0
 ) -> NDArray[np.float64]:
-    """T_P for several numbers of lanes ``(P, E)``, as in ``schedule``."""
+    """T_P: when answers 0..k are ready on at most P lanes, for several P, ``(P, E)``; None is as many as there is work for.
+
+    ``costs (N,)`` gives every operator one lane; ``costs (W, N)`` lets it take 1..W, row w being its cost on w + 1.
+    """
     values = np.atleast_2d(_checked_costs(graph, costs))
     if edge_cost < 0:
         raise SpanError(f"edge_cost is {edge_cost}, expected 0 or more")

@@ -26,7 +26,7 @@ ALC_ORIGIN = 1 / 20
 
 
 def check_cost(cost: ArrayLike, name: str = "cost") -> Floats:
-    """``cost (E,)`` as float64, or ``TraceError`` naming ``name`` if it is not finite, positive and increasing."""
+    """``cost (E,)`` as float64, or ``TraceError`` naming ``name`` if it is not finite, at least 0 and increasing."""
     values = np.asarray(cost, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise TraceError(f"{name}: expected one number per exit, got shape {values.shape}")
@@ -134,29 +134,6 @@ def time_to(cost: ArrayLike, accuracy: ArrayLike, share: float, reference_accura
     costs, values = _pair(cost, accuracy)
     reached = np.flatnonzero(values >= share * reference_accuracy)
     return float(costs[reached[0]]) if len(reached) else None
-
-
-def regrets(
-    curves: Sequence[tuple[ArrayLike, ArrayLike]],
-    board: Sequence[tuple[ArrayLike, ArrayLike]],
-    horizon: float,
-    chance: float,
-) -> list[float]:
-    """Per curve, the mean over deadlines in [0, H] of the accuracy lost against the best row of the board there.
-
-    Curves and board hold (cost, accuracy); a curve itself is always part of its envelope, so regrets are >= 0.
-
-    >>> regrets([([2], [0.9])], board=[([1], [0.5])], horizon=4, chance=0.1)  # 0.4 behind during one quarter
-    [0.1]
-    """
-    own, others = [_pair(*curve) for curve in curves], [_pair(*curve) for curve in board]
-    edges = np.unique(np.concatenate([[0.0, horizon], *(np.minimum(costs, horizon) for costs, _ in [*own, *others])]))
-    widths = np.diff(edges) / horizon
-    best = np.full(len(edges) - 1, chance)
-    for costs, accuracies in others:
-        best = np.maximum(best, accuracy_at(costs, accuracies, edges[:-1], chance))
-    values = [accuracy_at(costs, accuracies, edges[:-1], chance) for costs, accuracies in own]
-    return [float((np.maximum(best - value, 0) * widths).sum()) for value in values]
 
 
 @dataclass(frozen=True)

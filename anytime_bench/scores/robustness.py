@@ -65,7 +65,7 @@ def _per_image(runs: list[NoiseRun]) -> Floats:
 def _scores(runs: list[NoiseRun], ends: Floats) -> NoiseScores:
     """The severities of one kind, taken together; ``ends`` are those of its interval."""
     first = runs[0]
-    if len(runs) == 1 and first.final.dtype == np.bool_:
+    if len(runs) == 1:
         wilson = accuracy_interval(first.final)
         final = _estimate(wilson.value, wilson.low, wilson.high)
     else:
@@ -79,8 +79,6 @@ def _scores(runs: list[NoiseRun], ends: Floats) -> NoiseScores:
 
 def _means(correct: Array) -> Floats:
     """Accuracy of every answer, ``(A,)``, from correctness ``(A, N)``."""
-    if correct.dtype != np.bool_:
-        return correct.mean(axis=1, dtype=np.float64)
     return np.count_nonzero(correct, axis=1) / correct.shape[1]
 
 
@@ -117,17 +115,6 @@ def _estimate(value: float, low: float, high: float) -> Estimate:
 
 def _rounded(values: ArrayLike) -> list[float]:
     return [round(value, DECIMALS) for value in np.asarray(values, dtype=np.float64).tolist()]
-
-
-def kept_share(noisy: Array, clean: Array) -> Estimate | None:
-    """Share of the clean accuracy that is left, with a bootstrap interval over images; None if nothing was right.
-
-    >>> kept_share(np.array([[True, False]]), np.array([True, True])).value
-    0.5
-    """
-    pair = np.stack([np.atleast_2d(noisy).mean(axis=0, dtype=np.float64), np.asarray(clean, dtype=np.float64)])
-    means = resampled_means(pair).T
-    return _kept(pair[:1], pair[1], means[:1], means[1])[0]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from anytime_bench.analysis.gantt import blocks_of, draw_schedules
 from anytime_bench.harness.operator_graph import Operator, OperatorGraph
-from anytime_bench.harness.schedule import best_schedule, critical_path, schedule, work
+from anytime_bench.harness.schedule import best_schedule, critical_path, lane_times, work
 from anytime_bench.harness.schedule_export import chrome_trace, dot
 
 COSTS = np.array([1e-6, 4e-6, 6e-6, 2e-6])
@@ -49,7 +49,7 @@ def test_trace_shows_every_lane_and_nothing_twice(graph: OperatorGraph) -> None:
 
 def test_best_schedule_is_the_one_whose_time_is_told(graph: OperatorGraph) -> None:
     for lanes in (1, 2, None):
-        assert best_schedule(graph, COSTS, lanes).answers[-1] == schedule(graph, COSTS, lanes)[-1]
+        assert best_schedule(graph, COSTS, lanes).answers[-1] == lane_times(graph, COSTS, (lanes,))[0, -1]
 
 
 def test_dot_names_operators_edges_answers_and_the_longest_chain(graph: OperatorGraph) -> None:

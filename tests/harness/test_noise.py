@@ -17,12 +17,8 @@ from anytime_bench.errors import UserError
 from anytime_bench.harness.noise import NoiseResult, NoiseSettings, count_macs, evaluate_noise
 from anytime_bench.harness.policies import PassCosts
 from anytime_bench.methods.contract import AnytimeModel
-from anytime_bench.scores.results import NoiseBlock
-from anytime_bench.scores.robustness import (
-    fair_comparison,
-    kept_share,
-    noise_block,
-)
+from anytime_bench.scores.results import Estimate, NoiseBlock
+from anytime_bench.scores.robustness import fair_comparison, noise_block
 from anytime_bench.tasks.task import TaskCard
 from anytime_bench.trace.answers import TraceError
 from anytime_bench.trace.noise import NoiseRun, pack, unpack
@@ -250,7 +246,13 @@ def run(correct: list[list[int]], ticks: list[float], mode: str, policy: str = "
     return NoiseRun(kind, 0, mode, policy, np.array(correct, dtype=bool), costs)
 
 
-def test_kept_share_and_corruption_error() -> None:
+def kept_share(noisy: np.ndarray, clean: np.ndarray) -> Estimate | None:
+    costs = {"ticks": np.ones(1), "macs": np.ones(1)}
+    runs = [NoiseRun(mode, 0, mode, "watch", right[None], costs) for mode, right in (("clean", clean), ("held", noisy))]
+    return noise_block(pack(runs, 10)).rows[0].kept
+
+
+def test_kept_share() -> None:
     clean, noisy = np.array([True] * 80 + [False] * 20), np.array([True] * 60 + [False] * 40)
     kept = kept_share(noisy, clean)
     assert kept is not None

@@ -119,23 +119,6 @@ def test_the_mean_of_the_images_areas_is_the_area(exits, images, seed, log):
     assert curve.auc(cost, correct, 2.0, 0.1, log=log).mean() == pytest.approx(expected, abs=1e-12)
 
 
-@given(rows(), st.permutations(range(3)))
-def test_regret_is_zero_for_the_envelope_and_does_not_depend_on_the_order_of_rows(row, order):
-    cost, accuracy, horizon = row
-    best = np.maximum.accumulate(accuracy)
-    board = [(cost, accuracy * share) for share in (0.5, 0.7, 0.9)]
-    assert curve.regrets([(cost, best)], board, horizon, CHANCE) == [0]
-    (own,) = curve.regrets([(cost, accuracy)], board, horizon, CHANCE)
-    assert own >= 0
-    assert curve.regrets([(cost, accuracy)], [board[i] for i in order], horizon, CHANCE) == [own]
-
-
-def test_regret_is_the_area_between_the_envelope_and_the_row():
-    a, b = ([1, 4], [0.5, 0.9]), ([2], [0.8])
-    # A lacks 0.3 on [2, 4); B lacks 0.4 on [1, 2) and 0.1 on [4, 10).
-    assert curve.regrets([a, b], [a, b], 10, 0.1) == pytest.approx([0.06, 0.10])
-
-
 def envelope_area(board, horizon):
     accuracies = np.concatenate([[CHANCE], *(accuracy for _, accuracy in board)])
     return float(curve.envelope(board, horizon, CHANCE).shares @ accuracies)
