@@ -66,20 +66,14 @@ def is_stateful(model: AnytimeModel) -> bool:
 class NoiseSettings:
     """Which noise, and how frames arrive.
 
-    ``kinds`` in every mode of ``modes``, ``persistent`` and ``transient``; the latter covers each frame period of
-    ``periods`` (ticks, or inf) and each burst ``(start, stop)`` of ``bursts`` (default: a third, from tick 2 on).
-    Common kinds come in ``severities`` (None: all), per frame in ``transient_severities``. ``policies`` (None: all that
-    suit the model) are those of ``harness.policies``. ``num_frames`` (None: the model's depth in ticks) should be the
-    largest depth on the board.
+    ``kinds`` come in persistent noise, in transient noise of each frame period of ``periods`` (ticks, or inf), and in a
+    burst over a third of the frames, from tick 2 on; common kinds in all severities, per frame in
+    ``TRANSIENT_SEVERITIES`` alone. ``num_frames`` (None: the model's depth in ticks) should be the largest depth on the
+    board.
     """
 
     kinds: Sequence[str] = ()
-    modes: Sequence[str] = ("persistent", "transient")
     periods: Sequence[float] = (1, 2, 4)
-    bursts: Sequence[tuple[int, int]] | None = None
-    policies: Sequence[str] | None = None
-    severities: Sequence[int] | None = None
-    transient_severities: Sequence[int] = TRANSIENT_SEVERITIES
     num_frames: int | None = None
     seed: int = 0
     batch_size: int = 256
@@ -100,8 +94,7 @@ def evaluate_noise(
 
     ``costs`` defaults to the model's ticks and counted MACs. ``official`` adds the kinds of the CIFAR-10-C files, named
     ``official/<kind>``, under persistent noise; the images must then be CIFAR-10's test split from the first on.
-    ``progress`` receives (images done, images in all), counted over kinds. Raises ``UserError`` for a policy that the
-    model cannot follow.
+    ``progress`` receives (images done, images in all), counted over kinds.
     """
     model.eval()
     groups = _planned(model, images[:1], settings, costs, official)
@@ -131,9 +124,9 @@ def _planned(
 ) -> list[list[_Run]]:
     """All runs, those on the same frames together: clean, then each kind and severity, then official files."""
     frames = settings.num_frames or ceil(max(model.ticks))
-    chosen = _chosen(settings.policies, is_stateful(model))
+    chosen = [name for name in POLICIES if is_stateful(model) or name not in policy_plans.STATEFUL]
     costs = costs or PassCosts(model.ticks, count_macs(model.stream(image), model.num_exits))
-    schedules = _schedules(frames, settings.modes, settings.periods, settings.bursts)
+    schedules = _schedules(frames, settings.periods)
     step_macs = _step_macs(model, image, [policy_plans.clean(frames), *schedules]) if is_stateful(model) else {}
 
     def planned(kind: str, severity: int | None, schedule: Schedule) -> list[_Run]:
@@ -141,13 +134,13 @@ def _planned(
         return [_Run(kind, severity, schedule, p, a) for p, a in zip(chosen, made, strict=True)]
 
     groups = [planned("clean", None, policy_plans.clean(frames))]
-    for kind, severity in conditions(settings.kinds, settings.severities):
-        per_frame = severity is None or severity in settings.transient_severities
+    for kind, severity in conditions(settings.kinds):
+        per_frame = severity is None or severity in TRANSIENT_SEVERITIES
         usable = [schedule for schedule in schedules if per_frame or schedule.mode == "persistent"]
         groups.append([run for schedule in usable for run in planned(kind, severity, schedule)])
     for kind in official.kinds if official is not None else ():
-        held, levels = policy_plans.persistent(frames), settings.severities or range(1, SEVERITIES + 1)
-        groups += [planned(OFFICIAL + kind, severity, held) for severity in levels]
+        held = policy_plans.persistent(frames)
+        groups += [planned(OFFICIAL + kind, severity, held) for severity in range(1, SEVERITIES + 1)]
     return groups
 
 
@@ -239,29 +232,10 @@ def _check_order(official: OfficialFiles, labels: Tensor) -> None:
         )
 
 
-def _chosen(policies: Sequence[str] | None, stateful: bool) -> list[str]:
-    own = [name for name in POLICIES if stateful or name not in policy_plans.STATEFUL]
-    beyond = [name for name in policies or () if name in POLICIES and name not in own]
-    if beyond:
-        raise UserError(
-            f"policy '{beyond[0]}' needs a model with a watch method of its own; this one sees only the first frame. "
-            f"It can follow: {', '.join(own)}."
-        )
-    return own if policies is None else list(policies)
-
-
-def _schedules(
-    frames: int, modes: Sequence[str], periods: Sequence[float], bursts: Sequence[tuple[int, int]] | None
-) -> list[Schedule]:
-    unknown = [mode for mode in modes if mode not in ("persistent", "transient")]
-    if unknown:
-        raise UserError(f"unknown noise mode '{unknown[0]}'. Expected persistent or transient.")
-    schedules = [policy_plans.persistent(frames)] if "persistent" in modes else []
-    if "transient" in modes:
-        schedules += [policy_plans.transient(frames, period) for period in periods]
-        if bursts is None:
-            bursts = [(2, 2 + frames // 3)] if frames >= 5 else []
-        schedules += [policy_plans.burst(frames, *window) for window in bursts]
+def _schedules(frames: int, periods: Sequence[float]) -> list[Schedule]:
+    schedules = [policy_plans.persistent(frames), *(policy_plans.transient(frames, period) for period in periods)]
+    if frames >= 5:
+        schedules.append(policy_plans.burst(frames, 2, 2 + frames // 3))
     return list({schedule.mode: schedule for schedule in schedules}.values())
 
 

@@ -114,7 +114,7 @@ def critical_path(graph: OperatorGraph, costs: ArrayLike) -> tuple[int, ...]:
 def lane_times(
     graph: OperatorGraph, costs: ArrayLike, lanes: Sequence[int | None], edge_cost: float = 0.0
 ) -> NDArray[np.float64]:
-    """T_P: when answers 0..k are ready on at most P lanes, for several P, ``(P, E)``; None is as many as there is work for.
+    """T_P: when answers 0..k are ready on at most P lanes, for several P, ``(P, E)``; None: as many as have work.
 
     ``costs (N,)`` gives every operator one lane; ``costs (W, N)`` lets it take 1..W, row w being its cost on w + 1.
     """

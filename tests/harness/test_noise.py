@@ -31,7 +31,7 @@ def _identities() -> Iterator[None]:
     """Two corruptions that do nothing, registered as a plugin would, for one test."""
     with KINDS.temporary():
         register_corruption("nothing", lambda images, draws: images, space="normalised")
-        register_corruption("nothing_in_pixels", lambda pixels, draws, *_: pixels, levels=((1,), (2,)))
+        register_corruption("nothing_in_pixels", lambda pixels, draws, *_: pixels, levels=((1,), (2,), (3,)))
         yield
 
 
@@ -106,7 +106,7 @@ def test_identity_reproduces_the_clean_scores_exactly(model: AnytimeModel, data:
 
 
 def test_identity_in_pixels_reproduces_the_clean_accuracy(data: tuple[Tensor, Tensor]) -> None:
-    noise = block_of(evaluated(Serial(), data, kinds=["nothing_in_pixels"], transient_severities=(1, 2)))
+    noise = block_of(evaluated(Serial(), data, kinds=["nothing_in_pixels"]))
     for row in noise.rows:
         assert row.final_accuracy.value == noise.clean[row.policy].final_accuracy.value
 
@@ -122,8 +122,7 @@ def test_a_blind_model_keeps_chance_everywhere(data: tuple[Tensor, Tensor]) -> N
 
 @pytest.mark.parametrize("model", [Serial(), Watching()])
 def test_an_infinite_period_is_persistent(model: AnytimeModel, data: tuple[Tensor, Tensor]) -> None:
-    held = evaluated(model, data, modes=["persistent"])
-    forever = evaluated(model, data, modes=["transient"], periods=[math.inf], bursts=[])
+    held, forever = evaluated(model, data, periods=[]), evaluated(model, data, periods=[math.inf])
     assert block_of(held) == block_of(forever)
 
 
@@ -131,12 +130,12 @@ def test_answers_are_those_of_the_model_on_the_frames(data: tuple[Tensor, Tensor
     """Every policy stated directly, without schedules or caches."""
     images, labels = data
     model = Watching()
-    runs = by_name(evaluated(model, data, kinds=["rotation"], periods=[1], bursts=[(1, 2)], seed=9))
+    runs = by_name(evaluated(model, data, kinds=["rotation"], periods=[1], seed=9))
     frames = torch.stack([corrupt(images, "rotation", seed=9, indices=range(64), frame=f) for f in range(3)])
     with torch.inference_mode():
         exits = torch.stack([model(frame) for frame in frames]).double().softmax(-1)  # (F, E, N, C)
         steps = torch.stack(list(model.watch(frames))).double().softmax(-1)
-        mixed = torch.stack(list(model.watch(torch.stack([images, frames[1], images]))))
+        mixed = torch.stack(list(model.watch(torch.stack([images, images, frames[2]]))))
     expected = {
         "onset": [exits[0, k] for k in range(3)],
         "restart": [*exits[0], exits[1, 2], exits[2, 2]],
@@ -148,14 +147,14 @@ def test_answers_are_those_of_the_model_on_the_frames(data: tuple[Tensor, Tensor
     for policy, outputs in expected.items():
         correct = torch.stack([output.argmax(-1) == labels for output in outputs]).numpy()
         np.testing.assert_array_equal(runs["rotation", 0, "transient_1", policy].correct, correct)
-    np.testing.assert_array_equal(
-        runs["rotation", 0, "burst_1_2", "watch"].correct, (mixed.argmax(-1) == labels).numpy()
-    )
+    longer = by_name(evaluated(model, data, kinds=["rotation"], periods=[], num_frames=5, seed=9))
+    burst = longer["rotation", 0, "burst_2_3", "watch"].correct
+    np.testing.assert_array_equal(burst, (mixed.argmax(-1) == labels).numpy())
 
 
 def test_batch_size_and_other_kinds_do_not_matter(data: tuple[Tensor, Tensor]) -> None:
     together = by_name(evaluated(Watching(), data))
-    alone = by_name(evaluated(Watching(), data, kinds=["perlin"], batch_size=7, policies=["watch"], periods=[2]))
+    alone = by_name(evaluated(Watching(), data, kinds=["perlin"], batch_size=7, periods=[2]))
     for key, run in alone.items():
         np.testing.assert_array_equal(run.correct, together[key].correct)
 
@@ -203,15 +202,12 @@ def test_progress_reaches_the_total(data: tuple[Tensor, Tensor]) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_unsuitable_requests(data: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(UserError, match="policy 'watch' needs a model with a watch method of its own"):
-        evaluated(Serial(), data, policies=["watch"])
-    with pytest.raises(UserError, match="unknown policy 'wtach'"):
-        evaluated(Serial(), data, policies=["wtach"])
-    with pytest.raises(UserError, match="unknown noise mode 'burst'"):
-        evaluated(Serial(), data, modes=["burst"])
-    with pytest.raises(UserError, match="severity of 'fog': expected an integer from 1 to 5, got 6"):
-        evaluated(Serial(), data, kinds=["fog"], severities=[6])
+def test_policies_that_watch_are_for_models_that_do(data: tuple[Tensor, Tensor]) -> None:
+    watching, serial = ({run.policy for run in evaluated(each(), data).runs} for each in (Watching, Serial))
+    assert watching - serial == {"watch", "watch_mean"}
+
+
+def test_an_unknown_kind_is_refused(data: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(UserError, match="unknown corruption 'fogg'"):
         evaluated(Serial(), data, kinds=["fogg"])
 
@@ -227,7 +223,7 @@ def test_official_files_are_evaluated_under_persistent_noise(tmp_path: Path, mon
     task = TaskCard("cifar10", "", tuple("0123456789"), (3, 32, 32), {}, (0.5,) * 3, (0.25,) * 3)
     model, clean = Serial(depth=3), torch.randn(30, 3, 32, 32)
     files = official.OfficialFiles(tmp_path)
-    settings = NoiseSettings(severities=[4], batch_size=8)
+    settings = NoiseSettings(batch_size=8)
     result = evaluate_noise(model, clean, torch.from_numpy(labels), task, settings, official=files)
     run = by_name(result)["official/frost", 4, "persistent", "onset"]
     images = (torch.from_numpy(stored[90:120]).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
