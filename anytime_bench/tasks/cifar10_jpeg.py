@@ -12,12 +12,14 @@ import io
 import lzma
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from anytime_bench.errors import UserError
-from anytime_bench.files import cache_folder, npz_bytes, write_atomically
+from anytime_bench.files import cached_arrays, file_sha256
 from anytime_bench.tasks.loading import split_validation
 from anytime_bench.tasks.task import Split, Task, make_task
 
@@ -49,11 +51,11 @@ def read(data_root: Path | None, argument: str) -> Task:
 
 
 def _from_archive(archive: Path) -> dict[str, Split]:
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    cached = cache_folder() / f"cifar10_jpeg-{digest[:16]}.npz"
-    if cached.is_file():
-        with np.load(cached, allow_pickle=False) as arrays:
-            return {key: Split(arrays[f"{key}_images"], arrays[f"{key}_labels"]) for key in PER_CLASS}
+    arrays = cached_arrays(f"cifar10_jpeg {file_sha256(archive)}", lambda: _decoded(archive))
+    return {key: Split(arrays[f"{key}_images"], arrays[f"{key}_labels"]) for key in PER_CLASS}
+
+
+def _decoded(archive: Path) -> dict[str, NDArray[Any]]:
     blobs = {}
     try:
         with tarfile.open(archive, "r:xz") as tar:
@@ -66,14 +68,7 @@ def _from_archive(archive: Path) -> dict[str, Split]:
             f"cifar10_jpeg: '{archive}' is truncated or damaged ({error}). Copy {ARCHIVE} again."
         ) from error
     splits = _splits(blobs, archive)
-    try:
-        stored = {f"{key}_images": split.images for key, split in splits.items()}
-        write_atomically(
-            cached, npz_bytes({**stored, **{f"{k}_labels": s.labels for k, s in splits.items()}}, quick=True)
-        )
-    except OSError:
-        pass  # A read-only or full cache costs the next run a few seconds, nothing more.
-    return splits
+    return {f"{key}_{part}": getattr(split, part) for key, split in splits.items() for part in ("images", "labels")}
 
 
 def _splits(blobs: dict[str, bytes], source: Path) -> dict[str, Split]:
