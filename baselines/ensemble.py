@@ -49,8 +49,7 @@ class IndependentNets(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of net k, without the others."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         return self.nets[k](images)
 
 

@@ -39,7 +39,7 @@ from anytime_bench.tasks.task import TaskCard
 class MethodCard:
     """What a reader of the leaderboard must know about a method.
 
-    ``deviations`` names every point at which the code departs from the paper, quirks kept or mended included.
+    ``deviations`` names every point at which the code departs from the paper, quirks kept or fixed included.
     ``ticks`` says in one sentence what one tick of ideal parallel time is for this method.
     ``reported`` holds published final accuracies in [0, 1] by task name, where there are any.
     ``family`` names a set of rows that are alternatives to each other, such as single-exit networks of several sizes:
@@ -106,6 +106,11 @@ class AnytimeModel(nn.Module, ABC):
             if exit_index == k:
                 return logits
         raise IndexError(f"exit {k} was asked for, but stream ended after {exit_index + 1} exits")
+
+    def check_exit(self, k: int) -> None:
+        """Raise IndexError where there is no exit ``k``: for an ``answer`` of one's own."""
+        if not 0 <= k < self.num_exits:
+            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
 
     def watch(self, frames: Tensor) -> Iterator[Tensor]:
         """Yield logits ``(B, C)`` per exit while one frame of ``frames (F, B, D, H, W)`` arrives per tick.

@@ -123,8 +123,7 @@ class RecurrentNet(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of exit k, without the readouts before it."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         activity = Activity()
         for step in range(k):
             self._advance(activity, step, images if step == 0 else None)

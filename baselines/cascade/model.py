@@ -239,8 +239,7 @@ class CascadedResNet(AnytimeModel):
         A deadline of full depth or more, known in advance, takes one plain pass, of either schedule: by then the
         parallel cascade is the plain ResNet too, and its earlier steps need not be run.
         """
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but this model has exits 0 to {self.num_exits - 1}")
+        self.check_exit(k)
         self._check(images)
         settled = self.schedule == "serial" or k >= self.depth
         if settled and self.delay == "osd" and not self.stem_delay:

@@ -271,8 +271,7 @@ class MSDNet(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of exit k without the classifiers before it."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         features = {"images": images}
         for step in self._steps()[: k + 1]:
             self._compute(step, features)

@@ -149,8 +149,7 @@ class RANet(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, classes)`` of exit k without the classifiers before it."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         return self.classifiers[k](next(islice(self._maps(images), k, None)))
 
     def _maps(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:

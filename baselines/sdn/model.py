@@ -193,8 +193,7 @@ class ShallowDeepNet(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, C)`` of exit k without the ICs before it."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         x = self._begin(images)
         if k < len(self.ic_blocks):
             return self.classifiers[k](self._advance(x, 0, self.ic_blocks[k])[0])

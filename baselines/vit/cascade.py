@@ -103,8 +103,7 @@ class CascadedViT(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, classes)`` of exit ``k`` with no other head; one plain pass where that is the answer."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         check_images(self.network, images)
         if self.schedule == "serial" or k == self.length:
             return self.head(self.plain(images, k), k)

@@ -50,8 +50,7 @@ class ViTExits(AnytimeModel):
 
     def answer(self, images: Tensor, k: int) -> Tensor:
         """Logits ``(B, classes)`` of exit k without the heads before it."""
-        if not 0 <= k < self.num_exits:
-            raise IndexError(f"exit {k} was asked for, but there are {self.num_exits}, counted from 0")
+        self.check_exit(k)
         check_images(self.network, images)
         return self._answer(self.network.blocks[: self.exit_blocks[k]](embed(self.network, images)), k)
 
