@@ -22,7 +22,9 @@ def deadlines(
         Path | None, typer.Option("--jitter", help="Deadlines to replay: a file, one per line, in multiples of H.")
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Longest time to spend.")] = 240.0,
-    seed: Annotated[int, typer.Option(help="Deadlines, images and the order of modes follow from it.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Deadlines, images and the order of modes follow from it. Default: the record's.")
+    ] = None,
     frames: Annotated[
         bool, typer.Option("--frames", help="Let noisy frames arrive at fixed rates instead: streaming accuracy.")
     ] = False,

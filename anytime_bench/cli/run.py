@@ -55,7 +55,7 @@ def run(
 
     record = run_method(
         method, task, seed=seed, overrides=values, device=device, out=out, data_root=data_root,
-        recipe=recipe, resume=resume, deadlines=DeadlineSettings(seed=seed) if deadlines else None,
+        recipe=recipe, resume=resume, deadlines=DeadlineSettings() if deadlines else None,
         command=command_line(), display=Display(),
     )  # fmt: skip
     if as_json:

@@ -68,7 +68,8 @@ class DeadlineSettings:
     """``uniform`` draws of the first kind and ``others`` of each further kind, per mode.
 
     ``jitter`` are deadlines in multiples of H to be replayed in this order, again from the first where they run out.
-    ``seconds`` bounds the session, ``limit`` any single run of the model.
+    ``seconds`` bounds the session, ``limit`` any single run of the model. Deadlines and images follow from ``seed``;
+    None is that of the model's training where it is known, so that no two seeds of a row are tried on the same draw.
     """
 
     uniform: int = 600
@@ -76,7 +77,7 @@ class DeadlineSettings:
     jitter: tuple[float, ...] = ()
     seconds: float = 240.0
     limit: float = 60.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.uniform < 1 or self.others < 0:
@@ -97,7 +98,7 @@ class DeadlineSession:
 
 def draw_deadlines(settings: DeadlineSettings) -> tuple[NDArray[np.uint8], Floats]:
     """Kinds ``(M,)`` and deadlines ``(M,)`` in multiples of H, in random order; jitter keeps its own order."""
-    rng = np.random.default_rng([settings.seed, 0xDEAD])
+    rng = np.random.default_rng([settings.seed or 0, 0xDEAD])
     uniform = rng.uniform(0, 1, settings.uniform)
     scale = np.log1p(1 / ALC_ORIGIN)
     early = ALC_ORIGIN * np.expm1(rng.uniform(0, 1, settings.others) * scale)
@@ -121,7 +122,7 @@ def serve_deadlines(
     """Serve every draw in every mode; see the module's docstring. ``progress(share, what)`` once a block."""
     settings = settings or DeadlineSettings()
     kinds, relative = draw_deadlines(settings)
-    chosen = np.random.default_rng([settings.seed, 0x1A6E]).integers(0, len(images), len(kinds))
+    chosen = np.random.default_rng([settings.seed or 0, 0x1A6E]).integers(0, len(images), len(kinds))
     with evaluating(model), evaluating(reference), _switching(SWITCH_SECONDS), contextlib.ExitStack() as stack:
         example = images[:1]
         horizon = measure_horizon(reference, example)
@@ -148,7 +149,7 @@ def serve_deadlines(
     meta = DeadlineMeta(
         device=str(images.device),
         threads=torch.get_num_threads(),
-        seed=settings.seed,
+        seed=settings.seed or 0,
         jitter="replayed" if settings.jitter else "random walk",
         reasons=reasons,
         notes=notes,
@@ -182,7 +183,7 @@ class _Session:
 
     def serve(self, settings: DeadlineSettings, progress: Progress) -> int:
         """Serve block after block; returns how many draws were served in every mode."""
-        rng = np.random.default_rng([settings.seed, 0xB10C])
+        rng = np.random.default_rng([settings.seed or 0, 0xB10C])
         until = perf_counter() + settings.seconds
         for start in range(0, len(self.deadlines), BLOCK):
             self._time_uninterrupted(start)

@@ -41,14 +41,17 @@ ROUNDS, WARM_STEPS = 30, 4
 
 @dataclass(frozen=True)
 class StreamingSettings:
-    """``frames`` per clip of noise ``kind``, which arrive every ``rates`` full answers of the reference."""
+    """``frames`` per clip of noise ``kind``, which arrive every ``rates`` full answers of the reference.
+
+    Images and noise follow from ``seed``; None is that of the model's training where it is known.
+    """
 
     rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     kind: str = "occlusion"
     clips: int = 32
     frames: int = 32
     hold: int = 8
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if not self.rates or any(not 0 < rate < float("inf") for rate in self.rates):
@@ -74,12 +77,13 @@ def keeps_state(model: AnytimeModel) -> bool:
 
 def make_clips(images: Tensor, labels: Tensor, task: TaskCard, settings: StreamingSettings) -> Clips:
     """Noisy clips of ``images``, drawn from the settings' seed."""
-    rng = np.random.default_rng([settings.seed, 0xF4A3E])
+    seed = settings.seed or 0
+    rng = np.random.default_rng([seed, 0xF4A3E])
     scenes = -(-settings.frames // settings.hold)
     chosen = torch.from_numpy(rng.integers(0, len(images), (scenes, settings.clips))).to(images.device)
     shown = chosen.repeat_interleave(settings.hold, 0)[: settings.frames]
     frames = [
-        corrupt(images[row], settings.kind, seed=settings.seed, indices=row, frame=number, mean=task.mean, std=task.std)
+        corrupt(images[row], settings.kind, seed=seed, indices=row, frame=number, mean=task.mean, std=task.std)
         for number, row in enumerate(shown)
     ]
     return Clips(torch.stack(frames), labels[shown])
@@ -116,7 +120,7 @@ def play_clips(
     meta = StreamingMeta(
         device=str(frames.device),
         threads=torch.get_num_threads(),
-        seed=settings.seed,
+        seed=settings.seed or 0,
         kind=settings.kind,
         hold=settings.hold,
         reasons=reasons,

@@ -1,16 +1,22 @@
-"""What came of interrupting a row's models at deadlines, over its seeds: the promise of the curve held against it."""
+"""What came of interrupting a row's models at deadlines, over its seeds: the promise of the curve held against it.
+
+A record's interval is over its draw of deadlines and images. Records of a row have draws of their own unless they were
+made with one ``--seed``: then a lucky draw is lucky for all of them, which the scatter of the seeds does not show.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from anytime_bench.harness.deadline_summary import MODES, DeadlineBlock, Delivered, DeliveredPoint, Mode, verdict
+from anytime_bench.harness.deadline_summary import MODES, PARTS, DeadlineBlock, Delivered, DeliveredPoint, Mode, verdict
+from anytime_bench.leaderboard.added import NORMAL
 from anytime_bench.leaderboard.row_parts import Interrupted, Served, ServedPoint, digits, share
-from anytime_bench.leaderboard.speed import over_seeds
 from anytime_bench.records.record import Record
 from anytime_bench.scores.results import Estimate
+from anytime_bench.scores.variance import Spread, half_width
 
 
 def interrupted(records: Sequence[Record]) -> Interrupted | None:
@@ -26,18 +32,36 @@ def interrupted(records: Sequence[Record]) -> Interrupted | None:
     )
 
 
+def over_draws(seeds: Sequence[Estimate], draws: Sequence[int], least: float = 0.0) -> Estimate:
+    """The mean over seeds, with its interval cut to [``least``, 1]; ``draws`` names the draw of each seed's record.
+
+    Student's t over the seeds, whose scatter holds what draws of their own do to them; of a draw that several seeds
+    have in common the variance is added, with the weight that it has in the mean. One seed has its own interval.
+    """
+    if len(seeds) == 1:
+        return Estimate(value=share(seeds[0].value), low=share(seeds[0].low), high=share(seeds[0].high))
+    values = np.array([each.value for each in seeds])
+    of_draw = float(np.mean([((each.high - each.low) / (2 * NORMAL)) ** 2 for each in seeds]))
+    common = sum((times / len(seeds)) ** 2 for times in Counter(draws).values() if times > 1)
+    # Seeds that happen to agree better than their draws allow are no more certain than those.
+    student = max(float(values.var(ddof=1)), of_draw) / len(seeds)
+    spread = Spread(np.asarray(common * of_draw), np.asarray(student), np.asarray(len(seeds) - 1.0))
+    mean, half = float(values.mean()), float(half_width(spread))
+    return Estimate(value=share(mean), low=share(max(mean - half, least)), high=share(min(mean + half, 1.0)))
+
+
 def _served(blocks: Sequence[DeadlineBlock], mode: Mode) -> Served:
-    rows = [block.row(mode) for block in blocks]
-    difference = _estimate([row.difference for row in rows])
+    rows, draws = [block.row(mode) for block in blocks], [block.meta.seed for block in blocks]
+    difference = over_draws([row.difference for row in rows], draws, -1.0)
     return Served(
         mode=mode,
-        delivered=_estimate([row.accuracy for row in rows]),
+        delivered=over_draws([row.accuracy for row in rows], draws),
         promised=share(float(np.mean([row.promised for row in rows]))),
         difference=difference,
         verdict=verdict(difference),
         misses=share(float(np.mean([row.misses.value for row in rows]))),
         **_times(rows),
-        points=[_point(parts) for parts in zip(*(block.points[mode] for block in blocks), strict=False)],
+        points=[_point(parts, draws) for parts in _points([block.points[mode] for block in blocks])],
     )
 
 
@@ -50,24 +74,18 @@ def _times(rows: Sequence[Delivered]) -> dict[str, float]:
     }
 
 
-def _point(parts: Sequence[DeliveredPoint]) -> ServedPoint:
-    accuracies = [part.accuracy for part in parts]
+def _points(seeds: Sequence[Sequence[DeliveredPoint]]) -> list[list[DeliveredPoint]]:
+    """By the part of [0, H]: one point per seed, where every seed has one."""
+    parts = [{int(point.deadline * PARTS): point for point in points} for points in seeds]
+    return [[each[part] for each in parts] for part in sorted(parts[0]) if all(part in each for each in parts)]
+
+
+def _point(seeds: Sequence[DeliveredPoint], draws: Sequence[int]) -> ServedPoint:
     return ServedPoint(
-        deadline=_mean([part.deadline for part in parts]),
-        delivered=Estimate(
-            value=share(float(np.mean([each.value for each in accuracies]))),
-            low=share(float(np.mean([each.low for each in accuracies]))),
-            high=share(float(np.mean([each.high for each in accuracies]))),
-        ),
-        promised=share(float(np.mean([part.promised for part in parts]))),
+        deadline=_mean([each.deadline for each in seeds]),
+        delivered=over_draws([each.accuracy for each in seeds], draws),
+        promised=share(float(np.mean([each.promised for each in seeds]))),
     )
-
-
-def _estimate(values: Sequence[Estimate]) -> Estimate:
-    """Over seeds; one seed has its own interval, over draws."""
-    if len(values) > 1:
-        return over_seeds([each.value for each in values])
-    return Estimate(value=share(values[0].value), low=share(values[0].low), high=share(values[0].high))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -7,10 +7,9 @@ from typing import Any
 
 from anytime_bench.harness.streaming_summary import Followed
 from anytime_bench.leaderboard.column import DIGITS_3, PERCENT, TEXT, TIMES, Column
-from anytime_bench.leaderboard.row_parts import Streamed, digits, share
-from anytime_bench.leaderboard.speed import over_seeds
+from anytime_bench.leaderboard.deadlines import over_draws
+from anytime_bench.leaderboard.row_parts import Streamed, digits
 from anytime_bench.records.record import Record
-from anytime_bench.scores.results import Estimate
 
 
 def streamed(records: Sequence[Record]) -> list[Streamed]:
@@ -19,25 +18,19 @@ def streamed(records: Sequence[Record]) -> list[Streamed]:
     tables = [{(row.way, row.rate): row for row in block.rows} for block in blocks]
     shared = [key for key in (tables[0] if tables else {}) if all(key in table for table in tables)]
     disturbed = any(block.meta.reasons for block in blocks)
-    return [_streamed([table[key] for table in tables], disturbed) for key in shared]
+    clips = [block.meta.seed for block in blocks]
+    return [_streamed([table[key] for table in tables], clips, disturbed) for key in shared]
 
 
-def _streamed(rows: Sequence[Followed], disturbed: bool) -> Streamed:
+def _streamed(rows: Sequence[Followed], clips: Sequence[int], disturbed: bool) -> Streamed:
     return Streamed(
         way=rows[0].way,
         rate=digits(rows[0].rate),
-        accuracy=_estimate([row.accuracy for row in rows]),
-        ahead=_estimate([row.ahead for row in rows]),
+        accuracy=over_draws([row.accuracy for row in rows], clips),
+        ahead=over_draws([row.ahead for row in rows], clips, -1.0),
         answers=digits(sum(row.answers for row in rows) / len(rows)),
         disturbed=disturbed,
     )
-
-
-def _estimate(values: Sequence[Estimate]) -> Estimate:
-    """Over seeds; one seed has its own interval, over clips."""
-    if len(values) > 1:
-        return over_seeds([each.value for each in values])
-    return Estimate(value=share(values[0].value), low=share(values[0].low), high=share(values[0].high))
 
 
 def _part(name: str, title: str, *rest: Any) -> Column:

@@ -129,7 +129,8 @@ def span_stage(plan: Plan, model: AnytimeModel, display: Display) -> tuple[Array
 def deadline_stage(
     plan: Plan, model: AnytimeModel, settings: DeadlineSettings, display: Display
 ) -> tuple[Arrays, DeadlineMeta]:
-    """The model interrupted at deadlines, on the test split, beside an untrained reference."""
+    """The model interrupted at deadlines, on the test split, beside an untrained reference; a draw per seed."""
+    settings = settings if settings.seed is not None else dataclasses.replace(settings, seed=plan.seed)
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
     images = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).normalised()
     with display.bar("deadlines", 1.0) as bar:
@@ -140,7 +141,8 @@ def deadline_stage(
 def streaming_stage(
     plan: Plan, model: AnytimeModel, settings: StreamingSettings, display: Display
 ) -> tuple[Arrays, StreamingMeta]:
-    """Clips of noisy test images before the model, beside an untrained reference."""
+    """Clips of noisy test images before the model, beside an untrained reference; a draw per seed."""
+    settings = settings if settings.seed is not None else dataclasses.replace(settings, seed=plan.seed)
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
     split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device)
     clips = make_clips(split.normalised(), split.labels, plan.task.card, settings)

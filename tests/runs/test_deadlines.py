@@ -35,7 +35,7 @@ FAST = {"epochs": 2, "evaluation.timing_rounds": 0, "options.sleep": 0.001}
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     load_plugin(str(PLUGIN))
     return anytime_bench.run(
-        "sleeping", "digits", overrides=FAST, out=tmp_path_factory.mktemp("runs"), display=QUIET,
+        "sleeping", "digits", seed=3, overrides=FAST, out=tmp_path_factory.mktemp("runs"), display=QUIET,
         deadlines=DeadlineSettings(uniform=20, others=5),
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ def test_a_run_interrupts_its_model_and_its_record_says_what_came_of_it(record: 
     assert block.row().draws == 20
     assert block.curve == "session", "it was not timed, so the session's own costs promise"
     assert block.meta.jitter == "random walk"
+    assert block.meta.seed == 3, "every training has draws of its own"
 
 
 def test_its_raw_draws_give_the_block_again_and_a_lie_is_found(record: Record) -> None:
@@ -75,7 +76,7 @@ def test_an_existing_record_is_interrupted_from_its_weights_and_superseded(recor
     assert made.supersedes == record.record_id
     assert made.exits == record.exits
     assert made.deadlines is not None
-    assert (made.deadlines.row().draws, made.deadlines.meta.jitter) == (8, "replayed")
+    assert (made.deadlines.row().draws, made.deadlines.meta.jitter, made.deadlines.meta.seed) == (8, "replayed", 1)
     assert made.path is not None
     assert verify_record(made.path)[1] == []
     with pytest.raises(UserError, match="do not exist; train again"):
@@ -90,6 +91,7 @@ def test_frames_arrive_before_a_records_model_and_its_deadlines_stay(record: Rec
     assert made.supersedes == record.record_id
     assert made.deadlines == record.deadlines
     assert made.streaming is not None
+    assert made.streaming.meta.seed == 3
     assert [row.way for row in made.streaming.rows] == ["restart", "ask", "pipelined"], "it keeps no state"
     assert verify_record(made.path)[1] == []
     console = Console(width=80, file=io.StringIO())
