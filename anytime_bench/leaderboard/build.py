@@ -72,7 +72,8 @@ class Job:
         group = self.group
         counted = [entry.path.name for entry in group.entries]
         absent = [entry.path.name for entry in group.absent]
-        parts = [self.stem, *self.others, group.task, group.device, group.key, counted, absent, group.notes]
+        place = [group.task, group.device, group.key, group.conditions]
+        parts = [self.stem, *self.others, *place, counted, absent, group.notes]
         return "\0".join([*map(str, parts), str(sorted(from_plugins().items())), code_sha256(), *_versions()])
 
 
@@ -280,18 +281,20 @@ def _named(stem: Path, suffix: str) -> Path:
 
 
 def _difference_of(group: Group, members: list[Group]) -> str:
-    """The parts of a group's key in which the groups of one place differ."""
+    """The parts of a group's key and conditions in which the groups of one place differ."""
     parts = []
     keys = [member.key for member in members]
     if len({key.protocol_version for key in keys}) > 1:
         parts.append(f"protocol-{group.key.protocol_version}")
     if len({key.task_version for key in keys}) > 1:
         parts.append(f"task-{group.key.task_version}")
+    parts += group.conditions.unlike([each.conditions for each in members if group.differs_in_timing_alone(each)])
     digest = hashlib.sha256("\0".join(vars(group.key).values()).encode()).hexdigest()[:8]
     same = [
-        key
-        for key in keys
-        if (key.protocol_version, key.task_version) == (group.key.protocol_version, group.key.task_version)
+        member.key
+        for member in members
+        if (member.key.protocol_version, member.key.task_version, member.conditions)
+        == (group.key.protocol_version, group.key.task_version, group.conditions)
     ]
     if len(same) > 1:
         parts.append(digest)

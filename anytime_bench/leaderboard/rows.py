@@ -21,7 +21,7 @@ from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.noise import NoiseTables
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs, timing_processes
-from anytime_bench.records.entries import Entry
+from anytime_bench.records.entries import Entry, with_guesses
 from anytime_bench.records.record import Record
 from anytime_bench.scores import per_sample
 from anytime_bench.scores.curve import settle
@@ -133,7 +133,7 @@ def read_row(entries: Sequence[Entry]) -> Row:
     counted = [entry for entry in entries if entry.seed in PROTOCOL_SEEDS] or list(entries)
     trained = [entry for entry in counted if not entry.diverged]
     arrays = [store.load_arrays(entry.path, entry.record, READ) for entry in trained]
-    right = [_correct(entry, seed, "test") for entry, seed in zip(trained, arrays, strict=True)]
+    right = [entry.correct("test", seed) for entry, seed in zip(trained, arrays, strict=True)]
     shape = right[0].shape
     for entry, table in zip(trained, right, strict=True):
         if table.shape != shape or len(entry.record.exits) != shape[0]:
@@ -141,18 +141,15 @@ def read_row(entries: Sequence[Entry]) -> Row:
                 f"record '{entry.path}' has {len(entry.record.exits)} exits and a trace of shape {table.shape}, "
                 f"but seed {trained[0].seed} of the same row has {shape}. One of them is not of this method."
             )
-    validation = [_correct(entry, seed, "val") for entry, seed in zip(trained, arrays, strict=True)]
-    chance = 1 / trained[0].record.task.classes
-    diverged = np.array([entry.diverged for entry in counted])
-    correct = np.zeros((len(counted), *shape), dtype=np.bool_)
-    correct[~diverged] = right
+    validation = [entry.correct("val", seed) for entry, seed in zip(trained, arrays, strict=True)]
+    correct, guesses = with_guesses(counted, right)
     costs = {axis: costs for axis in AXES if (costs := _costs([entry.record for entry in trained], axis))}
     verdicts = [comparable(entry.record) for entry in trained]
     return Row(
         entries=counted,
-        chance=chance,
+        chance=1 / trained[0].record.task.classes,
         correct=correct,
-        guesses=np.where(diverged[:, None], chance, np.nan) + np.zeros(shape[0]),
+        guesses=guesses,
         validation=np.mean([split.mean(axis=1, dtype=np.float64) for split in validation], axis=0),
         costs=costs,
         behaviour=_behaviour(arrays, right, costs["macs"].by_seed),
@@ -161,15 +158,6 @@ def read_row(entries: Sequence[Entry]) -> Row:
         timed=all(fair for fair, _ in verdicts),
         untimed_reason="; ".join(dict.fromkeys(reason for _, reason in verdicts if reason)),
     )
-
-
-def _correct(entry: Entry, arrays: Mapping[str, NDArray[Any]], split: str) -> NDArray[np.bool_]:
-    """Whether exit k is right about image n of a split, ``(E, N)``."""
-    names = f"{split}_labels", f"{split}_predictions"
-    shapes = [arrays[name].shape if name in arrays else () for name in names]
-    if len(shapes[1]) != 2 or shapes[0] != shapes[1][1:]:
-        raise UserError(f"the trace of record '{entry.path}' cannot be scored: labels and predictions are {shapes}.")
-    return np.asarray(arrays[names[1]] == arrays[names[0]][None])
 
 
 def _costs(records: Sequence[Record], axis: str) -> AxisCosts | None:

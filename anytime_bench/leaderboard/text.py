@@ -79,7 +79,7 @@ def to_markdown(board: Board, stem: str, others: list[str]) -> str:
                 " ".join(meanings(shown)),
             ]
     if board.absent:
-        lines += ["", "## Not on the board", ""]
+        lines += ["", "## Without results", ""]
         lines += [
             f"- {quoted(run.method)}: {run.status}, {quoted(run.reason)} ({code(run.command)})" for run in board.absent
         ]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs
+from anytime_bench.records.conditions import conditions_of
 from anytime_bench.records.entries import group_key, row_key, superseded
 from anytime_bench.records.record import Record
 from anytime_bench.records.verify import record_paths
@@ -101,6 +102,9 @@ def _axes(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     devices = sorted({record.device for record in records})
     if len(devices) > 1:
         return counted(), [f"times are left out: they come from different devices, {' and '.join(devices)}"]
+    conditions = sorted({each for record in records if (each := conditions_of(record)) is not None})
+    if len(conditions) > 1:
+        return counted(), [f"times are left out: they were taken in several ways, {'; '.join(map(str, conditions))}"]
     unfair = {record.method.name: why for record in records for fair, why in [comparable(record)] if not fair}
     if unfair:
         listed = "; ".join(f"{name}: {why}" for name, why in unfair.items())

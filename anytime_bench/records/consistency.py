@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.files import canonical_json
 from anytime_bench.records import store
+from anytime_bench.records.conditions import conditions_of
 from anytime_bench.records.entries import Entry, group_key, row_key, superseded
 from anytime_bench.records.record import Record
 
@@ -103,20 +104,27 @@ def wrong_supersessions(entries: Sequence[Entry]) -> list[str]:
 def repeated_seeds(entries: Sequence[Entry]) -> list[str]:
     """One line per record of a row and seed that another record claims too, neither being a correction of the other.
 
-    A training that diverged is a seed of its row, and knows no reference.
+    A training that diverged is a seed of its row, which older ones do not state, and knows no reference.
     """
     places: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
     replaced = superseded(entry.record for entry in entries)
     for entry in _in_order(entries):
-        if entry.record.record_id not in replaced and (entry.record.status == "ok" or entry.diverged):
+        record = entry.record
+        if record.record_id not in replaced and (record.status == "ok" or (entry.diverged and record.training)):
             places[_row_and_seed(entry)].append(entry)
     return [
         f"record '{later.path}' is seed {later.seed} of {later.record.method.name}, and so is '{first.path}'. A seed "
         "is run once: remove one, or give the correct one 'supersedes'."
         for same in places.values()
         for first, later in combinations(same, 2)
-        if first.diverged or later.diverged or group_key(first.record) == group_key(later.record)
+        if first.diverged or later.diverged or _alike(first.record, later.record)
     ]
+
+
+def _alike(a: Record, b: Record) -> bool:
+    """Whether one board would have to choose between two records of a seed, which may be timed in two ways."""
+    timed = {conditions for record in (a, b) if (conditions := conditions_of(record)) is not None}
+    return group_key(a) == group_key(b) and len(timed) < 2
 
 
 def same_answers(entries: Iterable[Entry], answers: Mapping[str, str]) -> list[str]:
