@@ -64,9 +64,9 @@ def typical_first(evidence: Evidence) -> list[Finding]:
     if row is None or references is None:
         return []
     findings = []
-    for entry in row.entries:
+    for entry in row.trained:
         answers = read_answers(entry.path, entry.record)
-        others = [(e.path, e.record) for e in references.entries if e.seed != entry.seed]
+        others = [(e.path, e.record) for e in references.trained if e.seed != entry.seed]
         result = readings.read_typicality(answers, others)
         if isinstance(result, Typicality) and np.isfinite(result.spearman.value):
             findings.append(result.spearman)
@@ -80,7 +80,15 @@ def typical_first(evidence: Evidence) -> list[Finding]:
     images = row.correct.shape[2]
     return [
         Finding(
-            evidence.task, "exits", what, side(low, high, -1), *numbers, str(row.seeds), images, note, "correlation"
+            evidence.task,
+            "exits",
+            what,
+            side(low, high, -1),
+            *numbers,
+            str(len(row.trained)),
+            images,
+            note,
+            "correlation",
         )
     ]
 
@@ -91,7 +99,7 @@ def trace_stops(evidence: Evidence) -> list[Finding]:
     if row is None:
         return []
     tables = []
-    for entry in row.entries:
+    for entry in row.trained:
         result = readings.read_stopping(with_learned(read_answers(entry.path, entry.record)))
         if not isinstance(result, LearnedStopping):
             return []
@@ -105,7 +113,9 @@ def trace_stops(evidence: Evidence) -> list[Finding]:
         verdict = side(gap.low, gap.high)
         value, low, high = (100 * end for end in (gap.value, gap.low, gap.high))
         what = f"GRU - confidence at {budget} % of the serial net's MACs"
-        findings.append(Finding(evidence.task, "MACs", what, verdict, value, low, high, str(row.seeds), gru.shape[1]))
+        findings.append(
+            Finding(evidence.task, "MACs", what, verdict, value, low, high, str(len(row.trained)), gru.shape[1])
+        )
     return findings
 
 

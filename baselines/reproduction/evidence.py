@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs, span_unit
 from anytime_bench.records.consistency import read_entries
-from anytime_bench.records.entries import Entry, Group, groups
+from anytime_bench.records.entries import Entry, Group, groups, with_guesses
 from anytime_bench.records.record import Record
 from anytime_bench.scores.curve import auc, settle
 from anytime_bench.trace.axes import AXES
@@ -38,13 +38,18 @@ PUBLISHED_LAMBDA = {"cascaded": 0.0, "serial": 1.0}
 
 @dataclass(frozen=True)
 class Row:
-    """One method with one set of options; ``entries`` are its seeds."""
+    """One method with one set of options; ``entries`` are its seeds, of which those that diverged answer by guess."""
 
     entries: tuple[Entry, ...]
 
+    @cached_property
+    def trained(self) -> tuple[Entry, ...]:
+        """The seeds that did not diverge: only they have answers, costs and noise of their own."""
+        return tuple(entry for entry in self.entries if not entry.diverged)
+
     @property
     def record(self) -> Record:
-        return self.entries[0].record
+        return self.trained[0].record
 
     @property
     def name(self) -> str:
@@ -86,44 +91,52 @@ class Row:
         return {**self.options_changed(usual), **values}
 
     @cached_property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether exit k of seed s is right about image n, ``(S, E, N)``."""
-        return np.stack([entry.correct() for entry in self.entries])
+    def correct(self) -> Floats:
+        """Whether exit k of seed s is right about image n, ``(S, E, N)``: 1, 0, or chance where it guesses."""
+        right, guesses = with_guesses(self.entries, [entry.correct() for entry in self.trained])
+        return np.where(np.isnan(guesses), 0.0, guesses)[..., None] + right
+
+    def of_all_seeds(self, tables: Sequence[Floats], diverged: Floats) -> Floats:
+        """``tables`` of the seeds that did not diverge and ``diverged`` for each other one, in order of the seeds."""
+        known = iter(tables)
+        return np.stack([diverged if entry.diverged else next(known) for entry in self.entries])
 
     @property
     def timed(self) -> bool:
         """Whether every seed's times may be compared."""
-        return all(comparable(entry.record)[0] for entry in self.entries)
+        return all(comparable(entry.record)[0] for entry in self.trained)
 
     def costs(self, axis: str) -> Floats | None:
         """Relative cost of each exit, ``(S, E)``; None where a seed has no comparable measurement.
 
+        A seed that diverged costs what the others do on average.
         ``axis`` is one of the suite's, or one of ``LANES``.
         """
         if axis in LANES:
             return self._ready(LANES[axis])
-        measured = [exit_costs(entry.record, axis) for entry in self.entries]
+        measured = [exit_costs(entry.record, axis) for entry in self.trained]
         if AXES[axis].measured and not self.timed:
             return None
         known = [cost.relative for cost in measured if cost is not None]
         if len(known) < len(measured):
             return None
-        return np.stack([settle(cost) if AXES[axis].settled else np.asarray(cost) for cost in known])
+        costs = [settle(cost) if AXES[axis].settled else np.asarray(cost) for cost in known]
+        return self.of_all_seeds(costs, np.mean(costs, axis=0))
 
     def _ready(self, lanes: int | str) -> Floats | None:
         """When each exit is ready on so many lanes, edges between them free, ``(S, E)``."""
         times = [
-            np.array(line.ready) * span_unit(entry.record)
-            for entry in self.entries
+            settle(np.array(line.ready) * span_unit(entry.record))
+            for entry in self.trained
             if entry.record.span is not None
             for line in entry.record.span.lanes
             if line.lanes == lanes and line.edge_us == 0
         ]
-        return np.stack([settle(ready) for ready in times]) if len(times) == len(self.entries) else None
+        return self.of_all_seeds(times, np.mean(times, axis=0)) if len(times) == len(self.trained) else None
 
     def exit(self, k: int) -> Floats:
         """Correctness of exit k, ``(S, N)``."""
-        return self.correct[:, k].astype(np.float64)
+        return self.correct[:, k]
 
     def owned(self, axis: str, deadline: float) -> Floats | None:
         """Expected correctness of the answer owned at ``deadline``, ``(S, N)``; chance before the first answer."""
@@ -132,9 +145,7 @@ class Row:
             return None
         owned = [int(np.searchsorted(cost, deadline * (1 + 1e-9), side="right")) - 1 for cost in costs]
         blind = np.full(self.correct.shape[2], self.chance)
-        return np.stack(
-            [seed[k].astype(np.float64) if k >= 0 else blind for seed, k in zip(self.correct, owned, strict=True)]
-        )
+        return np.stack([seed[k] if k >= 0 else blind for seed, k in zip(self.correct, owned, strict=True)])
 
     def area(self, axis: str, horizon: float) -> Floats | None:
         """AUC up to ``horizon`` per image, ``(S, N)``."""
@@ -145,10 +156,10 @@ class Row:
 
     @cached_property
     def noise(self) -> list[list[NoiseRun]]:
-        """What was evaluated under noise, per seed; empty where a seed was not."""
-        if not all(entry.record.robustness for entry in self.entries):
+        """What was evaluated under noise, per seed that did not diverge; empty where one was not."""
+        if not all(entry.record.robustness for entry in self.trained):
             return []
-        return [unpack(store.load_arrays(entry.path, entry.record)) for entry in self.entries]
+        return [unpack(store.load_arrays(entry.path, entry.record)) for entry in self.trained]
 
     def under_noise(self, mode: str, policy: str, *, axis: str = "", budget: float = np.inf) -> Floats | None:
         """Correctness ``(S, N)`` under noise, the mean over kinds and severities, None where it was not evaluated.
@@ -165,7 +176,7 @@ class Row:
             if not kinds:
                 return None
             tables.append(np.mean([np.mean(severities, axis=0) for severities in kinds.values()], axis=0))
-        return np.stack(tables) if tables else None
+        return self.of_all_seeds(tables, np.full_like(tables[0], self.chance)) if tables else None
 
     def spent_under_noise(self, mode: str, policy: str, axis: str) -> float | None:
         """What ``policy`` has spent on ``axis`` when it is done."""

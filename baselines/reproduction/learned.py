@@ -48,7 +48,7 @@ def write(results: Path) -> Path:
     arrays: dict[str, NDArray[Any]] = {}
     for evidence in (each for newest in read_evidence(results) for each in newest.with_older):
         row = evidence.row(METHOD)
-        for entry in row.entries if row else []:
+        for entry in row.trained if row else []:
             answers = read_answers(entry.path, entry.record)
             if not answers.gru:
                 weights = train(TraceGru().halves(answers.val)[0])

@@ -90,7 +90,7 @@ def overthinking(evidence: Evidence) -> list[Finding]:
     row = evidence.row("sdn")
     if row is None:
         return []
-    perfect: Floats = np.any(row.correct, axis=1).astype(np.float64)
+    perfect: Floats = row.correct.max(axis=1)
     return judge(evidence, "exits", "sdn, any exit right - last exit", (row, row), (perfect, row.exit(-1)))
 
 
@@ -114,6 +114,8 @@ def _stopped(evidence: Evidence, number: int) -> Floats | None:
     if row is None or costs is None:
         return None
     entry = row.entries[number]
+    if entry.diverged:
+        return row.correct[number, -1]
     arrays = store.load_arrays(entry.path, entry.record)
     val, test = Trace.from_arrays(arrays, "val"), Trace.from_arrays(arrays, "test")
     affordable = [
@@ -124,7 +126,7 @@ def _stopped(evidence: Evidence, number: int) -> Floats | None:
     if not affordable:
         return None
     exits = _first_confident(test.confidence, max(affordable))
-    return row.correct[number][exits, np.arange(row.correct.shape[2])].astype(np.float64)
+    return row.correct[number][exits, np.arange(row.correct.shape[2])]
 
 
 def _first_confident(confidence: Array, threshold: float) -> NDArray[np.intp]:

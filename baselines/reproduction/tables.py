@@ -214,9 +214,9 @@ def sanity(every: Sequence[Evidence]) -> str:
 
 def _disagreements(a: Row, b: Row) -> tuple[int, int, int]:
     """Images on which the last answers of equal seeds differ, of how many, over how many seeds."""
-    others = {entry.seed: entry for entry in b.entries}
+    others = {entry.seed: entry for entry in b.trained}
     differ = images = seeds = 0
-    for entry in a.entries:
+    for entry in a.trained:
         if entry.seed not in others:
             continue
         answers = [

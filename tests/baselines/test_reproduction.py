@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from support import generated_records as generated
 
 from anytime_bench.leaderboard.build import build, check
+from anytime_bench.records import store
 from anytime_bench.records.record import MethodEntry
 from anytime_bench.trace.axes import AXES
 from anytime_bench.trace.noise import NoiseRun, pack
@@ -280,6 +282,29 @@ def test_lanes_are_axes_where_records_state_them(evidence: Evidence) -> None:
 def test_rows_of_other_distributions_are_no_evidence(tmp_path: Path) -> None:
     generated.fill(tmp_path, methods=2)
     assert pages(tmp_path) == {}
+
+
+def test_a_training_that_diverged_is_a_seed_that_guesses(results: Path, evidence: Evidence, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(results, root)
+    for method, seed in (("cascaded_td", 3), ("sdn", 1)):
+        path = save(tmp_path / "made", method, seed, SKILLS[method])
+        store.save(root, generated.failed(store.load(path), reason="the loss became nan"), {})
+    (again,) = read_evidence(root)
+    before, row = (each.row("cascaded_td") for each in (evidence, again))
+    assert before is not None
+    assert row is not None
+    assert (row.seeds, row.chance) == (4, 0.1)
+    for old, new in (
+        (before.exit(-1), row.exit(-1)),
+        (before.area("latency", 1.0), row.area("latency", 1.0)),
+        (before.owned("macs", 0.5), row.owned("macs", 0.5)),
+        (before.under_noise("persistent", "watch"), row.under_noise("persistent", "watch")),
+    ):
+        assert old is not None
+        assert new is not None
+        np.testing.assert_allclose(new, [*old, np.full(IMAGES, 0.1)])
+    assert "sdn" in pages(root)["reproduction/sdn.md"]
 
 
 def test_missing_rows_are_said_and_not_an_error(tmp_path: Path) -> None:
