@@ -12,6 +12,9 @@ A model that is asked exit by exit runs its own Python, on a GPU too, so these t
 graphs. Before anything is timed every group runs once: images that leave make new batch sizes, and a GPU's libraries
 plan each shape when they first see it.
 
+What stopping saves is told by full runs of the same groups, each just before or after the run that stops: a machine is
+not equally fast from one session to the next.
+
 Units: seconds. Errors: ``ValueError`` for empty or mismatched inputs, and for a policy that does not answer per image.
 """
 
@@ -49,8 +52,9 @@ class EarlyStop:
     """What stopping did to N images, in G groups of ``batch_size``.
 
     ``exits (N,)`` is where each image stopped, ``predictions (N,)`` its answer there, ``seconds (G,)`` the time of each
-    group, the decisions included, ``policy_seconds (G,)`` the decisions alone. ``kept`` counts the images that the
-    model worked on for each exit: what compaction saves is there.
+    group, the decisions included, ``policy_seconds (G,)`` the decisions alone, ``full_seconds (G,)`` that of a run to
+    the last exit beside it, empty where none was asked for. ``kept`` counts the images that the model worked on for
+    each exit: what compaction saves is there.
     """
 
     exits: NDArray[np.int64]
@@ -58,6 +62,7 @@ class EarlyStop:
     labels: NDArray[np.int64]
     seconds: NDArray[np.float64]
     policy_seconds: NDArray[np.float64]
+    full_seconds: NDArray[np.float64]
     kept: NDArray[np.int64]
     batch_size: int
     stop: Stop
@@ -73,6 +78,7 @@ class EarlyStop:
             final_accuracy=final_accuracy,
             mean_exit=float(self.exits.mean()),
             latency=spread(self.seconds[:, None, None], seed=0)[0],
+            full=spread(self.full_seconds[:, None, None], seed=0)[0] if len(self.full_seconds) else None,
             policy_share=float(self.policy_seconds.sum() / self.seconds.sum()),
         )
 
@@ -85,12 +91,13 @@ def stop_early(
     *,
     batch_size: int = 1,
     warm_up: int | None = None,
+    beside: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> EarlyStop:
     """Run ``policy`` over ``images (N, D, H, W)``, which lie on the model's device already, and stop for real.
 
-    ``warm_up`` groups are run untimed first (None: all of them, or ten single images). ``progress`` gets the number of
-    images done.
+    ``warm_up`` groups are run untimed first (None: all of them, or ten single images). ``beside`` times a full run of
+    every group too, before or after in turn. ``progress`` gets the number of images done.
     """
     if len(images) == 0 or len(images) != len(labels) or batch_size < 1:
         raise ValueError(
@@ -101,13 +108,19 @@ def stop_early(
     groups = images.split(batch_size)
     if warm_up is None:
         warm_up = 10 if batch_size == 1 else len(groups)
-    results = []
+    results, full = [], []
     with on_device(images.device), evaluating(model):
         for group in groups[:warm_up]:
             _stop_group(model, group, policy, clock)
+            if beside:
+                _run_full(model, group, clock)
         done = 0
-        for group in groups:
+        for number, group in enumerate(groups):
+            if beside and number % 2:
+                full.append(_run_full(model, group, clock))
             results.append(_stop_group(model, group, policy, clock))
+            if beside and not number % 2:
+                full.append(_run_full(model, group, clock))
             done += len(group)
             progress(done)
     return EarlyStop(
@@ -116,6 +129,7 @@ def stop_early(
         labels=labels.cpu().numpy().astype(np.int64),
         seconds=np.array([result[2] for result in results]),
         policy_seconds=np.array([result[3] for result in results]),
+        full_seconds=np.array(full),
         kept=np.sum([result[4] for result in results], axis=0),
         batch_size=batch_size,
         stop="real" if batch_size == 1 or model.compacts else "simulated",
@@ -182,6 +196,15 @@ def _stop_one(model: AnytimeModel, images: Tensor, policy: Policy, clock: HostCl
     deciding = float((times[1::2] - times[0::2]).sum())
     prediction = logits.argmax(1).cpu().numpy().astype(np.int64)
     return np.array([k]), prediction, float(times[-1]), deciding, kept
+
+
+def _run_full(model: AnytimeModel, images: Tensor, clock: HostClock) -> float:
+    """Seconds until the last exit has answered, every earlier answer given and none looked at."""
+    clock.start()
+    for _ in model.stream(images):
+        pass
+    clock.mark()
+    return float(clock.read()[-1])
 
 
 def _decision(policy: Policy, logits: Tensor, k: int) -> Tensor:

@@ -99,8 +99,9 @@ class Dispatch(Strict):
 
 class EarlyStopTiming(Strict):
     """Stopping for real at one batch size: ``latency`` per group of images with the decisions, whose part is
-    ``policy_share``. ``final_accuracy`` is that of the last exit on the same images, None in records made without.
-    ``engine`` ran the model, which times of another engine are not comparable to."""
+    ``policy_share``; ``full`` are the same groups run to the last exit without deciding, in turn with these, None in
+    records made without. ``final_accuracy`` is that of the last exit on the same images, None likewise. ``engine`` ran
+    the model, which times of another engine are not comparable to."""
 
     policy: str
     stop: Stop
@@ -111,6 +112,7 @@ class EarlyStopTiming(Strict):
     final_accuracy: float | None = None
     mean_exit: float
     latency: Spread
+    full: Spread | None = None
     policy_share: float
 
 

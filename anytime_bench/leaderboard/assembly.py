@@ -169,7 +169,7 @@ def _row(
         timed=row.timed,
         untimed_reason=row.untimed_reason,
         stopping=stopping_curves(records),
-        stops=real_stops(records),
+        stops=real_stops(records, row.timed),
         budgets=budget_lines(records),
         throughput=throughput(records),
         promises=promises(records) if row.timed else [],

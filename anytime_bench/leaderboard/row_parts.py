@@ -106,9 +106,12 @@ class RealStop(Model):
     #: Whether images that are done leave the batch; otherwise the batch waits for its last one.
     real: bool
     images: int
-    #: Share of the row's own full time that stopping saved at this batch size, and time over the reference's full one.
-    saved: Estimate
-    times_reference: float
+    #: Share of the row's own full time that stopping saved at this batch size, and time over the reference's full one;
+    #: None where the row's times are not comparable.
+    saved: Estimate | None
+    times_reference: float | None
+    #: Whether the full runs were timed in turn with those that stopped; otherwise in a session of their own.
+    beside: bool
     #: Share of the time that went into deciding.
     deciding: float
     accuracy: float

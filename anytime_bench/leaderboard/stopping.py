@@ -1,7 +1,8 @@
 """What stopping does: rules simulated on stored answers, and one rule run for real against the clock. Means over seeds.
 
 Costs of simulated rules are multiples of the reference's full MACs. A real stop is judged against the row's own full
-run at the same batch size: the share of time it saves, and the accuracy it costs on the same images.
+run at the same batch size: the share of time it saves, and the accuracy it costs on the same images. Full runs are
+timed in turn with those that stop; in older records they were timed in a session of their own, which is said.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ def _curve(by_seed: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Stoppi
     return StoppingCurve(cost=[share(value) for value in cost], accuracy=[share(value) for value in accuracy])
 
 
-def real_stops(records: Sequence[Record]) -> list[RealStop]:
-    """One entry per batch size and rule that every seed was stopped by.
+def real_stops(records: Sequence[Record], timed: bool = True) -> list[RealStop]:
+    """One entry per batch size and rule that every seed was stopped by; none for a single exit, which leaves no choice.
 
-    Stopping runs a model's own Python; where full runs were timed otherwise, as graphs say, the two do not compare.
+    ``timed`` says whether the row's times are comparable; without that no time is told. Stopping runs a model's own
+    Python; where full runs were timed otherwise, as graphs say, the two do not compare.
     """
+    if any(len(record.exits) == 1 for record in records):
+        return []
     by_seed = [{(s.batch_size, s.policy): s for s in _comparable_stops(record)} for record in records]
     places = [place for place in by_seed[0] if all(place in stops for stops in by_seed)] if by_seed else []
-    return [_real_stop(place, [stops[place] for stops in by_seed], records) for place in sorted(places)]
+    return [_real_stop(place, [stops[place] for stops in by_seed], records, timed) for place in sorted(places)]
 
 
 def _comparable_stops(record: Record) -> list[EarlyStopTiming]:
@@ -57,9 +61,12 @@ def _comparable_stops(record: Record) -> list[EarlyStopTiming]:
     return [stop for stop in meta.early_stop if meta.engine in ("", stop.engine)] if meta else []
 
 
-def _real_stop(place: tuple[int, str], stops: Sequence[EarlyStopTiming], records: Sequence[Record]) -> RealStop:
+def _real_stop(
+    place: tuple[int, str], stops: Sequence[EarlyStopTiming], records: Sequence[Record], timed: bool
+) -> RealStop:
     batch, rule = place
-    full = [_full_seconds(record, batch) for record in records]
+    apart = [_full_seconds(record, batch) for record in records]
+    full = [own if stop.full is None else stop.full.mean for stop, (own, _) in zip(stops, apart, strict=True)]
     seconds = [stop.latency.mean for stop in stops]
     changes = [s.accuracy - s.final_accuracy for s in stops if s.final_accuracy is not None]
     return RealStop(
@@ -67,8 +74,11 @@ def _real_stop(place: tuple[int, str], stops: Sequence[EarlyStopTiming], records
         rule=rule,
         real=all(stop.stop == "real" for stop in stops),
         images=min(stop.images for stop in stops),
-        saved=over_seeds([1 - took / own for took, (own, _) in zip(seconds, full, strict=True)]),
-        times_reference=digits(float(np.mean([took / ref for took, (_, ref) in zip(seconds, full, strict=True)]))),
+        saved=over_seeds([1 - took / own for took, own in zip(seconds, full, strict=True)]) if timed else None,
+        times_reference=digits(float(np.mean([took / ref for took, (_, ref) in zip(seconds, apart, strict=True)])))
+        if timed
+        else None,
+        beside=all(stop.full is not None for stop in stops),
         deciding=share(float(np.mean([stop.policy_share for stop in stops]))),
         accuracy=share(float(np.mean([stop.accuracy for stop in stops]))),
         change=over_seeds(changes) if len(changes) == len(stops) else None,

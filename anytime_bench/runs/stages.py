@@ -182,7 +182,9 @@ def early_stop(
     with display.bar("stop early", len(batch_sizes) * len(split)) as bar:
         for number, size in enumerate(batch_sizes):
             report = partial(_after, bar, number * len(split))
-            stopped = stop_early(model, images, split.labels, confident(CONFIDENCE), batch_size=size, progress=report)
+            stopped = stop_early(
+                model, images, split.labels, confident(CONFIDENCE), batch_size=size, beside=True, progress=report
+            )
             runs.append(stopped.summary(f"confidence >= {CONFIDENCE}", final_accuracy))
     return runs
 

@@ -114,6 +114,19 @@ def test_summary_counts_the_policy_apart():
     assert result.summary("confidence >= 0.5", 0.75).final_accuracy == 0.75
 
 
+def test_full_runs_are_timed_in_turn_and_disturb_no_stop():
+    exits, _ = decided_afterwards(0.5)
+    model = Layers()
+    result = stop_early(model, IMAGES, LABELS, confident(0.5), warm_up=0, beside=True)
+    np.testing.assert_array_equal(result.exits, exits)
+    assert result.full_seconds.shape == result.seconds.shape
+    assert model.rows == [len(IMAGES) + kept for kept in result.kept], "every image runs to the end once, beside"
+    assert result.summary("x").full.mean == pytest.approx(result.full_seconds.mean())
+    alone = stop_early(Layers(), IMAGES, LABELS, confident(0.5), warm_up=0)
+    assert len(alone.full_seconds) == 0
+    assert alone.summary("x").full is None
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="as many labels as images"):
         stop_early(Layers(), IMAGES, LABELS[:3], confident(0.5))

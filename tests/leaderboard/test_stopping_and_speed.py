@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from support import generated_records as generated
 
+from anytime_bench.harness.timing_block import Spread
 from anytime_bench.leaderboard.board import BoardRow
 from anytime_bench.leaderboard.build import boards
 from anytime_bench.leaderboard.speed import over_seeds, promises
@@ -43,6 +44,48 @@ def test_a_record_without_the_last_exits_accuracy_says_so(tmp_path: Path) -> Non
     assert all(stop.change is None for stop in placed.board.rows[0].stops)
     shown = table(placed.board, "stops")
     assert "change" not in {column.name for column in shown.columns}
+
+
+def test_a_machine_that_slowed_down_between_sessions_saves_no_less_where_full_runs_were_timed_in_turn(
+    tmp_path: Path,
+) -> None:
+    """Twice as slow while stopping: three fifths of a full run then look like six fifths of the earlier one."""
+    for name, beside in (("in_turn", True), ("apart", False)):
+        record, arrays = generated.make_record(name, skill=0.4 + 0.1 * beside)
+        assert record.timing is not None
+        stops = []
+        for stop in record.timing.meta.early_stop:
+            slow = Spread(**{part: 2 * value for part, value in stop.latency.model_dump().items()})
+            full = Spread(**{part: value / 0.6 for part, value in slow.model_dump().items()})
+            stops.append(stop.model_copy(update={"latency": slow, "full": full if beside else None}))
+        meta = record.timing.meta.model_copy(update={"early_stop": stops})
+        timing = record.timing.model_copy(update={"meta": meta})
+        generated.store.save(tmp_path, record.model_copy(update={"timing": timing}), arrays)
+    (placed,) = boards(tmp_path)
+    rows = {row.label: row for row in placed.board.rows}
+    for name, saved in (("in_turn", 0.4), ("apart", -0.2)):
+        for stop in rows[name].stops:
+            assert stop.saved is not None
+            assert stop.saved.value == pytest.approx(saved, abs=0.02)
+    shown = table(placed.board, "stops")
+    assert dict(zip(shown.values["label"], shown.values["full_run"], strict=True)) == {
+        "in_turn": "in turn", "apart": "in another session",
+    }  # fmt: skip
+
+
+def test_a_single_exit_saves_nothing_and_a_disturbed_row_tells_no_time(tmp_path: Path) -> None:
+    generated.save(tmp_path, "plain")
+    generated.save(tmp_path, "single", exits=1)
+    generated.save(tmp_path, "disturbed", timed=False, skill=0.7)
+    (placed,) = boards(tmp_path)
+    rows = {row.label: row for row in placed.board.rows}
+    assert rows["single"].stops == []
+    assert {(stop.saved, stop.times_reference) for stop in rows["disturbed"].stops} == {(None, None)}
+    assert rows["disturbed"].stops[0].accuracy == 0.8
+    shown = table(placed.board, "stops")
+    column = next(each for each in shown.columns if each.name == "saved")
+    line = shown.values["label"].index("disturbed")
+    assert shown.cell(line, column).reason == "another process used the device"
 
 
 def test_throughput_is_of_full_answers_beside_the_reference(tmp_path: Path) -> None:
