@@ -187,8 +187,8 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
         for group in same[-1:]:
             group.absent.append(entry)
     for group in result:
-        if any(group.differs_in_timing_alone(other) for other in result):
-            group.notes.append(f"All times were taken in one way: {group.conditions}. Another board has other ones.")
+        if not group.conditions.usual or any(group.differs_in_timing_alone(other) for other in result):
+            group.notes.append(f"All times of this board were taken in one way: {group.conditions}.")
         for seeds in group.rows.values():
             seeds.sort(key=lambda entry: entry.seed)
     return result

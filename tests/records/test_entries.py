@@ -70,6 +70,12 @@ def test_the_usual_conditions_are_the_device_s_board_however_many_others_there_a
     assert made == {"generated-cpu": Conditions(), "generated-cpu.batch-64": Conditions(batch=64)}
 
 
+def test_a_board_of_unusual_conditions_says_so_though_it_is_the_only_one() -> None:
+    (alone,) = groups([entry(0, meta={"batch_sizes": [64, 1]})])
+    assert "batch 64" in alone.notes[0]
+    assert groups([entry(0)])[0].notes == []
+
+
 def test_a_gpu_s_times_do_not_ask_for_the_host_s_threads() -> None:
     both = [entry(seed, meta={"device": "cuda:0", "threads": 8 * (seed + 1)}) for seed in (0, 1)]
     assert [seeds(group) for group in groups(both)] == [[[0, 1]]]
