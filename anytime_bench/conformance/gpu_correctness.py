@@ -21,6 +21,7 @@ from anytime_bench.harness.clocks import HostClock
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.early_stop import confident, stop_early
 from anytime_bench.harness.engines import chosen_engine, engine_verdict, matched_engines
+from anytime_bench.harness.torch_settings import tf32
 from anytime_bench.methods.contract import AnytimeModel
 
 #: Largest difference of two ways to compute an answer, relative to the largest logit.
@@ -32,7 +33,7 @@ def answers_agree(
 ) -> Iterator[Line]:
     """``forward``, ``stream`` and the engine of timing against each other, and ``forward`` against the CPU's."""
     model, reference = (unsettled(copy.deepcopy(each).cpu()) for each in (model, reference))
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with tf32(False):
         for dtype, bound in ((torch.float64, EXACT), (torch.float32, SINGLE)):
             on_cpu = copy.deepcopy(model).to(dtype)
             there, other = copy.deepcopy(on_cpu).to(device), copy.deepcopy(reference).to(device, dtype)
@@ -91,7 +92,7 @@ def stops_alike(
         top = model(images.to(device)).float().softmax(2).amax(2)  # (E, N)
     threshold = float(top[: max(model.num_exits // 2, 1)].median())
     for size in sizes:
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with tf32(False):
             there = stop_early(model, images.to(device), labels.to(device), confident(threshold), batch_size=size)
             here = stop_early(copy.deepcopy(model).cpu(), images, labels, confident(threshold), batch_size=size)
         same = float((there.exits == here.exits).mean())

@@ -66,7 +66,7 @@ def examine(
         lines += skipped
         for title, until, parts in _sections(scope, models, reference):
             report(f"{perf_counter() - begun:4.0f} s  {title}")
-            lines += _within(title, begun + until * 60 * scope.minutes, parts)
+            lines += _within(title, begun + until * 60 * scope.minutes, begun + 60 * scope.minutes, parts)
     lines += [Line("environment", "while examining", reason, "undisturbed") for reason in watch.finish()]
     return lines, machine, perf_counter() - begun
 
@@ -141,14 +141,19 @@ def _one(function: Callable[..., Line], *arguments: Any) -> Iterable[Line]:
     return [function(*arguments)]
 
 
-def _within(section: str, deadline: float, parts: list[Part]) -> Iterator[Line]:
-    """The lines of all parts that begin before ``deadline``; one part's failure must not cost the others' lines."""
+def _within(section: str, last_begin: float, end: float, parts: list[Part]) -> Iterator[Line]:
+    """The lines of all parts that begin before ``last_begin``, as far as they come before ``end``; one part's failure
+    must not cost the others' lines."""
     for name, part in parts:
-        if perf_counter() > deadline:
+        if perf_counter() > last_begin:
             yield Line(section, name, "no time was left: give more with --minutes", verdict="skipped")
             continue
         try:
-            yield from part()
+            for line in part():
+                yield line
+                if perf_counter() > end:
+                    yield Line(section, f"{name}: the rest", "time was over: more with --minutes", verdict="skipped")
+                    break
         except Exception as error:
             correctness = section in ("answers", "corruption", "early stop")
             yield Line(section, name, describe(error), "no error", verdict="FAILS", correctness=correctness)

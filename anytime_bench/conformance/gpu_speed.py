@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -25,6 +24,7 @@ from anytime_bench.harness.cost import evaluating, executions
 from anytime_bench.harness.self_test import PlainResNet, self_test
 from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.harness.timing_block import ClockBlock, Timing
+from anytime_bench.harness.torch_settings import tf32
 from anytime_bench.methods.contract import AnytimeModel
 
 #: What was expected of an H100 before any GPU had run this, by reading: the experiments' names are those of the lines.
@@ -135,7 +135,7 @@ def _clocks(summary: Timing, size: str) -> dict[str, dict[str, list[float]]]:
 def training_steps(
     name: str, model: AnytimeModel, device: torch.device, shape: tuple[int, int, int], batch: int, rounds: int
 ) -> Iterator[Line]:
-    """Forward, mean cross-entropy over exits and backward, against the dense recursion; with peak memory on a GPU."""
+    """One step of SGD on the mean cross-entropy over exits, against the dense recursion; with peak memory on a GPU."""
     dense = executions(model).get("dense")
     if dense is None:
         return
@@ -147,9 +147,11 @@ def training_steps(
         "dense recursion": lambda: torch.stack(list(dense(images))),
         "forward": lambda: model(images),
     }
-    precisions: dict[str, dict[str, bool]] = {"float32": {}, "TF32": {"tf32": True}, "bf16": {"bf16": True}}
+    precisions: dict[str, dict[str, bool]] = {"float32": {}, "TF32": {"fast": True}, "bf16": {"bf16": True}}
+    # So small a rate that weights stay what they are, however many rounds there are.
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = {
-        (way, precision): _step(model, answers, labels, device, **flags)
+        (way, precision): _step(model, answers, labels, device, optimiser, **flags)
         for precision, flags in precisions.items()
         for way, answers in ways.items()
     }
@@ -178,21 +180,20 @@ def _step(
     answers: Callable[[], Tensor],
     labels: Tensor,
     device: torch.device,
-    tf32: bool = False,
+    optimiser: torch.optim.Optimizer,
+    fast: bool = False,
     bf16: bool = False,
 ) -> Callable[[], None]:
+    """Forward, backward and the optimiser's step; ``fast`` lets float32 be multiplied in TF32."""
+
     def run() -> None:
         model.zero_grad(set_to_none=True)
-        products = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
-        try:
-            with torch.backends.cudnn.flags(allow_tf32=tf32), autocast:
+        with tf32(fast):  # the backward pass too
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = answers()
             targets = labels.repeat(len(logits))
             F.cross_entropy(logits.float().flatten(0, 1), targets).backward()
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = products
+            optimiser.step()
 
     return run
 

@@ -22,6 +22,7 @@ import psutil
 import torch
 
 from anytime_bench.harness.gpu_state import read_gpu
+from anytime_bench.harness.torch_settings import tf32_convolutions, tf32_products
 
 LIBRARIES = (
     "anytime_bench",
@@ -235,8 +236,8 @@ def _cuda() -> dict[str, Any]:
         "built_for": torch.version.cuda,
         "devices": devices,
         "cudnn": torch.backends.cudnn.version() if devices else None,
-        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-        "tf32_convolution": torch.backends.cudnn.allow_tf32,
+        "tf32_matmul": tf32_products(),
+        "tf32_convolution": tf32_convolutions(),
     }
 
 

@@ -31,9 +31,9 @@ from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.engines import chosen_engine
 from anytime_bench.harness.rounds import Effort
 from anytime_bench.harness.timing_block import Timing, TimingMeta, TorchSettings
-from anytime_bench.harness.timing_session import Session, tf32_convolutions
+from anytime_bench.harness.timing_session import Session
 from anytime_bench.harness.timing_summary import queue_share, summarise
-from anytime_bench.harness.torch_settings import in_force, restored_settings
+from anytime_bench.harness.torch_settings import in_force, restored_settings, tf32_convolutions, tf32_products
 from anytime_bench.methods.contract import AnytimeModel
 
 Progress = Callable[[float, str], None]
@@ -181,7 +181,7 @@ def _meta(
         engine_requested=settings.engine,
         precision=settings.precision,
         tf32=on_gpu and tf32_convolutions(),
-        tf32_products=on_gpu and torch.backends.cuda.matmul.allow_tf32,
+        tf32_products=on_gpu and tf32_products(),
         cache=settings.cache,
         settings=torch_settings,
         threads=torch.get_num_threads() if settings.threads is None else settings.threads,

@@ -23,6 +23,7 @@ from anytime_bench.harness.eager import Eager, EngineError, Times
 from anytime_bench.harness.engines import make_engine, matched_engines
 from anytime_bench.harness.environment import usable_cores
 from anytime_bench.harness.rounds import Effort, Group, Rounds, Task, run_rounds
+from anytime_bench.harness.torch_settings import tf32_convolutions
 from anytime_bench.methods.contract import AnytimeModel
 
 
@@ -189,11 +190,6 @@ class Session:
                 same += int((chosen >= logits[:, at].amax(2) - slack[:, at]).sum())
                 total += predictions.numel()
         return same / total
-
-
-def tf32_convolutions() -> bool:
-    """Whether a GPU's float32 convolutions are computed in TF32, torch's default."""
-    return bool(torch.backends.cudnn.allow_tf32)
 
 
 def rounding_slack(images: Tensor) -> float:

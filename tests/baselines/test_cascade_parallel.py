@@ -13,6 +13,7 @@ from support.paper_cuda import PaperCuda, Race, paper_cuda
 from support.thread_lanes import ThreadLanes, run_ahead
 from torch import Tensor
 
+from anytime_bench.harness.torch_settings import tf32
 from baselines.cascade import parallel
 from baselines.cascade.fast import _gpu_kernel, add_relu
 from baselines.cascade.model import CascadedResNet
@@ -243,7 +244,7 @@ def test_streams_agree_with_the_layerwise_executor_on_a_gpu(options: dict[str, A
     x = image(model).cuda()
     assert gap(torch.stack(list(model.stream(x))), model(x)) <= 1e-12
     single, y = model.float(), x.float()
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with tf32(False):
         assert gap(torch.stack(list(single.stream(y))), single(y)) <= 1e-5
 
 

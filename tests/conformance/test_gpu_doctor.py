@@ -82,6 +82,43 @@ def test_training_is_compared_with_what_a_model_computes_densely():
     assert not list(gpu_speed.training_steps("x", cascade("serial"), CPU, (3, 16, 16), 4, 1))
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_step_without_tf32_leaves_cudnn_on_and_its_backward_pass_is_inside(fast):
+    seen = []
+
+    def settings(gradient=None):
+        switches = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        seen.append((torch.backends.cudnn.enabled, *switches))
+
+    weight = torch.nn.Parameter(torch.ones(5, 4, 3))
+    weight.register_hook(settings)
+    model = torch.nn.Module()
+    model.weight = weight
+
+    def answers():
+        settings()
+        return weight * 2
+
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    gpu_speed._step(model, answers, torch.tensor([0, 1, 2, 0]), CPU, optimiser, fast=fast)()
+    assert seen == [(True, fast, fast)] * 2
+    assert not torch.equal(weight, torch.ones(5, 4, 3)), "the optimiser has made its step"
+    assert before == (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+
+
+def test_a_part_ends_with_the_line_in_which_time_is_over(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(gpu_doctor, "perf_counter", lambda: next(clock))
+
+    def part():
+        for number in range(5):
+            yield Line("a", f"line {number}", "measured")
+
+    whats = [line.what for line in gpu_doctor._within("a", 1.5, 2.5, [("x", part), ("y", part)])]
+    assert whats == ["line 0", "line 1", "line 2", "x: the rest", "y"]
+
+
 @pytest.mark.parametrize(("slower", "verdict"), [(1.3, "holds"), (1.7, "FAILS")])
 def test_lanes_are_judged_by_all_answers_in_one_graph_not_by_the_last_one_alone(slower, verdict):
     """A cascade's ``answer(images, last)`` is a plain pass: its ratio of 1 says nothing of lanes."""

@@ -17,6 +17,7 @@ from anytime_bench.harness.rounds import Effort
 from anytime_bench.harness.self_test import PlainResNet, self_test
 from anytime_bench.harness.timing import TimingSettings, time_exits
 from anytime_bench.harness.timing_session import Session, rounding_slack
+from anytime_bench.harness.torch_settings import tf32
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.tasks.task import TaskCard
 
@@ -218,7 +219,7 @@ def test_an_execution_is_captured_once_for_both_clocks_and_without_prefixes(stan
 
 
 @pytest.mark.parametrize(
-    ("dtype", "on_gpu", "tf32", "slack"),
+    ("dtype", "on_gpu", "allowed", "slack"),
     [
         (torch.float32, True, True, 2e-3),
         (torch.float32, True, False, 1e-4),
@@ -226,8 +227,8 @@ def test_an_execution_is_captured_once_for_both_clocks_and_without_prefixes(stan
         (torch.bfloat16, True, False, 2e-2),
     ],
 )
-def test_answers_may_differ_by_what_the_precision_of_convolutions_rounds(dtype, on_gpu, tf32, slack):
-    with torch.backends.cudnn.flags(allow_tf32=tf32):
+def test_answers_may_differ_by_what_the_precision_of_convolutions_rounds(dtype, on_gpu, allowed, slack):
+    with tf32(allowed):
         assert rounding_slack(SimpleNamespace(dtype=dtype, is_cuda=on_gpu)) == slack
 
 
@@ -265,7 +266,7 @@ def test_busy_kernels_take_equal_shares(engine):
 def test_answers_of_graphs_are_those_of_the_model():
     model = PlainResNet().cuda()
     images = torch.randn(20, 3, 32, 32, device="cuda")
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with tf32(False):
         timing = time_exits(
             model, PlainResNet().cuda(), images, "cuda", TimingSettings(engine="graph", budget_seconds=2)
         )
@@ -282,7 +283,7 @@ def test_every_cascade_runs_as_graphs(name):
     model = load_method(name).build(card).cuda()
     reference = load_method("serial_ce").build(card).cuda()
     images = torch.randn(20, 3, 32, 32, device="cuda")
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with tf32(False):
         summary = time_exits(
             model, reference, images, "cuda", TimingSettings(engine="graph", budget_seconds=2)
         ).summary()
@@ -308,7 +309,7 @@ def test_the_second_device_is_measured_on_its_own_streams():
 def test_equal_models_measure_as_equal_on_a_gpu():
     """Three in a row whose 95 % interval lies beside 1 happen to a sound harness once in eight thousand times."""
     assert any(
-        all(entry["contains_one"] for entry in self_test("cuda", 4, seed=seed)["clocks"].values()) for seed in range(3)
+        all(ratio.contains_one for ratio in self_test("cuda", 4, seed=seed).clocks.values()) for seed in range(3)
     )
 
 
