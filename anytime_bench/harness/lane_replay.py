@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anytime_bench.harness.operator_graph import SpanError
-from anytime_bench.harness.operator_recording import Recording, answers_of
+from anytime_bench.harness.operator_recording import ANNOUNCEMENT, Recording, answers_of
 from anytime_bench.harness.schedule import Schedule
 from anytime_bench.methods.contract import AnytimeModel
 
@@ -104,6 +104,8 @@ class _Notes(TorchDispatchMode):
         self._made: dict[int, tuple[weakref.ref[Tensor], Result]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is ANNOUNCEMENT:
+            return func(*args, **(kwargs or {}))
         needs: set[int] = set()
         positional = _mapped(tuple(args), self.symbol, needs)
         named = _mapped(dict(kwargs or {}), self.symbol, needs)

@@ -6,8 +6,9 @@ An operator is one dispatched call of torch (a kernel, or a few that belong toge
 - where it writes a storage itself, for every operator that read or wrote that storage since.
 
 Dependencies go by storage, so operators on disjoint views of one tensor wait for each other. Making a view is free and
-no operator. An operator whose result steers Python (a number, or a shape that depends on data) is a *barrier*:
-everything issued after it waits for it. The same holds where Python reads a tensor directly (``tolist``, ``numpy``).
+no operator, nor is telling the allocator which stream reads a tensor (``record_stream``, a write by its schema). An
+operator whose result steers Python (a number, or a shape that depends on data) is a *barrier*: everything issued after
+it waits for it. The same holds where Python reads a tensor directly (``tolist``, ``numpy``).
 
 A recording holds numbers and names alone; no tensor outlives the forward pass. Storages are told apart by weak
 references, because the allocator hands out one address again and again.
@@ -38,6 +39,9 @@ from anytime_bench.methods.contract import AnytimeModel
 
 #: Ways in which Python reads a tensor on the CPU without a dispatched operator.
 DIRECT_READS = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
+
+#: Tells the allocator which stream reads a tensor: a write by its schema, but no work and nothing to wait for.
+ANNOUNCEMENT = torch.ops.aten.record_stream.default
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is ANNOUNCEMENT:
+            return func(*args, **kwargs)
         macs_before = self.flops.get_total_flops() // 2
         result = func(*args, **kwargs)
         macs = self.flops.get_total_flops() // 2 - macs_before

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anytime_bench.harness.operator_graph import SpanError
-from anytime_bench.harness.operator_recording import Call, Recording, answers_of, shape_of
+from anytime_bench.harness.operator_recording import ANNOUNCEMENT, Call, Recording, answers_of, shape_of
 from anytime_bench.methods.contract import AnytimeModel
 
 #: Device cycles for which a GPU is kept busy while an operator is queued: about 50 us, several times a launch.
@@ -89,6 +89,8 @@ class _HostWatch(TorchDispatchMode):
         self._started = self._clock()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is ANNOUNCEMENT:
+            return func(*args, **(kwargs or {}))
         begin = self._clock()
         result = func(*args, **kwargs) if kwargs else func(*args)
         self._end.append(self._clock())
@@ -118,6 +120,8 @@ class _DeviceWatch(TorchDispatchMode):
         torch.cuda.synchronize(self._device)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is ANNOUNCEMENT:
+            return func(*args, **(kwargs or {}))
         position = len(self.calls)
         is_view = position < len(self._recorded) and self._recorded[position].operator is None
         if is_view:

@@ -117,11 +117,11 @@ def restored_settings(who: str) -> Iterator[None]:
             print(f"note: {who} set {name} to {value}; it is {before[name]} again", file=sys.stderr)
 
 
-def _values(names: Iterable[str]) -> dict[str, Any]:
+def _values(names: Iterable[str]) -> Mapping[str, Any]:
     return {name: SETTINGS[name][0]() for name in names}
 
 
-def _put_back(before: Mapping[str, Any]) -> dict[str, Any]:
+def _put_back(before: Mapping[str, Any]) -> Mapping[str, Any]:
     """Set what differs from ``before``; returns what it was, by name. An older name is set before the newer ones."""
     changed = {name: value for name, value in _values(before).items() if value != before[name]}
     for name in changed:
