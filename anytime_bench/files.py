@@ -170,3 +170,8 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, quick: bool = False) -> byt
 def canonical_json(value: Any) -> str:
     """Sorted keys, no spaces, shortest round-trip floats; NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def short_hash(value: object) -> str:
+    """Sixteen hex digits, equal for equal values: they name runs' folders, locks and jobs' files on users' disks."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from pydantic import JsonValue, ValidationError
 
 from anytime_bench.corruptions.catalogue import named
 from anytime_bench.errors import UserError, describe, message
-from anytime_bench.files import safe_name
+from anytime_bench.files import safe_name, short_hash
 from anytime_bench.harness.cost import ExitCosts, count_costs
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.environment import capture
@@ -29,7 +29,6 @@ from anytime_bench.registry import Origin
 from anytime_bench.runs.disk import check_writable
 from anytime_bench.runs.guard import time_limit
 from anytime_bench.tasks.task import Task
-from anytime_bench.training import checkpoints
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
 from anytime_bench.training.data import seeded
 from anytime_bench.training.recipes import recipe_for, reference_choice
@@ -77,7 +76,7 @@ class ResolvedMethod:
         }
         if self.weights_source is not None:
             parts["starts_from"] = self.weights_source.key(task, seed)
-        return checkpoints.run_key(parts)
+        return short_hash(parts)
 
     def folder(self, out: Path, device_name: str, task: Task, seed: int) -> Path:
         """Where the trained weights for ``task`` and ``seed`` live under ``out``."""

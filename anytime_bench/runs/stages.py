@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from anytime_bench.corruptions.cifar10c import OfficialFiles
-from anytime_bench.files import npz_bytes, write_atomically
+from anytime_bench.files import npz_bytes, short_hash, write_atomically
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.deadlines import DeadlineSettings, serve_deadlines
@@ -44,7 +44,7 @@ from anytime_bench.runs.progress import Steps
 from anytime_bench.scores.stopping_budgets import learn_rules
 from anytime_bench.trace.answers import Trace
 from anytime_bench.trace.prediction_sets import nested_sets
-from anytime_bench.training.checkpoints import run_key, storage_errors
+from anytime_bench.training.checkpoints import storage_errors
 from anytime_bench.training.data import DeviceSplit
 
 #: Images and threshold of the early-stop measurement: what a policy's decisions cost, not which threshold is best.
@@ -229,7 +229,7 @@ def prepared_path(plan: Plan) -> Path:
     evaluation = dataclasses.asdict(plan.resolved.config.evaluation)
     parts = {key: evaluation[key] for key in ("prediction_batch", "noise", "noise_images")}
     resolved = plan.resolved
-    name = run_key({"method": resolved.name, "options": resolved.options, "protocol": PROTOCOL_VERSION, **parts})
+    name = short_hash({"method": resolved.name, "options": resolved.options, "protocol": PROTOCOL_VERSION, **parts})
     return plan.folder / f"prepared-{name}.npz"
 
 

@@ -170,8 +170,3 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.op
         state.setdefault(int(number), {})[key] = value
     model.load_state_dict(weights)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def run_key(parts: dict[str, object]) -> str:
-    """Sixteen hex digits that name a run's folder: equal for equal method, options, recipe, data and seed."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

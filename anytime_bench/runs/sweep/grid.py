@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from pydantic import FiniteFloat, JsonValue, TypeAdapter, ValidationError
 
 from anytime_bench.errors import UserError, did_you_mean, message
-from anytime_bench.runs.sweep.jobs import Existing, Outcome
+from anytime_bench.runs.sweep.jobs import Existing, Outcome, Sent
 from anytime_bench.training.config import Settings
 
 #: More runs than this are a slip of the keyboard.
@@ -52,7 +52,7 @@ class SlurmOptions:
 
 
 @dataclass
-class Grid:
+class Grid(Sent):
     """A sweep as asked for. ``only`` holds ``method@task@seed``, and restricts the product to these runs.
 
     ``train_only`` leaves everything after the training to a later sweep.
@@ -75,13 +75,6 @@ class Grid:
     time_limit: float = 0.0
     memory_limit: float = 0.0
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
-
-    def to_json(self) -> str:
-        return _GRID.dump_json(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> Grid:
-        return _GRID.validate_json(text)
 
     def cells(self) -> list[tuple[str, str, int]]:
         """Method, task and seed of every run asked for, each once, in order."""
@@ -250,4 +243,3 @@ def _slurm_options(value: object) -> SlurmOptions:
 
 
 _SLURM = TypeAdapter(SlurmOptions)
-_GRID = TypeAdapter(Grid)

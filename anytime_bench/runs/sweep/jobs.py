@@ -7,11 +7,9 @@ planning and working happen in other processes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import JsonValue, TypeAdapter
 
@@ -19,6 +17,17 @@ from pydantic import JsonValue, TypeAdapter
 Existing = Literal["skip", "rerun", "error"]
 Until = Literal["trained", "prepared", "record"]
 State = Literal["new", "cached", "skip", "refused"]
+
+
+class Sent:
+    """What goes from process to process, as one line of JSON."""
+
+    def to_json(self) -> str:
+        return TypeAdapter(type(self)).dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        return TypeAdapter(cls).validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Sent):
     """Everything a process needs to do one piece of a sweep. ``exclusive``: it has the machine to itself."""
 
     name: str
@@ -67,16 +76,9 @@ class Job:
     memory_limit: float = 0.0
     threads: int = 0
 
-    def to_json(self) -> str:
-        return _JOB.dump_json(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        return _JOB.validate_json(text)
-
 
 @dataclass(frozen=True)
-class JobEnd:
+class JobEnd(Sent):
     """How one job ended. ``busy``: another process has its work. ``seconds`` it took, ``log`` is its file."""
 
     status: Literal["ok", "skipped", "failed", "busy"]
@@ -87,7 +89,7 @@ class JobEnd:
 
 
 @dataclass(frozen=True)
-class Event:
+class Event(Sent):
     """What a working process tells the sweep; the last one holds how it ended."""
 
     kind: Literal["waiting", "started", "training", "done"]
@@ -95,13 +97,6 @@ class Event:
     epochs: int = 0
     share: float = 0.0
     end: JobEnd | None = None
-
-    def to_json(self) -> str:
-        return _EVENT.dump_json(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Event:
-        return _EVENT.validate_json(text)
 
 
 #: What hears of a job's events.
@@ -147,19 +142,12 @@ class Outcome:
 
 
 @dataclass
-class SweepPlan:
+class SweepPlan(Sent):
     """All runs of a sweep in order, and the jobs that make the missing ones."""
 
     cells: list[Cell]
     jobs: dict[str, Job]
     warnings: list[str] = field(default_factory=list)
-
-    def to_json(self) -> str:
-        return _PLAN.dump_json(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> SweepPlan:
-        return _PLAN.validate_json(text)
 
     def outcomes(self, ends: Mapping[str, JobEnd]) -> list[Outcome]:
         """What became of each run, from the ends of its jobs; runs without any end are left out."""
@@ -181,13 +169,3 @@ class SweepPlan:
                 outcome.seconds, outcome.log = sum(end.seconds for end in ended), last.log
             outcomes.append(outcome)
         return outcomes
-
-
-def digest(*parts: object) -> str:
-    """Sixteen hex digits, equal for equal ``parts``: names of lock files and of jobs' files."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-_JOB = TypeAdapter(Job)
-_EVENT = TypeAdapter(Event)
-_PLAN = TypeAdapter(SweepPlan)

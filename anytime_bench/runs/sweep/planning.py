@@ -19,6 +19,7 @@ import torch
 from pydantic import JsonValue
 
 from anytime_bench.errors import UserError, message
+from anytime_bench.files import short_hash
 from anytime_bench.harness.environment import capture
 from anytime_bench.methods.plugins import load_plugin
 from anytime_bench.records.entries import Entry
@@ -34,7 +35,7 @@ from anytime_bench.runs.plan import (
 )
 from anytime_bench.runs.sweep.existing import identity_of, stored_records
 from anytime_bench.runs.sweep.grid import Grid
-from anytime_bench.runs.sweep.jobs import Cell, Job, RunIdentity, SweepPlan, Until, digest
+from anytime_bench.runs.sweep.jobs import Cell, Job, RunIdentity, SweepPlan, Until
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.tasks.task import Task
 from anytime_bench.training.config import parsed_overrides
@@ -123,7 +124,7 @@ class _Planner:
             needs, trains = (self._trainer[own],), False
         work = self._add(
             cell, resolved.name, "prepared" if timed else "record", overrides, needs=needs,
-            locks=(f"run-{digest(cell.name, cell.identity)}", *[_training_lock(own)] * trains),
+            locks=(f"run-{short_hash([cell.name, cell.identity])}", *[_training_lock(own)] * trains),
             resume=not trains or not self.rerun,
         )  # fmt: skip
         if trains:

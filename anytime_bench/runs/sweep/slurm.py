@@ -11,7 +11,6 @@ Slurm or submitit is missing.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import time
@@ -24,13 +23,13 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from anytime_bench.errors import UserError, message
-from anytime_bench.files import write_atomically
+from anytime_bench.files import short_hash, write_atomically
 from anytime_bench.runs.disk import check_writable
 from anytime_bench.runs.guard import expect_exit
 from anytime_bench.runs.sweep.display import Overview, show_plan, show_summary
 from anytime_bench.runs.sweep.existing import finished_record
 from anytime_bench.runs.sweep.grid import Grid, SlurmOptions
-from anytime_bench.runs.sweep.jobs import Job, JobEnd, Outcome, SweepPlan, digest
+from anytime_bench.runs.sweep.jobs import Job, JobEnd, Outcome, SweepPlan
 from anytime_bench.runs.sweep.local import plan_in_subprocess
 from anytime_bench.runs.sweep.process import run_job
 
@@ -53,7 +52,7 @@ class ClusterRun:
                 end = run_job(self.job)
         except UserError as error:
             end = JobEnd("failed", message(error))
-        write_atomically(self.end_file, json.dumps(dataclasses.asdict(end)).encode())
+        write_atomically(self.end_file, end.to_json().encode())
         return end.status
 
     def checkpoint(self) -> Any:
@@ -180,7 +179,7 @@ def srun_options(slurm: SlurmOptions) -> list[str]:
 
 
 def end_path(folder: Path, job: Job) -> Path:
-    return folder / "ends" / f"{digest(job.name)}.json"
+    return folder / "ends" / f"{short_hash([job.name])}.json"
 
 
 def queued(arrays: Iterable[str]) -> set[str]:
@@ -205,7 +204,7 @@ def watch(plan: SweepPlan, folder: Path, arrays: Sequence[str], overview: Overvi
                 continue
             end_file = end_path(folder, job)
             if end_file.exists():
-                ends[name] = JobEnd(**{**json.loads(end_file.read_text()), "log": str(folder)})
+                ends[name] = dataclasses.replace(JobEnd.from_json(end_file.read_bytes()), log=str(folder))
             elif not left:
                 record = finished_record(job)
                 reason = "" if record else "the cluster ended the job before it was done"
