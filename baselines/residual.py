@@ -121,15 +121,26 @@ class Backbone(nn.Module):
         return self.head(x)
 
 
-def _resnet(
-    blocks: Sequence[int], width: int, num_classes: int, in_channels: int, pool: bool, shortcut_norm: bool
-) -> Backbone:
-    sizes = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
+def check_sizes(blocks: Sequence[int], **sizes: int) -> None:
+    """Raise ValueError, naming the value, unless there are blocks and all sizes are at least 1."""
     for name, size in (*sizes.items(), *(("blocks", count) for count in blocks)):
         if size < 1:
             raise ValueError(f"{name} holds {size}, but every size must be at least 1")
     if not blocks:
         raise ValueError("blocks is empty, but a network needs at least one stage, for example (2, 2, 2, 2)")
+
+
+def initialise(network: nn.Module) -> None:
+    """He's normal initialisation of all convolutions."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _resnet(
+    blocks: Sequence[int], width: int, num_classes: int, in_channels: int, pool: bool, shortcut_norm: bool
+) -> Backbone:
+    check_sizes(blocks, width=width, num_classes=num_classes, in_channels=in_channels)
     channels, parts = width, []
     for stage, count in enumerate(blocks):
         for i in range(count):
@@ -137,9 +148,7 @@ def _resnet(
             parts.append(ResidualBlock(channels, width * 2**stage, stride, shortcut_norm))
             channels = width * 2**stage
     backbone = Backbone(Stem(in_channels, width, pool), parts, Head(channels, num_classes))
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    initialise(backbone)
     return backbone
 
 

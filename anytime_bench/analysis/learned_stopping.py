@@ -30,7 +30,7 @@ from anytime_bench.trace.answers import Trace, TraceError
 Floats = NDArray[np.float64]
 
 
-def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) -> tuple[Trace, Arrays]:
+def learn(test: Trace, val: Trace, stored: Arrays | None = None) -> tuple[Trace, Arrays]:
     """The half of ``val`` that thresholds are fitted on, and the GRU's weights.
 
     It learned from the other half, here and now or before, unless a record ``stored`` what it learned. Raises
@@ -41,23 +41,23 @@ def learn(test: Trace, val: Trace, seed: int = 0, stored: Arrays | None = None) 
     if test.num_exits < 2:
         raise TraceError("test_predictions: a single exit leaves nothing to decide")
     first, fit = TraceGru().halves(val)
-    return fit, stored or cached_arrays(_key(val, seed), lambda: train(first, seed))
+    return fit, stored or cached_arrays(_key(val), lambda: train(first))
 
 
-def lesson(val: Trace, seed: int = 0) -> str:
+def lesson(val: Trace) -> str:
     """The SHA-256 of all that a GRU learns from when ``val`` is the validation split."""
     first = TraceGru().halves(val)[0]
-    return hashlib.sha256(f"{first.predictions.shape} {seed}".encode() + first.predictions.tobytes()
+    return hashlib.sha256(f"{first.predictions.shape} 0".encode() + first.predictions.tobytes()
                           + features(Answers.of(first)).tobytes()).hexdigest()  # fmt: skip
 
 
-def _key(val: Trace, seed: int) -> str:
+def _key(val: Trace) -> str:
     """The lesson, and what makes weights of it."""
-    return f"{TraceGru.name} {lesson(val, seed)} torch {version('torch')} {file_sha256(Path(trace_gru.__file__))}"
+    return f"{TraceGru.name} {lesson(val)} torch {version('torch')} {file_sha256(Path(trace_gru.__file__))}"
 
 
 def learned_stopping(
-    test: Trace, val: Trace, cost: ArrayLike, reference_cost: float, *, seed: int = 0, stored: Arrays | None = None
+    test: Trace, val: Trace, cost: ArrayLike, reference_cost: float, *, stored: Arrays | None = None
 ) -> LearnedStopping:
     """Accuracy at 25/50/75/100 % of ``reference_cost`` when the GRU decides, beside the confidence rule's.
 
@@ -66,7 +66,7 @@ def learned_stopping(
     confidence rule therefore gets the thresholds with which it spends exactly what the GRU has spent; costs alone
     choose them, no label. ``stored`` is what the record's GRU learned, where it did.
     """
-    fit, weights = learn(test, val, seed, stored)
+    fit, weights = learn(test, val, stored)
     costs, answers = check_cost(cost) / reference_cost, Answers.of(test)
     rules = {
         "gru": Thresholds(tuple(GRID), lambda answers: stop_probabilities(weights, answers)),

@@ -83,10 +83,10 @@ def read_typicality(answers: Answers, references: Sequence[tuple[Path, Record]])
     )
 
 
-def read_stopping(answers: Answers, seed: int = 0) -> LearnedStopping | str:
+def read_stopping(answers: Answers) -> LearnedStopping | str:
     """The GRU's rule beside the confidence rule's, or why no rule can be learned."""
     try:
-        return learned_stopping(answers.test, answers.val, answers.cost, 1.0, seed=seed, stored=answers.gru)
+        return learned_stopping(answers.test, answers.val, answers.cost, 1.0, stored=answers.gru)
     except TraceError as error:
         return f"no stopping rule can be learned: {error}"
 

@@ -36,22 +36,22 @@ def typicality(others: Sequence[Trace]) -> Floats:
     return np.mean([np.exp(trace.true_log_probability[-1].astype(np.float64)) for trace in others], axis=0)
 
 
-def response_time(trace: Trace, cost: ArrayLike, threshold: float = CONFIDENCE) -> Floats:
-    """Cost of the first exit with confidence >= threshold, else of the last exit, ``(N,)``."""
-    return np.asarray(cost, dtype=np.float64)[exits_by_threshold(trace.confidence, threshold)]
+def response_time(trace: Trace, cost: ArrayLike) -> Floats:
+    """Cost of the first exit with confidence >= ``CONFIDENCE``, else of the last exit, ``(N,)``."""
+    return np.asarray(cost, dtype=np.float64)[exits_by_threshold(trace.confidence, CONFIDENCE)]
 
 
-def response_against_typicality(trace: Trace, others: Sequence[Trace], threshold: float = CONFIDENCE) -> Interval:
+def response_against_typicality(trace: Trace, others: Sequence[Trace]) -> Interval:
     """Spearman's correlation of response time and typicality over images, with its interval.
 
     NaN where all images respond at the same exit. Exits are ranked, so every increasing cost axis gives the same value.
     """
     typical = typicality(others)
     check_same_images(trace, others[0])
-    return spearman(typical, exits_by_threshold(trace.confidence, threshold))
+    return spearman(typical, exits_by_threshold(trace.confidence, CONFIDENCE))
 
 
-def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Interval:
+def spearman(x: ArrayLike, y: ArrayLike) -> Interval:
     """Spearman's rank correlation of ``x (N,)`` and ``y (N,)``, ties at mid-rank, with its 95 % interval.
 
     The standard error is that of the delete-a-group jackknife (Kott, Journal of Official Statistics 17, 2001): images
@@ -65,7 +65,7 @@ def spearman(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Interval:
     if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
         raise TraceError(f"x, y: expected two vectors of one length, got shapes {first.shape} and {second.shape}")
     groups = min(GROUPS, len(first))
-    group = np.random.default_rng([seed, 0x6A0B]).permutation(len(first)) % groups
+    group = np.random.default_rng([0, 0x6A0B]).permutation(len(first)) % groups
     weights = np.vstack([np.ones(len(first)), group != np.arange(groups)[:, None]]).astype(np.uint8)
     value, *without = _spearman(first, second, weights)
     known = np.array(without)[np.isfinite(without)]

@@ -102,7 +102,8 @@ def draw_deadlines(settings: DeadlineSettings) -> tuple[NDArray[np.uint8], Float
     uniform = rng.uniform(0, 1, settings.uniform)
     scale = np.log1p(1 / ALC_ORIGIN)
     early = ALC_ORIGIN * np.expm1(rng.uniform(0, 1, settings.others) * scale)
-    walk = _replayed(settings.jitter, settings.others) if settings.jitter else _random_walk(rng, settings.others)
+    replayed, count = np.asarray(settings.jitter, dtype=np.float64), settings.others
+    walk = np.resize(replayed, count) if len(replayed) else _random_walk(rng, count)
     kinds = np.repeat(np.array([UNIFORM, LOG_UNIFORM, JITTER], np.uint8), [len(uniform), len(early), len(walk)])
     order = rng.permutation(len(kinds))
     kinds = kinds[order]
@@ -226,10 +227,6 @@ def measure_horizon(reference: AnytimeModel, image: Tensor) -> float:
     while len(times) < HORIZON_RUNS or perf_counter() < until:
         times.append(answer_seconds(reference, image))
     return float(np.median(times))
-
-
-def _replayed(jitter: Sequence[float], count: int) -> Floats:
-    return np.resize(np.asarray(jitter, dtype=np.float64), count)
 
 
 def _random_walk(rng: np.random.Generator, count: int) -> Floats:

@@ -203,9 +203,7 @@ def _processes(samples: Mapping[str, Floats], size: int, clock: str, seed: int) 
     ]
 
 
-def twins_ratio(
-    samples: Mapping[str, Floats], size: int, clock: str, seed: int, resamples: int = RESAMPLES
-) -> Estimate:
+def twins_ratio(samples: Mapping[str, Floats], size: int, clock: str, seed: int) -> Estimate:
     """The A/A: the ratio of the reference's copies, geometric means of two consecutive rounds, with 99 % interval."""
     ratios = _round_medians(samples, size, clock, "twin") / _round_medians(samples, size, clock, "reference")
     process, pairs, owners = _process(samples, size), [], []
@@ -216,7 +214,7 @@ def twins_ratio(
         paired = np.sqrt(own[0:even:2] * own[1:even:2]) if even else own
         pairs.append(paired)
         owners.append(np.full(len(paired), each))
-    return median_interval(np.concatenate(pairs), seed, resamples, np.concatenate(owners), A_A_ENDS)[0]
+    return median_interval(np.concatenate(pairs), seed, RESAMPLES, np.concatenate(owners), A_A_ENDS)[0]
 
 
 def queue_share(samples: Mapping[str, Floats], size: int) -> float | None:

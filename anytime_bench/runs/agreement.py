@@ -159,17 +159,13 @@ def _too_far(arrays: Arrays, again: Arrays) -> Iterator[str]:
         if len(right[0]) != len(right[1]):
             yield f"its trace holds {len(right[0])} exits, training again gives {len(right[1])}"
             return
-        for k, (a, b) in enumerate(zip(*map(_intervals, right), strict=True)):
+        for k, (a, b) in enumerate(zip(*(map(accuracy_interval, each) for each in right), strict=True)):
             tolerance = EXIT_TOLERANCE if k + 1 < len(right[0]) else 0.0
             if max(a.low - b.high, b.low - a.high) > tolerance:
                 yield (
                     f"training again gives exit {k} a {split} accuracy of {b.value:.4f} [{b.low:.4f}, {b.high:.4f}], "
                     f"the record says {a.value:.4f} [{a.low:.4f}, {a.high:.4f}]"
                 )
-
-
-def _intervals(right: NDArray[np.bool_]) -> list[Any]:
-    return [accuracy_interval(each) for each in right]
 
 
 def _other_answers(arrays: Arrays, again: Arrays) -> Iterator[str]:
@@ -180,12 +176,12 @@ def _other_answers(arrays: Arrays, again: Arrays) -> Iterator[str]:
             yield f"the record's own weights give {1 - same:.2%} other {split} predictions than its trace holds"
 
 
-def timed_differently(was: Timing, now: Timing, tolerance: float = TIME_TOLERANCE) -> list[str]:
-    """Exits whose ratio to the reference differs beyond both intervals and ``tolerance``."""
+def timed_differently(was: Timing, now: Timing) -> list[str]:
+    """Exits whose ratio to the reference differs beyond both intervals and ``TIME_TOLERANCE``."""
     problems = []
     for k, (a, b) in enumerate(zip(was.latency.ratio_to_reference, now.latency.ratio_to_reference, strict=True)):
         overlap = a.low <= b.high and b.low <= a.high
-        if not overlap and abs(b.value / a.value - 1) > tolerance:
+        if not overlap and abs(b.value / a.value - 1) > TIME_TOLERANCE:
             problems.append(
                 f"exit {k} takes {b.value:.3f} of the reference's time here, the record says {a.value:.3f} "
                 f"[{a.low:.3f}, {a.high:.3f}]"

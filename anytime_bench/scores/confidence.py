@@ -35,7 +35,7 @@ def brier(true_log_probability: ArrayLike, squared_norm: ArrayLike) -> Floats:
     return (_table(squared_norm) - 2 * np.exp(_table(true_log_probability)) + 1).mean(axis=1)
 
 
-def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = ECE_BINS) -> Floats:
+def ece(confidence: ArrayLike, correct: ArrayLike) -> Floats:
     """Expected calibration error: mean |accuracy - confidence| over equal-width bins weighted by size, ``(E,)``.
 
     A bin holds its lower edge; the last one also holds confidence 1.
@@ -45,10 +45,11 @@ def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = ECE_BINS) -> Floa
     """
     conf, right = _table(confidence), _table(correct)
     exits, images = conf.shape
-    edges = np.linspace(0, 1, bins + 1)
-    index = np.clip(np.searchsorted(edges, conf, side="right") - 1, 0, bins - 1) + bins * np.arange(exits)[:, None]
-    gap = np.bincount(index.ravel(), weights=(right - conf).ravel(), minlength=bins * exits)
-    return np.abs(gap).reshape(exits, bins).sum(axis=1) / images
+    edges = np.linspace(0, 1, ECE_BINS + 1)
+    index = np.clip(np.searchsorted(edges, conf, side="right") - 1, 0, ECE_BINS - 1)
+    index += ECE_BINS * np.arange(exits)[:, None]
+    gap = np.bincount(index.ravel(), weights=(right - conf).ravel(), minlength=ECE_BINS * exits)
+    return np.abs(gap).reshape(exits, ECE_BINS).sum(axis=1) / images
 
 
 def auroc(score: ArrayLike, positive: ArrayLike) -> Floats:

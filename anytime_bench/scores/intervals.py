@@ -39,7 +39,7 @@ class Interval:
     images: int = 0
 
 
-def accuracy_interval(correct: ArrayLike, level: float = LEVEL) -> Interval:
+def accuracy_interval(correct: ArrayLike) -> Interval:
     """Wilson's score interval for the accuracy of ``correct (N,)`` (Wilson 1927): closed form, right also near 0 and 1.
 
     >>> interval = accuracy_interval([1] * 9 + [0])
@@ -52,7 +52,7 @@ def accuracy_interval(correct: ArrayLike, level: float = LEVEL) -> Interval:
     n = len(right)
     p = float(right.mean(dtype=np.float64))
     # Written out: scipy's binomtest looks for a p-value first, which took a third of the time to verify a record.
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At p = 0 and p = 1 the bound is p exactly; rounding must not carry it past the value.
@@ -92,7 +92,7 @@ def resampled_means(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
     return np.concatenate(parts).astype(np.float64) / images
 
 
-def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """Mean of ``values (S, N)`` over seeds and images, with its interval (``scores.variance``).
 
     With one seed it is about the trained weights at hand, not about the method, and ``seeds`` says so.
@@ -102,18 +102,18 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     (0.402, 0.5, 0.598)
     """
     table = checked_table(values, "values")
-    half = float(half_width(spread_of(table), level))
+    half = float(half_width(spread_of(table)))
     mean = float(table.mean())
     return Interval(mean, mean - half, mean + half, *table.shape)
 
 
-def percentiles(resampled: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """The central ``level`` of resampled values ``(R,)``."""
-    ((low, high),) = percentile_rows(np.asarray(resampled, dtype=np.float64)[None], level)
+def percentiles(resampled: ArrayLike) -> tuple[float, float]:
+    """The central 95 % of resampled values ``(R,)``."""
+    ((low, high),) = percentile_rows(np.asarray(resampled, dtype=np.float64)[None])
     return float(low), float(high)
 
 
-def percentile_rows(resampled: Floats, level: float = LEVEL) -> Floats:
-    """The central ``level`` of every row of ``resampled (K, R)``: ``(K, 2)``."""
-    ends: Floats = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=1).T
+def percentile_rows(resampled: Floats) -> Floats:
+    """The central 95 % of every row of ``resampled (K, R)``: ``(K, 2)``."""
+    ends: Floats = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1).T
     return ends

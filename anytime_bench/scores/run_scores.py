@@ -55,12 +55,12 @@ def exit_scores(trace: Trace, cost: ArrayLike) -> list[tuple[Estimate, dict[str,
     return rows
 
 
-def image_scores(trace: Trace, cost: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+def image_scores(trace: Trace, cost: ArrayLike, *, resamples: int = RESAMPLES) -> dict[str, Estimate]:
     """The mean over images of every score per image, with a bootstrap interval over images; ``cost`` as above."""
     relative = check_cost(cost)
     tables = {score.name: _table(score.name, score.function(trace, relative), trace.num_samples)
               for score in scores("image")}  # fmt: skip
-    return _image_means(tables, resamples, seed)
+    return _image_means(tables, resamples)
 
 
 def score_axes(
@@ -69,7 +69,6 @@ def score_axes(
     horizons: Mapping[str, float],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, Areas]:
     """Per axis of ``costs``: AUC@1, AUC@2 and ALC with intervals.
 
@@ -78,7 +77,7 @@ def score_axes(
     exits' accuracies, so the exits' accuracies in each resample give all areas on all axes.
     """
     chance = 1 / trace.num_classes
-    resampled = resampled_means(trace.correct, resamples, seed).T  # (E, R)
+    resampled = resampled_means(trace.correct, resamples).T  # (E, R)
     axes: dict[str, Areas] = {}
     for axis, raw in costs.items():
         cost = exit_cost(axis, raw, trace.num_exits)
@@ -100,7 +99,6 @@ def stopping_scores(
     *,
     rules: Collection[str] | None = None,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Stopping:
     """Rules that stop early, fitted on ``val`` and judged on ``test``.
 
@@ -110,7 +108,7 @@ def stopping_scores(
     relative = {axis: exit_cost(axis, cost, test.num_exits) for axis, cost in costs.items()}
     macs = relative["macs"]
     _check_pair(test, val)
-    right = _image_means({"oracle": test.correct.any(axis=0)}, resamples, seed)["oracle"]
+    right = _image_means({"oracle": test.correct.any(axis=0)}, resamples)["oracle"]
     known = stopping_rules()
     fits = {name: known[name].fit(val, macs) for name in CURVES}
     return Stopping(
@@ -148,10 +146,10 @@ def exit_cost(axis: str, cost: ArrayLike, exits: int) -> Floats:
     return check_cost(settle(values) if AXES[axis].settled and np.isfinite(values).all() else values, name)
 
 
-def _image_means(tables: Mapping[str, ArrayLike], resamples: int, seed: int) -> dict[str, Estimate]:
+def _image_means(tables: Mapping[str, ArrayLike], resamples: int) -> dict[str, Estimate]:
     """Means of values per image ``(N,)`` with bootstrap intervals, all resampled together in one matrix product."""
     columns = np.stack([np.asarray(values, dtype=np.float64) for values in tables.values()])
-    means = resampled_means(columns, resamples, seed).T
+    means = resampled_means(columns, resamples).T
     rows = zip(tables, columns, means, strict=True)
     return {name: Estimate.of(column.mean(), percentiles(resampled)) for name, column, resampled in rows}
 

@@ -40,7 +40,7 @@ from baselines.cascade.fast import convolve, join, suited
 from baselines.cascade.norm import TemporalNorm
 from baselines.cascade.parallel import lanes_for
 from baselines.cascade.stepwise import LazySteps
-from baselines.residual import Stem
+from baselines.residual import Stem, check_sizes, initialise
 
 
 class CascadedResNet(AnytimeModel):
@@ -78,12 +78,7 @@ class CascadedResNet(AnytimeModel):
         _check_choice("heads", heads, ("single", "multi"))
         _check_choice("block", block, tuple(BLOCKS))
         _check_alpha(alpha)
-        sizes = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
-        for name, size in (*sizes.items(), *(("blocks", size) for size in blocks)):
-            if size < 1:
-                raise ValueError(f"{name} holds {size}, but every size must be at least 1")
-        if not blocks:
-            raise ValueError("blocks is empty, but a cascade needs at least one stage, for example (2, 2, 2, 2)")
+        check_sizes(blocks, width=width, num_classes=num_classes, in_channels=in_channels)
         self.depth = sum(blocks)
         if inner is not None and (len(inner) != self.depth or min(inner) < 1):
             raise ValueError(f"inner is {tuple(inner)}, expected a width of at least 1 for each of {self.depth} blocks")
@@ -108,9 +103,7 @@ class CascadedResNet(AnytimeModel):
         self.heads = nn.ModuleList(
             nn.Linear(channels, num_classes) for _ in range(self.num_exits if heads == "multi" else 1)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def numbered(self) -> Iterator[tuple[int, Block]]:
         """The blocks with their numbers 1..L."""
