@@ -34,7 +34,7 @@ LOG_ZERO = -87.0
 class RunningAnswers(AnytimeModel):
     """A model whose exit k answers with a combination of ``base``'s exits 0..k.
 
-    ``combine`` takes the state ``(B, C)`` left by the exits before (None at exit 0), the logits ``(B, C)`` of exit k
+    ``combine`` takes the state ``(B, ...)`` left by the exits before (None at exit 0), the logits ``(B, C)`` of exit k
     and k; it returns the new state and the logits to answer with.
     """
 

@@ -2,7 +2,7 @@
 
 ``check_method(MyMethod())`` raises one error that lists what is wrong and how to fix it; ``run_checks`` gives the
 verdicts one by one; ``parametrize_with_checks`` makes them tests of a plugin's own suite. Everything runs on the CPU
-on small random images, needs no data and no training, and measures no time.
+on small random images and needs no data; one check trains an epoch and times it with the suite's own harness.
 """
 
 from anytime_bench.conformance.fixture import CheckFailure, synthetic_task

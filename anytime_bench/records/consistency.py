@@ -155,7 +155,7 @@ def _cannot_agree(a: Entry, b: Entry) -> bool:
     if _corrects(a, b) or _corrects(b, a) or a.record.training is None or b.record.training is None:
         return False
     if a.record.artifacts == b.record.artifacts and a.path.parent.parts[-3:] == b.path.parent.parts[-3:]:
-        return False  # Told as duplicates.
+        return False  # Reported as duplicates.
     return (a.seed, a.record.training.weights_sha256) != (b.seed, b.record.training.weights_sha256)
 
 

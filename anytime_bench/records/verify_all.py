@@ -54,7 +54,7 @@ def processes(count: int) -> Iterator[Executor]:
 
 
 def verify_paths(paths: Sequence[Path], workers: int = 1) -> Iterator[tuple[Path, list[str]]]:
-    """(path, faults) per record, in order; what is wrong between records is told with the later one."""
+    """(path, faults) per record, in order; a conflict between two records is a fault of the later one."""
     for each in with_conflicts(list(verified(paths, workers=workers))):
         yield each.path, list(each.faults)
 

@@ -2,7 +2,7 @@
 
 Each candidate rate is a multiple of the recipe's and trains for a share of its epochs, with one seed. The best is the
 one with the highest accuracy on the validation split, as a mean over exits: an anytime network is judged at any of
-them. Nothing here reads a test image. A candidate that diverges is told as such and cannot win.
+them. Nothing here reads a test image. A candidate that diverges is reported and cannot win.
 """
 
 from __future__ import annotations

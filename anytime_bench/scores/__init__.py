@@ -1,11 +1,9 @@
-"""Scores: pure functions of a stored trace and its costs. No model, no GPU, no torch (one function excepted, lazily).
+"""Scores: pure functions of a stored trace and its costs. No model and no GPU; torch only where a rule learns.
 
-- ``curve``: areas under the anytime curve, time to a share, regret
-- ``stopping``, ``risk_control``, ``learned_stopping``: rules for stopping early
-- ``per_sample``: what going on does to single images
-- ``confidence``: calibration and ranking per exit
-- ``typicality``, ``outside``: what else the trace can be read for
+- ``catalogue``: scores per exit and per image, to which plugins add; ``per_sample``, ``confidence`` behind them
+- ``curve``: areas under the anytime curve, time to a share, envelopes; ``joint``, ``exit_sets``, ``horizons`` on boards
+- ``stopping_contract``, ``stopping_rules``: what a rule for stopping early is, and their table
 - ``robustness``: answers under noise
-- ``intervals``, ``compare``: uncertainty and verdicts
-- ``summary``: all that a record holds
+- ``intervals``, ``variance``, ``compare``, ``verdicts``, ``ranks``: uncertainty and verdicts
+- ``run_scores``: all that a record holds, typed in ``results``
 """

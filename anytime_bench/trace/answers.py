@@ -229,7 +229,7 @@ class Trace:
 
 
 def _check_shapes(prefix: str, labels: Array, num_classes: int, tables: Mapping[str, Array]) -> None:
-    """Labels in range, and every table with one row per exit and one column per label; the first fault is told."""
+    """Labels in range, and every table with one row per exit and one column per label, or ``TraceError``."""
     if labels.ndim != 1 or len(labels) == 0:
         raise TraceError(f"{prefix}_labels: expected a non-empty vector, got shape {labels.shape}")
     if labels.max() >= num_classes or labels.min() < 0:

@@ -101,7 +101,7 @@ class TemporalNorm(nn.Module):
         return normalise.apply(x, self.weight, self.bias, self, rows, relu)
 
     def train(self, mode: bool = True) -> TemporalNorm:
-        """As ``nn.Module.train``; evaluation begins with its rows at hand, so that all its passes are the same."""
+        """As ``nn.Module.train``; taking the rows here keeps an evaluation's first pass as short as its others."""
         super().train(mode)
         if not mode:
             self.row(0)

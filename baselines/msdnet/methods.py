@@ -43,16 +43,16 @@ class MSDNetAnytime(Method):
         deviations=(
             "Kept: torch's default initialisation; the published _init_weights is never applied (M1).",
             "Kept: the loss is the unweighted sum over the exits (M2).",
-            "Mended: checkpoints and thresholds never see the test split, and validation images are not augmented "
+            "Fixed: checkpoints and thresholds never see the test split, and validation images are not augmented "
             "(M2, M3).",
-            "Mended: stopping thresholds by the suite's own rule, in which everyone leaves where too few samples "
+            "Fixed: stopping thresholds by the suite's own rule, in which everyone leaves where too few samples "
             "remain (M4).",
-            "Mended: MACs are read off the executed operations, without ReLU, pooling and bias; counting twice gives "
+            "Fixed: MACs are read off the executed operations, without ReLU, pooling and bias; counting twice gives "
             "the same number (M5).",
-            "Mended: a finer-scale feature is computed when the first exit that needs it is asked for; the published "
+            "Fixed: a finer-scale feature is computed when the first exit that needs it is asked for; the published "
             "order is counted as the execution whole_blocks. Run-through costs include all earlier classifiers, "
             "prefix costs the exit's own alone (M6).",
-            "Mended: options are typed, logits are never reused across runs, scoring is vectorised (M7).",
+            "Fixed: options are typed, logits are never reused across runs, scoring is vectorised (M7).",
             "The classifier averages over the whole of its last map, which for 32x32 and 224x224 images is the "
             "published 2x2 average.",
             "The ImageNet stem's convolution has no bias, which its batch norm would cancel.",

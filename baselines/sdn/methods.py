@@ -65,20 +65,20 @@ _DEVIATIONS = (
     "load flow trains and evaluates. ic_input=post is the other variant, which the published code gives right after "
     "conversion in memory; here it never depends on how the network was loaded (S1).",
     "Kept: learning rate steps take effect in their epoch, counted from 1, where the recipe names milestones (S4).",
-    "Mended: confidence thresholds come from the validation split, in batches (S5). Kept: a sample that no exit is "
+    "Fixed: confidence thresholds come from the validation split, in batches (S5). Kept: a sample that no exit is "
     "sure of pays for the whole network (S6).",
-    "Mended: MACs are read off the executed operations, each once, on a network without hooks; alpha counts as a "
+    "Fixed: MACs are read off the executed operations, each once, on a network without hooks; alpha counts as a "
     "parameter (S7). They are MACs, not the published operations of about twice that (S14).",
     "Left out: the confusion distance and its epsilons, and the 0.1 in the overthinking averages; the suite scores "
     "overthinking for all methods alike (S8, S12).",
-    "Mended: images are normalised with the task's own mean and deviation (S9); accuracies are never measured on "
+    "Fixed: images are normalised with the task's own mean and deviation (S9); accuracies are never measured on "
     "augmented images (S13).",
     "ICs stand where the measured share of MACs is nearest to 15, 30, 45, 60, 75, 90 %, and their loss weights are "
     "these nominal shares, as published (S10); a network with fewer blocks has fewer ICs.",
     "Kept: alpha is not confined to [0, 1] and is decayed with the other weights (S11).",
 )
 _FROZEN = (
-    "Mended: the frozen network's batch norm stays in eval mode, so neither its weights nor its statistics move while "
+    "Fixed: the frozen network's batch norm stays in eval mode, so neither its weights nor its statistics move while "
     "the ICs learn (S2)."
 )
 
@@ -94,7 +94,7 @@ class SDN(Method):
         ticks=_TICKS,
         deviations=(
             *_DEVIATIONS,
-            "Mended: the published SDN training stops with an error, ic_only being unset (S3); the weights tau follow "
+            "Fixed: the published SDN training stops with an error, ic_only being unset (S3); the weights tau follow "
             "the paper.",
             f"regime=disjoint: {_FROZEN}",
             "regime=mixed (arXiv 2407.14320): the network is trained first, then everything, each for the recipe's "

@@ -1,4 +1,4 @@
-"""The internal classifiers of Zero Time Waste: what each adds to a shallow-deep network's, and whom it listens to.
+"""The internal classifiers of Zero Time Waste: heads that also read the logits of the head before them.
 
 Source: Wolczyk et al., *Zero Time Waste: Recycling Predictions in Early Exit Neural Networks*, NeurIPS 2021 (arXiv
 2106.05409), section 3.1. Every head but the first reads the raw logits of the head before it::
