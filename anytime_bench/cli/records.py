@@ -7,7 +7,6 @@ for generated files that are not what the records give.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from enum import StrEnum
@@ -29,6 +28,7 @@ from anytime_bench.cli.options import (
     require_folder,
 )
 from anytime_bench.errors import UserError
+from anytime_bench.harness.cores import cores_at_hand
 from anytime_bench.runs.progress import progress
 
 RESULTS = Path("results")
@@ -256,6 +256,4 @@ def _redo(
 
 def _cores(plugin: list[str] | None) -> int:
     """Processes that may make boards: one per core, and this one alone where it has loaded plugins."""
-    if plugin:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if plugin else cores_at_hand()

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import psutil
 import torch
 
+from anytime_bench.harness.cores import cores_at_hand
 from anytime_bench.harness.gpu_state import read_gpu
 from anytime_bench.harness.torch_settings import tf32_convolutions, tf32_products
 
@@ -74,7 +75,7 @@ def capture(device: torch.device | str = "cpu", *, import_torchvision: bool = Fa
             "model": _cpu_model(),
             "cores": psutil.cpu_count(logical=False),
             "logical_cores": psutil.cpu_count(),
-            "usable_cores": usable_cores(),
+            "usable_cores": cores_at_hand(),
             "mhz": _cpu_mhz(),
             "governor": _governor(),
             "capability": torch.backends.cpu.get_cpu_capability(),
@@ -265,13 +266,6 @@ def _governor() -> str | None:
     with suppress(OSError):
         return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
     return None
-
-
-def usable_cores() -> int | None:
-    """The cores this process may run on; None where nobody knows."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return psutil.cpu_count()
 
 
 def _busy_share() -> float | None:

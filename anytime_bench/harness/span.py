@@ -14,7 +14,6 @@ Units: seconds. Errors: ``SpanError``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anytime_bench.harness.clocks import EventClock, HostClock
+from anytime_bench.harness.cores import cores_at_hand
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.eager import Eager
@@ -65,11 +65,6 @@ class SpanMeasurement:
     def summary(self) -> SpanBlock:
         """The numbers of a record, derived from ``samples`` and ``meta`` alone."""
         return summarise_span(self.samples, self.meta)
-
-
-def cores_at_hand() -> int:
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_to_try(device: torch.device) -> tuple[int, ...]:

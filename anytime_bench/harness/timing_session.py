@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anytime_bench.harness.clocks import CacheFlush, Clock, EventClock, HostClock
+from anytime_bench.harness.cores import cores_at_hand
 from anytime_bench.harness.cost import executions
 from anytime_bench.harness.eager import Eager, EngineError, Times
 from anytime_bench.harness.engines import make_engine, matched_engines
-from anytime_bench.harness.environment import usable_cores
 from anytime_bench.harness.rounds import Effort, Group, Rounds, Task, run_rounds
 from anytime_bench.harness.torch_settings import tf32_convolutions
 from anytime_bench.methods.contract import AnytimeModel
@@ -124,7 +124,7 @@ class Session:
 
     def _fastest_threads(self, engine: Eager) -> int:
         """The number of intra-op threads, 1, 2, 4, ... up to the cores, with which a run-through is fastest."""
-        cores = usable_cores() or 1
+        cores = cores_at_hand()
         fastest = {}
         for threads in sorted({2**power for power in range(cores.bit_length())} | {cores, self._threads}):
             torch.set_num_threads(threads)

@@ -256,7 +256,7 @@ def test_more_threads_are_timed_beside_where_they_are_faster(fake_time, monkeypa
             self.steps = tuple(step / torch.get_num_threads() for step in (1.0, 2.0, 4.0))
             return super().stream(images)
 
-    monkeypatch.setattr(timing_session, "usable_cores", lambda: 4)
+    monkeypatch.setattr(timing_session, "cores_at_hand", lambda: 4)
     model, reference = Parallel(fake_time), Worker(fake_time)
     summary = measure(model, reference, beside=("threads",), threads=1).summary()
     assert summary.meta.best_threads == 4

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from anytime_bench.errors import UserError
+from anytime_bench.harness.cores import cores_at_hand
 from anytime_bench.runs.sweep.jobs import Event, Job, JobEnd
 from anytime_bench.runs.sweep.process import BUSY
 
@@ -45,15 +46,10 @@ class Slot:
         return own
 
 
-def all_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def usable_cores() -> int:
     """Cores this process may use, not more than ``OMP_NUM_THREADS`` where that is set."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(all_cores(), int(limit)) if limit.isdigit() and int(limit) > 0 else all_cores()
+    return min(cores_at_hand(), int(limit)) if limit.isdigit() and int(limit) > 0 else cores_at_hand()
 
 
 def slots_for(jobs: int, gpus: list[str]) -> list[Slot]:
@@ -65,7 +61,7 @@ def slots_for(jobs: int, gpus: list[str]) -> list[Slot]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         return [Slot(gpu=visible_device(gpu, visible)) for gpu in gpus for _ in range(max(jobs // len(gpus), 1))]
     count = jobs or 1
-    return [Slot(threads=min(max(all_cores() // count, 1), usable_cores()))] * count
+    return [Slot(threads=min(max(cores_at_hand() // count, 1), usable_cores()))] * count
 
 
 def visible_device(name: str, visible: str | None) -> str:
