@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from anytime_bench.leaderboard.row_parts import BudgetLine, digits, share
+from anytime_bench.leaderboard.row_parts import BudgetLine, digits, mean_share, share
 from anytime_bench.records.record import Added, Record
 from anytime_bench.scores.results import Estimate
 from anytime_bench.scores.stopping_budgets import ORACLE
@@ -107,4 +107,4 @@ def _deciding(records: Sequence[Record]) -> float | None:
         [stop.policy_share for stop in record.timing.meta.early_stop if stop.batch_size == 1] if record.timing else []
         for record in records
     ]
-    return share(float(np.mean([each[0] for each in stops]))) if all(stops) else None
+    return mean_share([each[0] for each in stops]) if all(stops) else None

@@ -7,30 +7,20 @@ are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.leaderboard.board import Agreement
 from anytime_bench.leaderboard.ranking import ONE, AxisRanking
+from anytime_bench.leaderboard.standing import estimate
 from anytime_bench.scores.agreement import kendall
 from anytime_bench.scores.horizons import GRID
-from anytime_bench.scores.intervals import Interval
 
 Floats = NDArray[np.float64]
 
 #: Horizons whose order is compared with that at 1.
 HORIZONS = (0.5, 2.0, 4.0)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Tau between the orders ``first`` and ``second`` of ``rows`` rows."""
-
-    first: str
-    second: str
-    tau: Interval
-    rows: int
 
 
 def between_axes(axes: Sequence[AxisRanking]) -> list[Agreement]:
@@ -58,8 +48,13 @@ def _agreement(
         return []
     values, draws = _draws(views, rows)
     return [
-        Agreement(*pair, kendall(values[0], values[v], draws[:, 0], draws[:, v]), len(rows))
-        for v, pair in enumerate(names, start=1)
+        Agreement(
+            first=first,
+            second=second,
+            tau=estimate(kendall(values[0], values[v], draws[:, 0], draws[:, v])),
+            rows=len(rows),
+        )
+        for v, (first, second) in enumerate(names, start=1)
     ]
 
 

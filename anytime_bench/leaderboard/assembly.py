@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.added import added_by_name, budget_lines, extra_exits, extra_scores
 from anytime_bench.leaderboard.agreement import between_axes, between_horizons
-from anytime_bench.leaderboard.board import Absent, Agreement, Board, BoardRow, Ranking, RecordFacts, Reference
+from anytime_bench.leaderboard.board import Absent, Board, BoardRow, Ranking, RecordFacts, Reference
 from anytime_bench.leaderboard.deadlines import interrupted
 from anytime_bench.leaderboard.execution import execution
 from anytime_bench.leaderboard.lanes import parallel_rows
@@ -24,8 +23,8 @@ from anytime_bench.leaderboard.row_parts import (
     Noise,
     Parallel,
     Quality,
-    digits,
     digits_or_none,
+    mean_digits,
     share,
 )
 from anytime_bench.leaderboard.rows import Row, read_row
@@ -96,11 +95,8 @@ def assemble(group: Group) -> Board:
         added=added_by_name([each for row in rows for each in row.records]),
         pairs=pairs(rankings[axis], names) if axis in rankings else [],
         agreement=[
-            Agreement(first=each.first, second=each.second, tau=estimate(each.tau), rows=each.rows)
-            for each in (
-                *between_axes(list(rankings.values())),
-                *(each for ranking in rankings.values() for each in between_horizons(ranking)),
-            )
+            *between_axes(list(rankings.values())),
+            *(each for ranking in rankings.values() for each in between_horizons(ranking)),
         ],
         absent=[_absent(entry) for entry in group.absent],
         notes=group.notes,
@@ -160,7 +156,7 @@ def _row(
         n=row.n,
         parameters=record.parameters,
         epochs=training.epochs if training else None,
-        training_seconds=digits(float(np.mean(trained))) if trained else None,
+        training_seconds=mean_digits(trained) if trained else None,
         recipe=training.recipe if training else {},
         final=accuracy[-1],
         accuracy=accuracy,

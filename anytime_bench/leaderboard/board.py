@@ -15,7 +15,6 @@ from anytime_bench.leaderboard.row_parts import (
     Model,
     Noise,
     Parallel,
-    Place,
     Promise,
     Quality,
     RealStop,
@@ -25,6 +24,7 @@ from anytime_bench.leaderboard.row_parts import (
     Throughput,
 )
 from anytime_bench.records.record import Added, TaskEntry
+from anytime_bench.scores.ranks import Rank
 from anytime_bench.scores.results import Estimate
 
 FORMAT = 3
@@ -49,7 +49,7 @@ class BoardRow(Model):
     """One method with one set of options, over its seeds."""
 
     #: On the board's ranking axis; the other axes have their own.
-    place: Place | None
+    place: Rank | None
     #: Why there is no rank, in the words of the reader; empty where there is one.
     unranked: str = ""
     label: str

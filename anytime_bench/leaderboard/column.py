@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from anytime_bench.leaderboard.board import Board
-from anytime_bench.leaderboard.row_parts import Place
 from anytime_bench.records.record import Estimate
+from anytime_bench.scores.ranks import Rank
 
 NONE = "–"
 Better = Literal["high", "low", ""]
@@ -52,12 +52,12 @@ class RankForm(Form):
     """A rank as an interval, in one number that sorts as it is read: the first place times 1,000, plus the last."""
 
     @staticmethod
-    def number(place: Place) -> int:
+    def number(place: Rank) -> int:
         return 1000 * place.first + place.last
 
     def text(self, value: float | int | str) -> str:
         first, last = divmod(int(value), 1000)
-        return str(Place(first=first, last=last))
+        return str(Rank(first, last))
 
 
 PERCENT, PERCENT_2 = Form(100, 1), Form(100, 2)

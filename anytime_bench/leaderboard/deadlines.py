@@ -13,7 +13,7 @@ import numpy as np
 
 from anytime_bench.harness.deadline_summary import MODES, PARTS, DeadlineBlock, Delivered, DeliveredPoint, Mode, verdict
 from anytime_bench.leaderboard.added import NORMAL
-from anytime_bench.leaderboard.row_parts import Interrupted, Served, ServedPoint, digits, share
+from anytime_bench.leaderboard.row_parts import Interrupted, Served, ServedPoint, digits, mean_digits, mean_share, share
 from anytime_bench.records.record import Record
 from anytime_bench.scores.results import Estimate
 from anytime_bench.scores.variance import Spread, half_width
@@ -25,7 +25,7 @@ def interrupted(records: Sequence[Record]) -> Interrupted | None:
     if not blocks:
         return None
     return Interrupted(
-        horizon=_mean([block.horizon for block in blocks]),
+        horizon=mean_digits([block.horizon for block in blocks]),
         draws=sum(block.row().draws for block in blocks),
         disturbed=list(dict.fromkeys(reason for block in blocks for reason in block.reasons)),
         modes=[_served(blocks, mode) for mode in MODES],
@@ -56,10 +56,10 @@ def _served(blocks: Sequence[DeadlineBlock], mode: Mode) -> Served:
     return Served(
         mode=mode,
         delivered=over_draws([row.accuracy for row in rows], draws),
-        promised=share(float(np.mean([row.promised for row in rows]))),
+        promised=mean_share([row.promised for row in rows]),
         difference=difference,
         verdict=verdict(difference),
-        misses=share(float(np.mean([row.misses.value for row in rows]))),
+        misses=mean_share([row.misses.value for row in rows]),
         **_times(rows),
         points=[_point(parts, draws) for parts in _points([block.points[mode] for block in blocks])],
     )
@@ -67,10 +67,10 @@ def _served(blocks: Sequence[DeadlineBlock], mode: Mode) -> Served:
 
 def _times(rows: Sequence[Delivered]) -> dict[str, float]:
     return {
-        "late_p50": _mean([row.lateness.p50 for row in rows]),
-        "late_p99": _mean([row.lateness.p99 for row in rows]),
+        "late_p50": mean_digits([row.lateness.p50 for row in rows]),
+        "late_p99": mean_digits([row.lateness.p99 for row in rows]),
         "late_max": digits(max(row.lateness.max for row in rows)),
-        "free_p99": _mean([row.release.p99 for row in rows]),
+        "free_p99": mean_digits([row.release.p99 for row in rows]),
     }
 
 
@@ -82,11 +82,7 @@ def _points(seeds: Sequence[Sequence[DeliveredPoint]]) -> list[list[DeliveredPoi
 
 def _point(seeds: Sequence[DeliveredPoint], draws: Sequence[int]) -> ServedPoint:
     return ServedPoint(
-        deadline=_mean([each.deadline for each in seeds]),
+        deadline=mean_digits([each.deadline for each in seeds]),
         delivered=over_draws([each.accuracy for each in seeds], draws),
-        promised=share(float(np.mean([each.promised for each in seeds]))),
+        promised=mean_share([each.promised for each in seeds]),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return digits(float(np.mean(values)))

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from anytime_bench.harness.timing_block import Execution as Timed
 from anytime_bench.harness.timing_block import Timing
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.column import MILLISECONDS, PERCENT, TEXT, TIMES, Column, Each, Form, Missing, Value
-from anytime_bench.leaderboard.row_parts import Execution, digits, share
+from anytime_bench.leaderboard.row_parts import Execution, mean_digits, mean_share
 from anytime_bench.records.record import Record
 
 #: Seconds per MAC are read in ms per million of them.
@@ -35,7 +33,7 @@ def execution(records: Sequence[Record]) -> Execution | None:
         plain_seconds=_mean([timing.latency.run_through[-1].p50 for timing in timings]),
         fixed_seconds=_mean([fit.seconds for fit in fits]),
         seconds_per_mac=_mean([fit.seconds_per_mac for fit in fits if fit.seconds_per_mac is not None]),
-        fixed_share=share(float(np.mean([fit.share for fit in fits]))) if fits else None,
+        fixed_share=mean_share([fit.share for fit in fits]) if fits else None,
         compiled_seconds=_mean([each.run_through[-1].p50 for each in compiled]),
         compiled_ratio=_mean([each.ratio_to_reference[-1].value for each in compiled]),
         best_threads=sorted({timing.meta.best_threads for timing in threaded if timing.meta.best_threads}),
@@ -52,7 +50,7 @@ def _on_best_threads(timing: Timing) -> Timed:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return digits(float(np.mean(values))) if values else None
+    return mean_digits(values) if values else None
 
 
 def _stated(board: Board) -> list[tuple[str, str, Form, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.leaderboard.moments import BoardMoments, intervals
-from anytime_bench.leaderboard.row_parts import BreakEven, LaneScore, Parallel, digits, share
+from anytime_bench.leaderboard.row_parts import BreakEven, LaneScore, Parallel, mean_digits, mean_share
 from anytime_bench.leaderboard.standing import estimate
 from anytime_bench.records.axes import span_unit
 from anytime_bench.scores.curve import exit_shares, settle
@@ -55,11 +55,11 @@ def _parallel(
     own = areas[number] or {}
     real = [block.real_lanes for block in blocks if block.real_lanes]
     return Parallel(
-        parallelism=digits(float(np.mean([block.work[-1].value / block.span[-1].value for block in blocks]))),
-        model_error=digits(float(np.mean([block.model_error.value for block in blocks]))),
-        dispatch=share(float(np.mean([block.dispatch_share for block in blocks]))),
-        two_lanes=digits(float(np.mean([each.gain.value for each in real]))) if real else None,
-        two_lanes_modelled=digits(float(np.mean([each.modelled for each in real]))) if real else None,
+        parallelism=mean_digits([block.work[-1].value / block.span[-1].value for block in blocks]),
+        model_error=mean_digits([block.model_error.value for block in blocks]),
+        dispatch=mean_share([block.dispatch_share for block in blocks]),
+        two_lanes=mean_digits([each.gain.value for each in real]) if real else None,
+        two_lanes_modelled=mean_digits([each.modelled for each in real]) if real else None,
         lanes=[
             LaneScore(lanes=lanes, edge_us=edge, auc_1=estimate(found, 0.0, 1.0))
             for (lanes, edge), found in own.items()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anytime_bench.files import safe_name, write_all
 from anytime_bench.leaderboard.column import DIGITS_3, MILLISECONDS, PERCENT, TEXT, Column, Form, Missing, Value
 from anytime_bench.leaderboard.figures import name_ends
 from anytime_bench.leaderboard.page import environment, source
+from anytime_bench.leaderboard.tables import Line as TableLine
 from anytime_bench.leaderboard.tables import Table, make_table, meanings
 from anytime_bench.leaderboard.text import markdown_table, quoted
 from anytime_bench.records.figures import Line, draw_curve, dress, extent_of, figure_bytes, figure_style, new_figure
@@ -26,13 +27,7 @@ MOST = 12
 NO_RECORD = Missing("it has no record, so nothing is known of its answers")
 
 
-@dataclass(frozen=True)
-class ProfileLine:
-    row: ProfileRow
-    place: int
-
-
-def _of(read: Callable[[ProfileRow], Value]) -> Callable[[ProfileLine], Value]:
+def _of(read: Callable[[ProfileRow], Value]) -> Callable[[Any], Value]:
     return lambda line: read(line.row)
 
 
@@ -76,8 +71,8 @@ def columns(profile: Profile) -> list[Column]:
 
 
 def profile_table(profile: Profile) -> Table:
-    lines = [ProfileLine(row, place) for place, row in enumerate(profile.rows)]
-    return make_table("profile", f"{profile.title} on this device", "", columns(profile), lines)  # type: ignore[arg-type]
+    lines = [TableLine(row, place) for place, row in enumerate(profile.rows)]  # type: ignore[arg-type]
+    return make_table("profile", f"{profile.title} on this device", "", columns(profile), lines)
 
 
 def about(profile: Profile) -> list[str]:

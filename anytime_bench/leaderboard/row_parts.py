@@ -8,10 +8,13 @@ bytes stay equal where another BLAS adds in another order: ``share`` to 5 decima
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from anytime_bench.harness.streaming import Way
+from anytime_bench.scores.ranks import Rank
 from anytime_bench.scores.results import Estimate
 
 #: Shares of a count of images often end on a half of the last decimal; sums in another order would round them apart.
@@ -27,6 +30,14 @@ def digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def mean_share(values: Sequence[float]) -> float:
+    return share(float(np.mean(values)))
+
+
+def mean_digits(values: Sequence[float]) -> float:
+    return digits(float(np.mean(values)))
+
+
 def digits_or_none(value: float | None) -> float | None:
     """The same; None for what was not measured or is not finite."""
     return None if value is None or not math.isfinite(value) else digits(value)
@@ -34,16 +45,6 @@ def digits_or_none(value: float | None) -> float | None:
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Place(Model):
-    """A rank as an interval, both ends included."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
 
 
 class Reach(Model):
@@ -61,7 +62,7 @@ class AxisScores(Model):
     auc_2: Estimate
     #: AUC@h at each of the board's ``horizons``.
     curve: list[Estimate]
-    place: Place | None
+    place: Rank | None
     unranked: str
     #: None where fewer than two rows have comparable costs.
     regret: Estimate | None

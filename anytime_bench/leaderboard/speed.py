@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from anytime_bench.harness.timing_block import Spread
-from anytime_bench.leaderboard.row_parts import Promise, Seconds, Throughput, digits, digits_or_none, share
+from anytime_bench.leaderboard.row_parts import Promise, Seconds, Throughput, digits_or_none, mean_digits, share
 from anytime_bench.records.record import Record
 from anytime_bench.scores.results import Estimate
 from anytime_bench.trace.axes import timed
@@ -42,8 +42,8 @@ def throughput(records: Sequence[Record]) -> list[Throughput]:
         result.append(
             Throughput(
                 batch=int(size),
-                per_second=digits(float(np.mean([clock.throughput[-1] for clock in clocks]))),
-                times_reference=digits(float(np.mean(ratios))),
+                per_second=mean_digits([clock.throughput[-1] for clock in clocks]),
+                times_reference=mean_digits(ratios),
             )
         )
     return result
@@ -80,11 +80,8 @@ def seconds(records: Sequence[Record]) -> dict[str, list[Seconds]]:
 
 
 def _seconds(exits: Sequence[Spread]) -> Seconds:
-    def mean(values: Sequence[float]) -> float:
-        return digits(float(np.mean(values)))
-
     return Seconds(
-        p50=mean([each.p50 for each in exits]),
-        p90=mean([each.p90 for each in exits]),
-        p99=mean([each.p99 for each in exits]),
+        p50=mean_digits([each.p50 for each in exits]),
+        p90=mean_digits([each.p90 for each in exits]),
+        p99=mean_digits([each.p99 for each in exits]),
     )

@@ -10,11 +10,12 @@ import numpy as np
 from anytime_bench.leaderboard.board import Pair
 from anytime_bench.leaderboard.moments import Reached
 from anytime_bench.leaderboard.ranking import ONE, AxisRanking
-from anytime_bench.leaderboard.row_parts import AxisScores, Place, Reach, digits, share
+from anytime_bench.leaderboard.row_parts import AxisScores, Reach, digits, share
 from anytime_bench.leaderboard.rows import AxisCosts, Row
 from anytime_bench.records.record import Estimate
 from anytime_bench.scores.horizons import GRID
 from anytime_bench.scores.intervals import Interval
+from anytime_bench.scores.ranks import Rank
 
 #: Shares of the reference's final accuracy, in percent, whose costs are shown.
 SHARES = (50, 90, 95, 99)
@@ -45,11 +46,8 @@ def axis_scores(row: Row, ranking: AxisRanking, number: int, reached: Sequence[R
     )  # fmt: skip
 
 
-def _place(ranking: AxisRanking, number: int) -> Place | None:
-    if number not in ranking.ranked:
-        return None
-    rank = ranking.verdicts.ranks[ranking.ranked.index(number)]
-    return Place(first=rank.first, last=rank.last)
+def _place(ranking: AxisRanking, number: int) -> Rank | None:
+    return ranking.verdicts.ranks[ranking.ranked.index(number)] if number in ranking.ranked else None
 
 
 def _reach(costs: AxisCosts, reached: Reached) -> Reach:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anytime_bench.harness.timing_block import EarlyStopTiming
-from anytime_bench.leaderboard.row_parts import RealStop, StoppingCurve, digits, share
+from anytime_bench.leaderboard.row_parts import RealStop, StoppingCurve, mean_digits, mean_share, share
 from anytime_bench.leaderboard.speed import over_seeds
 from anytime_bench.records.record import Record
 
@@ -75,14 +75,14 @@ def _real_stop(
         real=all(stop.stop == "real" for stop in stops),
         images=min(stop.images for stop in stops),
         saved=over_seeds([1 - took / own for took, own in zip(seconds, full, strict=True)]) if timed else None,
-        times_reference=digits(float(np.mean([took / ref for took, (_, ref) in zip(seconds, apart, strict=True)])))
+        times_reference=mean_digits([took / ref for took, (_, ref) in zip(seconds, apart, strict=True)])
         if timed
         else None,
         beside=all(stop.full is not None for stop in stops),
-        deciding=share(float(np.mean([stop.policy_share for stop in stops]))),
-        accuracy=share(float(np.mean([stop.accuracy for stop in stops]))),
+        deciding=mean_share([stop.policy_share for stop in stops]),
+        accuracy=mean_share([stop.accuracy for stop in stops]),
         change=over_seeds(changes) if len(changes) == len(stops) else None,
-        mean_exit=digits(float(np.mean([stop.mean_exit for stop in stops]))),
+        mean_exit=mean_digits([stop.mean_exit for stop in stops]),
     )
 
 

@@ -75,15 +75,16 @@ def _rivals(row: BoardRow) -> list[dict[str, str]]:
     return [each for each in rivals.values() if any(lanes != "never" for key, lanes in each.items() if key != "rival")]
 
 
+#: By name, in the order in which a board is read.
 KINDS: dict[str, Kind] = {
     "ranking": Kind("Ranking", "", _rows),
-    "horizons": Kind("Other horizons", "Areas up to other multiples of H.", _rows),
-    "reached": Kind("What is reached when", "On the ranking axis, in multiples of H.", _rows),
     "added": Kind(
         "What being anytime adds",
         "On the ranking axis, at H: against one fixed exit, the exits worth asking for, and static nets.",
         _rows,
     ),
+    "horizons": Kind("Other horizons", "Areas up to other multiples of H.", _rows),
+    "reached": Kind("What is reached when", "On the ranking axis, in multiples of H.", _rows),
     "pairs": Kind("Who is better", "Every pair of ranked rows, AUC@1 on the ranking axis.", _pairs),
     "agreement": Kind(
         "Agreement of orders",
@@ -101,17 +102,6 @@ KINDS: dict[str, Kind] = {
         "How the last answer's time at batch 1 divides into what is fixed and what arithmetic takes, and what it "
         "becomes compiled and on the best number of threads.",
         lambda board: [line for line in _rows(board) if line.row.execution],
-    ),
-    "budgets": Kind(
-        "Stopping at a budget",
-        "Accuracy when the mean cost per image may be a share of the reference's full cost. Rules are fitted on the "
-        "validation split and simulated on stored answers; the oracle knows which answers are right.",
-        _parts(lambda row: row.budgets),
-    ),
-    "stops": Kind(
-        "Stopping on the clock",
-        "The host looks at each answer and stops at the first confident one; deciding is part of the time.",
-        _parts(lambda row: row.stops),
     ),
     "deadlines": Kind(
         "Interrupted for real",
@@ -144,6 +134,17 @@ KINDS: dict[str, Kind] = {
         "Where the rival is ahead on one lane: from how many lanes on a row is never behind it again, if an edge "
         f"between lanes costs 0, 5 or 20 us. Of the {RIVALS} first rows of the board as rivals.",
         _break_even,
+    ),
+    "budgets": Kind(
+        "Stopping at a budget",
+        "Accuracy when the mean cost per image may be a share of the reference's full cost. Rules are fitted on the "
+        "validation split and simulated on stored answers; the oracle knows which answers are right.",
+        _parts(lambda row: row.budgets),
+    ),
+    "stops": Kind(
+        "Stopping on the clock",
+        "The host looks at each answer and stops at the first confident one; deciding is part of the time.",
+        _parts(lambda row: row.stops),
     ),
     "behaviour": Kind("After the first right answer", "What going on does to single images.", _rows),
     "noise": Kind(

@@ -9,28 +9,12 @@ from __future__ import annotations
 from html import escape
 
 from anytime_bench.leaderboard.board import Board
-from anytime_bench.leaderboard.tables import FILES, Table, file_table, meanings, table
+from anytime_bench.leaderboard.tables import FILES, KINDS, Table, file_table, meanings, table
 from anytime_bench.trace.axes import AXES
 
 BUILD = "anytime-bench leaderboard build"
 #: The tables of a board's Markdown file, after the ranking.
-SHOWN = (
-    "added",
-    "horizons",
-    "reached",
-    "agreement",
-    "costs",
-    "execution",
-    "deadlines",
-    "streaming",
-    "lanes",
-    "lane_checks",
-    "break_even",
-    "budgets",
-    "stops",
-    "behaviour",
-    "noise",
-)
+SHOWN = [name for name in KINDS if name != "ranking" and name not in FILES]
 #: Characters that could begin markup in running text.
 MARKUP = "\\`*[]|~#"
 
