@@ -110,6 +110,22 @@ def _curves(panel: Axes, board: Board, axis: str, size: Size) -> Any:
     return [asdict(line) for line in lines]
 
 
+def _band(
+    panel: Axes, index: int, x: Sequence[float], *band: Sequence[float], alpha: float = 0.15, size: float = 4
+) -> None:
+    """A line of curve ``index`` with markers of ``size`` in the band of its intervals: values, low ends, high ends."""
+    (value, low, high), mark = band, mark_of(index)
+    panel.fill_between(x, low, high, color=mark["color"], alpha=alpha, lw=0)
+    panel.plot(x, value, lw=1.4, ms=size, **mark)
+
+
+def _close(panel: Axes, ends: Sequence[tuple[float, float, str]], height: float) -> None:
+    """What every panel of accuracies ends with; see ``name_ends``."""
+    panel.set_ylim(0, 1.02)
+    panel.grid(axis="y", color="0.92", lw=0.8)
+    name_ends(panel, ends, height)
+
+
 def _whiskers(estimates: Sequence[Estimate], scale: float = 1.0) -> list[list[float]]:
     """What an interval reaches below and above its value; nothing where a record that does not verify says less."""
     below = [max(scale * (each.value - each.low), 0.0) for each in estimates]
@@ -145,9 +161,7 @@ def _horizons(panel: Axes, board: Board, size: Size) -> Any:
     for index, (row, name) in enumerate(zip(rows, short_names(rows), strict=True)):
         areas = row.axes[axis].curve
         value, low, high = ([getattr(area, end) for area in areas] for end in ("value", "low", "high"))
-        mark = mark_of(index)
-        panel.fill_between(board.horizons, low, high, color=mark["color"], alpha=0.15, lw=0)
-        panel.plot(board.horizons, value, lw=1.4, ms=3.5, **mark)
+        _band(panel, index, board.horizons, value, low, high, size=3.5)
         drawn.append((name, value, low, high))
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -155,9 +169,7 @@ def _horizons(panel: Axes, board: Board, size: Size) -> Any:
     panel.set_xlabel(f"H: {AXES[axis].title} (multiples of the reference's full answer)")
     panel.set_ylabel("mean accuracy up to H")
     panel.set_xlim(board.horizons[0], board.horizons[-1])
-    panel.set_ylim(0, 1.02)
-    panel.grid(axis="y", color="0.92", lw=0.8)
-    name_ends(panel, [(board.horizons[-1], value[-1], name) for name, value, _, _ in drawn], size.height)
+    _close(panel, [(board.horizons[-1], value[-1], name) for name, value, _, _ in drawn], size.height)
     return [board.horizons, drawn]
 
 
@@ -170,18 +182,14 @@ def _lanes(panel: Axes, board: Board, size: Size) -> Any:
         areas = {each.lanes: each.auc_1 for each in _free(row)}
         x = [place for place, count in enumerate(counts) if count in areas]
         value, low, high = ([getattr(areas[counts[k]], end) for k in x] for end in ("value", "low", "high"))
-        mark = mark_of(index)
-        panel.fill_between(x, low, high, color=mark["color"], alpha=0.15, lw=0)
-        panel.plot(x, value, lw=1.4, ms=4, **mark)
+        _band(panel, index, x, value, low, high)
         drawn.append((name, x, value, low, high))
         ends.append((float(x[-1]), value[-1], name))
     panel.set_xticks(range(len(counts)), ["unlimited" if count == "inf" else count for count in counts])
     panel.set_xlabel("lanes")
     panel.set_ylabel("AUC@1 over time on that many lanes")
     panel.set_xlim(0, len(counts) - 1)
-    panel.set_ylim(0, 1.02)
-    panel.grid(axis="y", color="0.92", lw=0.8)
-    name_ends(panel, ends, size.height)
+    _close(panel, ends, size.height)
     return [counts, drawn]
 
 
@@ -209,9 +217,7 @@ def _deadlines(panel: Axes, board: Board, size: Size) -> Any:
     panel.set_xlabel("deadline (multiples of the reference's full answer)")
     panel.set_ylabel("delivered (points), promised (steps; dashes: at the same deadlines)")
     panel.set_xlim(0, 1)
-    panel.set_ylim(0, 1.02)
-    panel.grid(axis="y", color="0.92", lw=0.8)
-    name_ends(panel, ends, size.height)
+    _close(panel, ends, size.height)
     return drawn
 
 
@@ -225,16 +231,12 @@ def _streaming(panel: Axes, board: Board, size: Size) -> Any:
             value, low, high = ([getattr(each.accuracy, end) for each in points] for end in ("value", "low", "high"))
             drawn.append((f"{name}: {way}", [each.rate for each in points], value, low, high))
     for index, (_, x, value, low, high) in enumerate(drawn):
-        mark = mark_of(index)
-        panel.fill_between(x, low, high, color=mark["color"], alpha=0.12, lw=0)
-        panel.plot(x, value, lw=1.4, ms=4, **mark)
+        _band(panel, index, x, value, low, high, alpha=0.12)
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.set_xlabel("time between frames (multiples of the reference's full answer)")
     panel.set_ylabel("streaming accuracy")
-    panel.set_ylim(0, 1.02)
-    panel.grid(axis="y", color="0.92", lw=0.8)
-    name_ends(panel, [(x[-1], value[-1], name) for name, x, value, _, _ in drawn], size.height)
+    _close(panel, [(x[-1], value[-1], name) for name, x, value, _, _ in drawn], size.height)
     return drawn
 
 
