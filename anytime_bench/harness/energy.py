@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from anytime_bench.harness.gpu_state import handle_by_uuid
+
 POWERCAP = Path("/sys/class/powercap")
 #: RAPL counts every millisecond or so; over this many seconds its step is below a percent.
 LEAST_SECONDS = 0.3
@@ -98,8 +100,9 @@ def _nvml(device: torch.device) -> Counter | NoCounter:
         import pynvml
 
         pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        gpu = handle_by_uuid(pynvml, device)
+        if gpu is None:
+            raise LookupError("it knows no device of this UUID")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)
     except Exception as error:  # whatever NVML or torch says, there is no counter
         return NoCounter(f"NVML does not count the energy of {device}: {error}")

@@ -71,7 +71,8 @@ def read_gpu(device: Any) -> GpuState | None:
     if bits is None:
         bits = ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
     power, limit = ask("nvmlDeviceGetPowerUsage"), ask("nvmlDeviceGetEnforcedPowerLimit")
-    mig = ask("nvmlDeviceGetMigMode")
+    # A part of a partitioned GPU answers that it is one; the whole of it, that it is partitioned.
+    part, mode = ask("nvmlDeviceIsMigDeviceHandle"), ask("nvmlDeviceGetMigMode")
     return GpuState(
         name=torch.cuda.get_device_name(device),
         driver=driver,
@@ -83,17 +84,30 @@ def read_gpu(device: Any) -> GpuState | None:
         temperature_celsius=ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
         throttle_reasons=tuple(name for bit, name in THROTTLE_BITS.items() if bits & bit),
         foreign_processes=tuple(sorted(_pids(ask("nvmlDeviceGetComputeRunningProcesses")) - own)),
-        mig=None if mig is None else bool(mig[0]),
+        mig=True if part else None if mode is None else bool(mode[0]),
     )
 
 
-def _handle(pynvml: Any, device: torch.device) -> Any:
-    """By UUID, because NVML counts all GPUs and torch only the visible ones."""
+def handle_by_uuid(pynvml: Any, device: torch.device) -> Any:
+    """NVML's handle of ``device``, a GPU or a part of one (MIG); None where NVML knows no such UUID."""
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     for candidate in (f"GPU-{uuid}", uuid, f"MIG-{uuid}"):
         with suppress(pynvml.NVMLError):
             return pynvml.nvmlDeviceGetHandleByUUID(candidate)
-    return pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device() if device.index is None else device.index)
+    return None
+
+
+def _handle(pynvml: Any, device: torch.device) -> Any:
+    """By UUID, because NVML counts all GPUs and torch only the visible ones."""
+    handle = handle_by_uuid(pynvml, device)
+    return pynvml.nvmlDeviceGetHandleByIndex(_index(device)) if handle is None else handle
+
+
+def _index(device: torch.device) -> int:
+    """The number of ``device``; to ask torch for the current one would initialise CUDA."""
+    if device.index is not None:
+        return device.index
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
 
 
 def _pids(processes: Any) -> frozenset[int]:
@@ -105,10 +119,15 @@ FAMILY = "ANYTIME_BENCH_GPU_PROCESSES"
 
 
 def own_processes(device: torch.device) -> frozenset[int]:
-    """NVML's numbers of this process and of those that it works with (``FAMILY``) on ``device``; touches the device."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    family = {int(pid) for pid in os.environ.get(FAMILY, "").split(",") if pid}
-    return frozenset(family) | _own_pids(index)
+    """NVML's numbers of this process and of those that it works with (``FAMILY``) on ``device``; touches the device.
+
+    To be asked before anything else uses the device, so that this process can be told by its coming.
+    """
+    return _family() | _own_pids(_index(device))
+
+
+def _family() -> frozenset[int]:
+    return frozenset(int(pid) for pid in os.environ.get(FAMILY, "").split(",") if pid)
 
 
 @cache
@@ -117,25 +136,31 @@ def _own_pids(index: int) -> frozenset[int]:
     before = _compute_pids(index)
     torch.zeros(1, device=f"cuda:{index}")
     torch.cuda.synchronize(index)
-    return told_apart(before, _compute_pids(index), os.getpid(), touched_before)
+    return own_among(before, _compute_pids(index), os.getpid(), touched_before, _family())
 
 
-def told_apart(before: frozenset[int], after: frozenset[int], pid: int, touched_before: bool) -> frozenset[int]:
-    """Which of the processes on a GPU are this one, which calls itself ``pid``.
+def own_among(
+    before: frozenset[int],
+    after: frozenset[int],
+    pid: int,
+    touched_before: bool,
+    family: frozenset[int] = frozenset(),
+) -> frozenset[int]:
+    """Which of the processes on a GPU are this one, which calls itself ``pid``; its ``family`` is not.
 
     ``before`` and ``after`` are NVML's numbers around the moment when this process first used the device. Where it had
     used it already (``touched_before``) and its own number is not among them, a single process on the device is taken
     to be this one; with more of them there is no telling, and none is.
 
-    >>> told_apart(frozenset({7}), frozenset({7, 31}), pid=5, touched_before=False)  # 7 is foreign, 31 is this process
+    >>> own_among(frozenset({7}), frozenset({7, 31}), pid=5, touched_before=False)  # 7 is foreign, 31 is this process
     frozenset({31})
     """
     if pid in after:
         return frozenset({pid})
-    new = after - before
+    new, there = after - before - family, after - family
     if new or not touched_before:
         return new if len(new) == 1 else frozenset()
-    return after if len(after) == 1 else frozenset()
+    return there if len(there) == 1 else frozenset()
 
 
 def _compute_pids(index: int) -> frozenset[int]:

@@ -91,6 +91,8 @@ def time_in_processes(
     try:
         with started or TimingProcesses(settings.processes, device) as processes:
             payload = _packed(model, reference)
+            if torch.device(device).type == "cuda":
+                torch.cuda.empty_cache()  # for those who measure
             sources = source_files(model, reference) | script_of(payload)
             processes.wait()
             begun = perf_counter()
@@ -325,17 +327,17 @@ def _serve(pipe: Connection) -> None:
     try:
         pipe.send(("waits", None))
         job: _Job = pipe.recv()
+        place, images = torch.device(job.device), torch.from_numpy(job.images)
+        if place.type == "cuda":
+            own_processes(place)  # before anything else of this process touches the device
         try:
-            # As in the process that asks: what a plugin sets as it is imported is put back.
-            with restored_settings("a plugin"):
+            with restored_settings("a plugin"):  # as in the process that asks
                 import_files(job.sources)
                 model, reference = pickle.loads(job.payload)
         except Exception as error:
             pipe.send(("cannot travel", f"another process cannot use its model ({describe(error)})"))
             return
         pipe.send(("started", None))
-        images = torch.from_numpy(job.images)
-        place = torch.device(job.device)
         timed = time_exits(
             model.to(place), reference.to(place), images, place, job.settings,
             lambda share, what: pipe.send(("progress", (share, what))),

@@ -1,16 +1,18 @@
 """What is read off the machine is JSON, and every fault injected into it becomes a finding that says what it does."""
 
 import json
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
-from anytime_bench.harness import clocks, disturbance, environment
+from anytime_bench.harness import clocks, disturbance, environment, gpu_state
 from anytime_bench.harness.disturbance import DisturbanceWatch
+from anytime_bench.harness.energy import energy_counter
 from anytime_bench.harness.environment import capture, findings, slug
-from anytime_bench.harness.gpu_state import read_gpu, told_apart
+from anytime_bench.harness.gpu_state import own_among, own_processes, read_gpu
 from anytime_bench.harness.self_test import PlainResNet, SelfTest, self_test
 from anytime_bench.harness.timing_session import Session
 
@@ -95,19 +97,75 @@ def test_there_is_no_gpu_state_on_a_cpu():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "pid", "touched", "own"),
+    ("before", "after", "pid", "touched", "family", "own"),
     [
-        ({7}, {7, 31}, 31, False, {31}),  # NVML knows this process by its own number
-        ({7}, {7, 31}, 5, False, {31}),  # in a container it has another one: the one that came is this one
-        ({7}, {7}, 5, False, set()),  # a lone stranger is no reason to take it for this process
-        (set(), set(), 5, False, set()),  # NVML shows no processes at all
-        (set(), {31, 32}, 5, False, set()),  # two came at once: there is no telling
-        ({31}, {31}, 5, True, {31}),  # asked late, when this process was there already, and nobody else
-        ({7, 31}, {7, 31}, 5, True, set()),
+        ({7}, {7, 31}, 31, False, set(), {31}),  # NVML knows this process by its own number
+        ({7}, {7, 31}, 5, False, set(), {31}),  # in a container it has another one: the one that came is this one
+        ({7}, {7}, 5, False, set(), set()),  # a lone stranger is no reason to take it for this process
+        (set(), set(), 5, False, set(), set()),  # NVML shows no processes at all
+        (set(), {31, 32}, 5, False, set(), set()),  # two came at once: there is no telling
+        ({31}, {31}, 5, True, set(), {31}),  # asked late, when this process was there already, and nobody else
+        ({7, 31}, {7, 31}, 5, True, set(), set()),
+        ({7}, {7, 31}, 5, False, {7}, {31}),  # a timing process beside the one that started it
+        ({7, 31}, {7, 31}, 5, True, {7}, {31}),  # asked late: beside its family, one is left
+        ({7, 8, 31}, {7, 8, 31}, 5, True, {7}, set()),
     ],
 )
-def test_this_process_is_told_apart_from_strangers_on_the_gpu(before, after, pid, touched, own):
-    assert told_apart(frozenset(before), frozenset(after), pid, touched) == own
+def test_this_process_is_told_apart_from_strangers_on_the_gpu(before, after, pid, touched, family, own):
+    assert own_among(frozenset(before), frozenset(after), pid, touched, frozenset(family)) == own
+
+
+def test_to_ask_who_is_who_does_not_start_cuda_first(monkeypatch):
+    """``current_device`` would, and this process could no longer be told by its coming."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("starts CUDA"))
+    monkeypatch.setattr(gpu_state, "_own_pids", lambda index: frozenset({100 + index}))
+    monkeypatch.setenv(gpu_state.FAMILY, "7")
+    assert own_processes(torch.device("cuda")) == {7, 100}
+    assert own_processes(torch.device("cuda:1")) == {7, 101}
+
+
+class Nvml(ModuleType):
+    """NVML of a machine whose only device has one UUID, under one of its prefixes; what it lacks, it does not know."""
+
+    NVMLError, NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = LookupError, 0, 1, 0
+
+    def __init__(self, prefix):
+        super().__init__("pynvml")
+        self.prefix = prefix
+
+    def nvmlInit(self):
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        if uuid != f"{self.prefix}-1234":
+            raise LookupError(uuid)
+        return uuid
+
+    def nvmlDeviceIsMigDeviceHandle(self, handle):
+        return int(handle.startswith("MIG"))
+
+    def nvmlDeviceGetMigMode(self, handle):
+        if handle.startswith("MIG"):
+            raise LookupError("not of a part")
+        return [0, 0]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        return 5000
+
+
+@pytest.mark.parametrize(("prefix", "part"), [("GPU", False), ("MIG", True)])
+def test_a_part_of_a_gpu_is_known_as_one_and_its_counter_is_found(prefix, part, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(prefix))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1234"))
+    monkeypatch.setattr(gpu_state, "own_processes", lambda device: frozenset())
+    state = read_gpu("cuda:0")
+    assert state.mig is part
+    assert energy_counter("cuda:0").read() == [5.0]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="9"))
+    assert "no device of this UUID" in energy_counter("cuda:0").reason, "another GPU's joules are nobody's"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +99,40 @@ def test_a_model_that_cannot_travel_is_timed_here_and_says_so():
     assert timed.meta.processes == 1
     (note,) = timed.meta.notes
     assert note.startswith("timed in this process alone: its model cannot be pickled")
+
+
+def test_on_a_gpu_nvml_is_asked_before_a_model_touches_it(monkeypatch):
+    order = []
+    model = SimpleNamespace(to=lambda place: order.append("model.to"))
+    job = timing_processes._Job({}, b"", np.zeros((1, 3, 4, 4), np.float32), "cuda:0", SETTINGS)
+    pipe = SimpleNamespace(send=lambda message: order.append(message[0]), recv=lambda: job)
+    timed = SimpleNamespace(samples={}, meta=None)
+    monkeypatch.setattr(timing_processes.pickle, "loads", lambda payload: order.append("models") or (model, model))
+    monkeypatch.setattr(timing_processes, "own_processes", lambda place: order.append(f"NVML of {place}"))
+    monkeypatch.setattr(timing_processes, "time_exits", lambda *arguments: timed)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    timing_processes._serve(pipe)
+    assert order == ["waits", "NVML of cuda:0", "models", "started", "model.to", "model.to", "done"]
+
+
+def test_on_a_gpu_unused_memory_is_given_back_before_others_measure(monkeypatch):
+    order = []
+
+    class Started:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def wait(self):
+            order.append("others begin")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("given back"))
+    with pytest.raises(KeyboardInterrupt):
+        time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cuda", SETTINGS, started=Started())
+    assert order == ["given back", "others begin"]
 
 
 @pytest.mark.slow
