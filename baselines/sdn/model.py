@@ -239,7 +239,9 @@ def exit_losses(logits: Tensor, targets: Tensor) -> Tensor:
 def sdn_loss(logits: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
     """Loss of SDN training: the ICs' cross-entropies times ``weights``, plus the final exit's."""
     losses = exit_losses(logits, targets)
-    return (losses[:-1] * losses.new_tensor(list(weights))).sum() + losses[-1]
+    # Filled where it is used: a copy from the host would wait for the device, and cannot be captured.
+    factors = torch.stack([losses.new_full((), weight) for weight in weights])
+    return (losses[:-1] * factors).sum() + losses[-1]
 
 
 def ic_only_loss(logits: Tensor, targets: Tensor) -> Tensor:

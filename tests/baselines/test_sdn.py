@@ -19,7 +19,10 @@ from baselines.residual import adopt_serial, suite_resnet
 from baselines.sdn.methods import SDN, RegimeOptions, SDNICOnly, SDNOptions
 from baselines.sdn.model import (
     ShallowDeepNet,
+    exit_losses,
     place_classifiers,
+    sdn_loss,
+    tau,
 )
 
 
@@ -206,3 +209,13 @@ def test_images_of_another_size_are_refused() -> None:
     model = ShallowDeepNet(suite_resnet((1, 1), 4, 10, 1), 10, (1, 16, 16))
     with pytest.raises(ValueError, match=r"were built for \(B, 1, 16, 16\)"):
         next(model.stream(torch.zeros(1, 1, 8, 8)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_loss_weighs_by_numbers_that_no_copy_brings_from_the_host(dtype):
+    logits = torch.randn(7, 4, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
+    targets, weights = torch.tensor([1, 2, 3, 4]), tau(13, 100)
+    losses = exit_losses(logits, targets)
+    assert torch.equal(
+        sdn_loss(logits, targets, weights), (losses[:-1] * losses.new_tensor(list(weights))).sum() + losses[-1]
+    )
