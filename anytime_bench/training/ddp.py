@@ -16,6 +16,7 @@ import posix
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -28,6 +29,12 @@ from torch.overrides import TorchFunctionMode
 
 from anytime_bench.errors import UserError
 from anytime_bench.methods.contract import AnytimeModel, Method, Progress
+
+#: How long processes wait, on their CPUs, while the first finishes, evaluates and times alone. What training exchanges
+#: keeps torch's own limit of minutes.
+LONGEST_WAIT = timedelta(days=1)
+
+_waiting: list[Any] = []
 
 
 def start(device: str) -> str:
@@ -47,6 +54,7 @@ def start(device: str) -> str:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if wants_gpu else "gloo")
+        _waiting.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
     return f"cuda:{local}" if wants_gpu else "cpu"
 
 
@@ -65,7 +73,7 @@ def leave() -> None:
     if processes() == 1:
         return
     first = rank() == 0
-    dist.barrier()
+    dist.barrier(group=_waiting.pop() if _waiting else None)
     dist.destroy_process_group()
     if not first:
         # At once, past the guard of os._exit: a SystemExit would look like a method that ends the process.

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ def test_two_processes_train_like_one(method, tmp_path):
     assert two["statistics"] == pytest.approx(one["statistics"], rel=1e-4, abs=1e-4)
     written = sorted(path.name for path in (tmp_path / "two").iterdir())
     assert written == ["log.jsonl", "weights.safetensors", "weights.seconds"]
+
+
+def test_processes_wait_a_day_for_the_first_and_minutes_for_each_other(monkeypatch):
+    made = []
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_waiting", [])
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: bool(made))
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: made.append((args, kwargs)))
+    monkeypatch.setattr(distributed.dist, "new_group", lambda backend, timeout: (backend, timeout))
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed.dist, "barrier", lambda group: made.append(group))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    assert distributed.start("cpu") == "cpu"
+    distributed.leave()
+    assert made == [(("gloo",), {}), ("gloo", timedelta(days=1))]
 
 
 def test_last_batch_smaller_than_the_group_is_refused(monkeypatch):
