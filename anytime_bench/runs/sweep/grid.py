@@ -201,6 +201,11 @@ def make_grid(plain: Mapping[str, Any]) -> Grid:
         raise UserError(
             "which methods? Give them with --methods a,b or in a plan file. See anytime-bench list methods."
         )
+    if grid.gpus and grid.memory_limit:
+        raise UserError(
+            f"--memory-limit {grid.memory_limit:g} bounds a job's address space, of which CUDA takes more than "
+            "there is memory: leave it out with --gpus."
+        )
     if not grid.tasks or not grid.seeds:
         raise UserError("a sweep needs at least one task and one seed.")
     runs = len(grid.methods) * len(grid.tasks) * len(grid.seeds)

@@ -320,3 +320,9 @@ def test_a_sweep_takes_the_recipe_that_a_run_would_take(tmp_path):
     full = resolve("serial_ce", recipe_for("fashion_mnist", "fashion_mnist")).config
     assert cut.recipe_sha256() != full.recipe_sha256()
     assert plan.cells[0].identity.recipe_sha256 == cut.recipe_sha256()
+
+
+def test_a_bound_on_address_space_is_refused_for_gpus():
+    with pytest.raises(UserError, match=r"--memory-limit 8 .* leave it out with --gpus") as error:
+        make_grid({"methods": "sdn", "tasks": "digits", "seeds": "0", "gpus": "0", "memory_limit": 8.0})
+    assert "\n" not in str(error.value)
