@@ -170,7 +170,7 @@ class _Frames:
         if draw not in self._drawn and self.official is not None and self.kind.startswith(OFFICIAL):
             first, count = int(self.indices[0]), len(self.images)
             pixels = self.official.images(self.kind[len(OFFICIAL) :], self.severity or 0, first, first + count)
-            unit = torch.from_numpy(pixels).to(self.images.device).float() / 255
+            unit = torch.from_numpy(pixels).to(self.images.device).float() * (1 / 255)
             self._drawn[draw] = to_normalised(unit, self.task.mean, self.task.std)
         elif draw not in self._drawn:
             self._drawn[draw] = corrupt(

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_bench.harness.clocks import EventClock, HostClock
+from anytime_bench.harness.clocks import EventClock, HostClock, on_device
 from anytime_bench.harness.cores import cores_at_hand
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.disturbance import DisturbanceWatch
@@ -92,7 +92,7 @@ def measure_span(
     _check(images, budget_seconds, batch_size, threads)
     device = images.device
     counts = list(threads_to_try(device) if threads is None else threads)
-    with _threads_restored():
+    with on_device(device), _threads_restored():
         torch.set_num_threads(1)
         session = _Session(model, reference, images, batch_size, np.random.default_rng(seed))
         watch = DisturbanceWatch(device)

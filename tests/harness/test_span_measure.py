@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from anytime_bench import AnytimeModel
+from anytime_bench.harness import span
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.operator_graph import (
     Operator,
@@ -300,3 +301,31 @@ def test_a_graph_survives_its_arrays(data: st.DataObject) -> None:
     answers = data.draw(st.lists(st.sets(st.integers(0, count - 1)), min_size=1, max_size=3))
     made = OperatorGraph(operators, tuple(tuple(sorted(answer)) for answer in answers))
     assert graph_from_arrays(graph_to_arrays(made)) == made
+
+
+def test_the_second_gpu_is_the_current_one_while_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python nobody has made it current, and streams and events that name no device mean the first."""
+    entered: list[Any] = []
+
+    class There(Tensor):
+        device = torch.device("cuda:1")
+
+    class Session:
+        def __init__(self, *arguments: Any) -> None:
+            raise SpanError(f"within {entered}")
+
+    class On:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            entered.append(str(self.device))
+
+        def __exit__(self, *exception: object) -> None:
+            entered.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", On)
+    monkeypatch.setattr(span, "_Session", Session)
+    with pytest.raises(SpanError, match="within \\['cuda:1'\\]"):
+        measure_span(Net(), Net(), torch.zeros(1, 2, 4, 4).as_subclass(There))
+    assert not entered
