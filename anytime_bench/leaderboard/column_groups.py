@@ -164,6 +164,13 @@ def promise_at_exit(name: str, title: str, form: Form, better: Better, meaning: 
     return Column(name, title, read, form, ("exits",), better, meaning)
 
 
+def full_run(line: Any) -> Value:
+    """Where the full run was timed that the time saved is held against."""
+    if not line.part.saved:
+        return Missing(line.row.untimed_reason)
+    return "in turn" if line.part.beside else "in another session"
+
+
 def quality_at_exit(name: str, title: str, better: Better, meaning: str) -> Column:
     return Column(
         name, title, lambda line: getattr(line.row.quality[line.k], name), DIGITS_3, ("quality",), better, meaning

@@ -140,9 +140,8 @@ COLUMNS: tuple[Column | Each, ...] = (
     Column("rule", "Rule", lambda line: line.part.rule, TEXT, ("stops",)),
     Column("saved", "Time saved %", lambda line: line.part.saved or Missing(line.row.untimed_reason), PERCENT,
            ("stops",), "high", "of the row's own full run at this batch size, deciding included"),
-    Column("full_run", "Full run timed", lambda line: "in turn" if line.part.beside else "in another session", TEXT,
-           ("stops",), "", "in another session the machine may have been faster or slower, which is then in the time "
-           "saved too"),
+    Column("full_run", "Full run timed", groups.full_run, TEXT, ("stops",), "",
+           "in another session the machine may have been faster or slower, which is then in the time saved too"),
     Column("times_reference", "x reference", lambda line: line.part.times_reference or Missing(
         line.row.untimed_reason), TIMES, ("stops",), "low", "time when stopping over the reference's full time"),
     Column("stop_accuracy", "Accuracy %", lambda line: line.part.accuracy, PERCENT, ("stops",), "high"),
