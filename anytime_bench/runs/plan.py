@@ -31,6 +31,7 @@ from anytime_bench.runs.guard import time_limit
 from anytime_bench.tasks.task import Task
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
 from anytime_bench.training.data import seeded
+from anytime_bench.training.graphs import check_graph
 from anytime_bench.training.recipes import recipe_for, reference_choice
 
 
@@ -264,6 +265,7 @@ def make_plan(
     reference = resolve_reference(recipe, values)
     resolved = resolve(method, recipe, {key: value for key, value in values.items() if not of_reference(key)})
     noise_choice(resolved.config.evaluation.noise)
+    check_graph(resolved.trained_by.config.training, place)
     if place.type == "cpu" and resolved.config.evaluation.threads:
         torch.set_num_threads(resolved.config.evaluation.threads)
     environment = capture(place)

@@ -36,7 +36,8 @@ class TrainingConfig:
     ``optimizer`` names one of ``torch.optim`` and ``optimizer_args`` its further keywords; ``decay_norms=false`` spares
     norms and biases; ``accumulate`` batches make one step. ``precision`` is that of the forward pass (weights stay
     float32); ``auto`` is bfloat16 where the device multiplies in it. ``deterministic`` asks cuDNN and cuBLAS for
-    repeatable bits; on a CPU they repeat anyway. ``compile`` compiles the model's forward pass.
+    repeatable bits; on a CPU they repeat anyway. ``compile`` compiles the model's forward pass; ``graph`` replays whole
+    steps as CUDA graphs (see ``graphs``).
     """
 
     epochs: int = 30
@@ -58,6 +59,7 @@ class TrainingConfig:
     channels_last: bool = True
     deterministic: bool = True
     compile: bool = False
+    graph: bool = False
     train_images: int = 0
 
 
@@ -106,7 +108,10 @@ class RunConfig:
 
     def recipe(self) -> Settings:
         """What decides the weights apart from method, task, seed: goes into the record and the run's key."""
-        return {"training": dataclasses.asdict(self.training), "augment": dataclasses.asdict(self.augment)}
+        training = dataclasses.asdict(self.training)
+        if not self.training.graph:  # younger than the records whose hashes are without it
+            del training["graph"]
+        return {"training": training, "augment": dataclasses.asdict(self.augment)}
 
     def recipe_sha256(self) -> str:
         return hashlib.sha256(canonical_json(self.recipe()).encode()).hexdigest()

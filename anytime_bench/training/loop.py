@@ -36,6 +36,7 @@ from anytime_bench.training.checkpoints import (
 )
 from anytime_bench.training.config import RunConfig, TrainingConfig
 from anytime_bench.training.data import DeviceSplit, seeded
+from anytime_bench.training.graphs import Step, StepGraph, check_graph
 from anytime_bench.training.optimisers import learning_rate, make_optimiser, set_learning_rate
 
 VALIDATION_IMAGES = 1000
@@ -77,6 +78,7 @@ def train(
     Raises ``Diverged`` when an epoch's loss is not finite and ``UserError`` when the folder cannot be written.
     """
     settings = config.training
+    check_graph(settings, train_split.device, ddp.processes())
     optimiser = make_optimiser(method, model, settings)
     train_split = train_split.sample(settings.train_images)
     ddp.check_batches(len(train_split), settings.batch_size)
@@ -89,12 +91,14 @@ def train(
     accuracies: list[float] = []
     validate_every = max(1, settings.epochs // 20)
     with _repeatable(settings.deterministic), _compiled(model, settings.compile):
-        loss_of = ddp.loss_over_processes(method, model)
+        step = _step(ddp.loss_over_processes(method, model), model, optimiser, settings, precision, train_split.device)
+        if settings.graph:
+            step = StepGraph(step, optimiser, warn)
         for epoch in range(len(losses) + 1, settings.epochs + 1):
             report = lambda fraction, loss: on_step(  # noqa: E731
                 TrainingStep(epoch, settings.epochs, fraction, loss, accuracies)  # noqa: B023
             )
-            losses.append(_train_epoch(loss_of, model, optimiser, train_split, config, precision, seed, epoch, report))
+            losses.append(_train_epoch(step, model, optimiser, train_split, config, seed, epoch, report))
             if ddp.rank() != 0:
                 continue
             if epoch % validate_every == 0 or epoch == settings.epochs:
@@ -118,13 +122,41 @@ def train(
     return TrainingReport(file_sha256(weights), settings.epochs, seconds, losses, precision)
 
 
-def _train_epoch(
+def _step(
     loss_of: Loss,
+    model: AnytimeModel,
+    optimiser: torch.optim.Optimizer,
+    settings: TrainingConfig,
+    precision: str,
+    device: torch.device,
+) -> Step:
+    """Forward, backward, clipping and update for one batch, as one function; returns its loss.
+
+    With ``training.accumulate`` a step of the optimiser has several batches, this one being number ``place`` of them.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+    def step(images: Tensor, targets: Tensor, position: Progress, place: int = 1, batches: int = 1) -> Tensor:
+        if place == 1:
+            optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
+            loss = loss_of(model, images, targets, position)
+        (loss / batches if batches > 1 else loss).backward()
+        if place == batches:
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+            optimiser.step()
+        return loss.detach()
+
+    return step
+
+
+def _train_epoch(
+    step_of: Step,
     model: AnytimeModel,
     optimiser: torch.optim.Optimizer,
     split: DeviceSplit,
     config: RunConfig,
-    precision: str,
     seed: int,
     epoch: int,
     report: Callable[[float, float | None], None],
@@ -134,7 +166,6 @@ def _train_epoch(
     generator = seeded(seed, epoch, 1)
     torch.manual_seed(int(torch.randint(0, 2**62, (), generator=generator)) + ddp.rank())
     model.train()
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     steps = split.steps_per_epoch(settings.batch_size)
     total, shown = torch.zeros((), device=device), None
     for step, (images, targets) in enumerate(split.shuffled(settings.batch_size, config.augment, generator), start=1):
@@ -145,18 +176,12 @@ def _train_epoch(
         first = (step - 1) // settings.accumulate * settings.accumulate
         batches = min(settings.accumulate, steps - first)
         set_learning_rate(optimiser, learning_rate(settings, epoch - 1 + first / steps))
-        with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
-            loss = loss_of(model, images, targets, position)
-        (loss / batches if batches > 1 else loss).backward()
-        if step == first + batches:
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        total += loss.detach()
+        loss = step_of(images, targets, position, step - first, batches)
+        total += loss
         if device.type == "cpu" or step % 20 == 0:
-            shown = float(loss.detach())
+            shown = float(loss)
         report(position.fraction, shown)
+    optimiser.zero_grad(set_to_none=True)
     mean_loss = float(ddp.mean(total)) / steps
     if not math.isfinite(mean_loss):
         raise Diverged(

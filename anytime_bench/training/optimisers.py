@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anytime_bench.errors import UserError, did_you_mean
 from anytime_bench.methods.contract import AnytimeModel, Method
@@ -45,15 +45,26 @@ def make_optimiser(method: Method, model: AnytimeModel, settings: TrainingConfig
         options["momentum"] = settings.momentum
     if "nesterov" in known:
         options["nesterov"] = settings.nesterov and settings.momentum > 0
+    if settings.graph:
+        options |= {"capturable": True} if "capturable" in known else {"fused": True} if "fused" in known else {}
+        if not {"capturable", "fused"} & options.keys():
+            raise UserError(
+                f"training.optimizer={settings.optimizer} cannot step within a CUDA graph: expected one of torch.optim "
+                "with 'capturable' or 'fused', such as sgd or adamw, or training.graph=false."
+            )
     options |= {key: tuple(v) if isinstance(v, list) else v for key, v in settings.optimizer_args.items()}
     unknown = [key for key in options if key not in known]
     if unknown:
         near = did_you_mean(unknown[0], known)
         raise UserError(f"training.optimizer_args: {cls.__name__} has no keyword '{unknown[0]}'.{near}")
     try:
-        return cls(_groups(method, model, settings), **options)
-    except (TypeError, ValueError) as error:
+        optimiser = cls(_groups(method, model, settings), **options)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"training.optimizer={settings.optimizer}: {error}") from error
+    if settings.graph:
+        for group in optimiser.param_groups:  # a tensor of its own, which a graph reads anew at every replay
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+    return optimiser
 
 
 def _groups(method: Method, model: AnytimeModel, settings: TrainingConfig) -> list[dict[str, Any]]:
@@ -72,9 +83,13 @@ def _groups(method: Method, model: AnytimeModel, settings: TrainingConfig) -> li
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """``rate`` to every group, times the group's own ``lr_scale``."""
+    """``rate`` to every group, times the group's own ``lr_scale``; in place where the group's rate is a tensor."""
     for group in optimiser.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
+        own = rate * group.get("lr_scale", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
 
 
 def learning_rate(config: TrainingConfig, epoch: float) -> float:
