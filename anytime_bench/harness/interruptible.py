@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from anytime_bench.errors import UserError
+from anytime_bench.harness.clocks import synchroniser
 from anytime_bench.harness.deadline_summary import MODES, Mode
 from anytime_bench.harness.stream_worker import Request, Worker, close_stream
 from anytime_bench.methods.contract import AnytimeModel
@@ -75,6 +76,8 @@ class Interruptible:
             raise UserError(f"mode '{mode}': expected one of {', '.join(MODES)}.")
         self.model, self.mode, self.limit = model.eval(), mode, limit
         self._on_gpu = images_like.device.type == "cuda"
+        self._synchronise = synchroniser(images_like.device)
+        self._side = torch.cuda.Stream(images_like.device) if self._on_gpu else None
         self._worker = Worker(model)
         self._finalizer = weakref.finalize(self, self._worker.stop)
         self._last: Request | None = None
@@ -186,26 +189,39 @@ class Interruptible:
         return Answer(logits, len(in_time) - 1, at - begun, max(now - deadline, 0.0))
 
     def _run_ahead_on_gpu(self, images: Tensor, begun: float, deadline: float) -> Answer:
-        """All exits enqueued on a side stream, an event behind each. Kernels cannot be recalled, so they run on."""
-        side = torch.cuda.Stream(images.device)
+        """All exits enqueued on a side stream, an event behind each. Kernels cannot be recalled, so they run on.
+
+        When an exit was first seen finished counts: a look after each that is enqueued, then one after the other.
+        """
+        side = self._side
+        assert side is not None
         side.wait_stream(torch.cuda.current_stream(images.device))
         exits: list[tuple[Tensor, torch.cuda.Event]] = []
+        seen: list[float] = []
+
+        def look() -> None:
+            while len(seen) < len(exits) and exits[len(seen)][1].query():
+                seen.append(time.perf_counter())
+
         with torch.cuda.stream(side), torch.no_grad():
             for logits in self.model.stream(images):
                 event = torch.cuda.Event()
                 event.record(side)
                 exits.append((logits, event))
+                look()
                 if time.perf_counter() > deadline:
                     break
-        while time.perf_counter() < deadline and not exits[-1][1].query():
+        while len(seen) < len(exits) and time.perf_counter() < deadline:
+            look()
             time.sleep(0)
         now = time.perf_counter()
-        finished = [logits for logits, event in exits if event.query()] if now <= deadline + 1e-3 else []
         side.synchronize()
         self._released = max(time.perf_counter() - deadline, 0.0)
-        if not finished:
+        in_time = [at for at in seen if at <= deadline]
+        if not in_time:
             return Answer(None, None, None, max(now - deadline, 0.0))
-        return Answer(finished[-1], len(finished) - 1, now - begun, max(now - deadline, 0.0))
+        k = len(in_time) - 1
+        return Answer(exits[k][0], k, in_time[k] - begun, max(now - deadline, 0.0))
 
     # ------------------------------------------------------------------------------------------ measuring, waiting
 
@@ -226,6 +242,10 @@ class Interruptible:
             if number >= 2:
                 segments.append([b - a for a, b in zip([0.0, *times[:-1]], times, strict=True)])
         self._fastest = [min(row[k] for row in segments) for k in range(exits)]
+        if self._on_gpu and self.mode == "run_ahead":
+            for _ in range(2):  # the side stream has memory and workspaces of its own
+                now = time.perf_counter()
+                self._run_ahead_on_gpu(images, now, now + self.limit)
         if self.mode == "known":
             for number in range(rounds + 2):
                 if number == 2:  # the first two only warm up
@@ -260,10 +280,6 @@ class Interruptible:
             f"the model did not reach its next exit within {self.limit:g} s of being let go, and cannot be "
             "interrupted there. Give Interruptible a larger limit, or look for an endless loop in stream."
         )
-
-    def _synchronise(self) -> None:
-        if self._on_gpu:
-            torch.cuda.synchronize()
 
 
 def _slowest(seconds: deque[float]) -> float:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from anytime_bench.errors import UserError
+from anytime_bench.harness.clocks import synchroniser
 from anytime_bench.methods.contract import AnytimeModel
 
 
@@ -88,9 +89,10 @@ class Worker:
 
     def _run(self, model: AnytimeModel, request: Request) -> None:
         with torch.no_grad():
-            stream = model.stream(request.images)
+            stream, wait = model.stream(request.images), synchroniser(request.images.device)
             try:
                 for logits in stream:
+                    wait()  # on a GPU the exit is only enqueued
                     with self._changed:
                         request.finished.append((time.perf_counter(), logits))
                         self._changed.notify_all()
