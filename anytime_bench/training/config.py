@@ -35,9 +35,9 @@ class TrainingConfig:
 
     ``optimizer`` names one of ``torch.optim`` and ``optimizer_args`` its further keywords; ``decay_norms=false`` spares
     norms and biases; ``accumulate`` batches make one step. ``precision`` is that of the forward pass (weights stay
-    float32); ``auto`` is bfloat16 where the device multiplies in it. ``deterministic`` asks cuDNN and cuBLAS for
-    repeatable bits; on a CPU they repeat anyway. ``compile`` compiles the model's forward pass; ``graph`` replays whole
-    steps as CUDA graphs (see ``graphs``).
+    float32); ``auto`` is bfloat16 where the device multiplies in it.
+    ``deterministic`` asks a GPU's convolutions and attention for repeatable bits; on a CPU they repeat anyway.
+    ``compile`` compiles the model's forward pass; ``graph`` replays whole steps as CUDA graphs (see ``graphs``).
     """
 
     epochs: int = 30

@@ -2,8 +2,8 @@
 
 Each epoch reseeds torch and the data generator from (seed, epoch), so a checkpoint needs weights, the optimiser's
 state and the epoch's number, and nothing else: a run killed at any moment and resumed ends, on a CPU, with the same
-bits as one that was not. On a GPU the same holds as far as ``training.deterministic`` reaches: cuDNN and cuBLAS are
-asked for repeatable algorithms. Files in the run's folder: ``checkpoint.safetensors`` while training,
+bits as one that was not. On a GPU the same holds as far as ``training.deterministic`` reaches: convolutions and
+attention are asked for repeatable algorithms. Files in the run's folder: ``checkpoint.safetensors`` while training,
 ``weights.safetensors`` when done, ``log.jsonl`` with a line per epoch. Safetensors cannot carry code.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anytime_bench.files import file_sha256, write_atomically
 from anytime_bench.methods.contract import AnytimeModel, Method, Progress
@@ -80,6 +80,7 @@ def train(
     settings = config.training
     check_graph(settings, train_split.device, ddp.processes())
     optimiser = make_optimiser(method, model, settings)
+    repeatable = settings.deterministic and train_split.device.type == "cuda"
     train_split = train_split.sample(settings.train_images)
     ddp.check_batches(len(train_split), settings.batch_size)
     checkpoint = folder / "checkpoint.safetensors"
@@ -90,7 +91,7 @@ def train(
     started = time.perf_counter()
     accuracies: list[float] = []
     validate_every = max(1, settings.epochs // 20)
-    with _repeatable(settings.deterministic), _compiled(model, settings.compile):
+    with _repeatable(repeatable), _compiled(model, settings.compile):
         step = _step(ddp.loss_over_processes(method, model), model, optimiser, settings, precision, train_split.device)
         if settings.graph:
             step = StepGraph(step, optimiser, warn)
@@ -112,7 +113,7 @@ def train(
     weights = folder / "weights.safetensors"
     if ddp.rank() != 0:
         return TrainingReport("", settings.epochs, before + time.perf_counter() - started, losses, precision)
-    with _repeatable(settings.deterministic):
+    with _repeatable(repeatable):
         _finish(method, model, train_split, config, seed)
     seconds = before + time.perf_counter() - started
     with storage_errors(folder):
@@ -243,22 +244,20 @@ def _resumed(
 
 @contextlib.contextmanager
 def _repeatable(wanted: bool) -> Iterator[None]:
-    """Ask cuDNN and cuBLAS for algorithms that repeat bit for bit; the state before is restored."""
-    if not (wanted and torch.cuda.is_available()):
+    """Ask a GPU's convolutions and attention for algorithms that repeat bit for bit; the state before is restored.
+
+    Matrix products repeat by themselves: torch gives cuBLAS a workspace per stream, and training has one stream.
+    """
+    if not wanted:
         yield
         return
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):  # the gradients of the fused kernels add up in any order
+            yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
-        if workspace is None:
-            del os.environ["CUBLAS_WORKSPACE_CONFIG"]
-        else:
-            os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace
 
 
 @contextlib.contextmanager
