@@ -47,6 +47,7 @@ from anytime_bench.harness.disturbance import DisturbanceWatch
 from anytime_bench.harness.interruptible import MODES, Interruptible
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.scores.curve import ALC_ORIGIN
+from anytime_bench.training.data import Normalised
 
 Floats = NDArray[np.float64]
 Progress = Callable[[float, str], None]
@@ -116,7 +117,7 @@ def draw_deadlines(settings: DeadlineSettings) -> tuple[NDArray[np.uint8], Float
 def serve_deadlines(
     model: AnytimeModel,
     reference: AnytimeModel,
-    images: Tensor,
+    images: Tensor | Normalised,
     settings: DeadlineSettings | None = None,
     progress: Progress | None = None,
 ) -> DeadlineSession:
@@ -166,7 +167,7 @@ class _Session:
         model: AnytimeModel,
         reference: AnytimeModel,
         servers: Sequence[Interruptible],
-        images: Tensor,
+        images: Tensor | Normalised,
         chosen: NDArray[np.int64],
         deadlines: Floats,
     ) -> None:

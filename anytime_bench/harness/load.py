@@ -33,6 +33,7 @@ from anytime_bench.harness.clocks import answer_seconds
 from anytime_bench.harness.cost import evaluating
 from anytime_bench.harness.interruptible import Interruptible
 from anytime_bench.methods.contract import AnytimeModel
+from anytime_bench.training.data import Normalised
 
 #: One request served: the exit of the answer that was there by the deadline, or -1.
 Serve = Callable[[Tensor, float], int]
@@ -77,7 +78,7 @@ class Load:
     played: list[PlayedLoad]
 
 
-def play_load(model: AnytimeModel, images: Tensor, settings: LoadSettings) -> Load:
+def play_load(model: AnytimeModel, images: Tensor | Normalised, settings: LoadSettings) -> Load:
     """Play the load against ``model`` under every policy, on ``images (N, D, H, W)``."""
     rng = np.random.default_rng([settings.seed, 0x10AD])
     last = model.num_exits - 1
@@ -99,8 +100,8 @@ def play_load(model: AnytimeModel, images: Tensor, settings: LoadSettings) -> Lo
 
 
 def _play(
-    policy: str, serve: Serve, images: Tensor, chosen: Sequence[Any] | NDArray[np.int64], arrivals: NDArray[np.float64],
-    patience: float,
+    policy: str, serve: Serve, images: Tensor | Normalised, chosen: Sequence[Any] | NDArray[np.int64],
+    arrivals: NDArray[np.float64], patience: float,
 ) -> PlayedLoad:  # fmt: skip
     exits, waited = np.full(len(arrivals), -1), np.zeros(len(arrivals))
     serve(images[:1], 60.0)

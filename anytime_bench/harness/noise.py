@@ -27,6 +27,7 @@ from anytime_bench.harness.policies import CLEAN, POLICIES, Answer, PassCosts, S
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.tasks.task import TaskCard
 from anytime_bench.trace.noise import NoiseRun, pack
+from anytime_bench.training.data import Normalised
 
 #: Severity at which common kinds are drawn afresh per frame; all five would be five times the work.
 TRANSIENT_SEVERITIES = (3,)
@@ -82,7 +83,7 @@ class NoiseSettings:
 @torch.no_grad()
 def evaluate_noise(
     model: AnytimeModel,
-    images: Tensor,
+    images: Tensor | Normalised,
     labels: Tensor,
     task: TaskCard,
     settings: NoiseSettings,

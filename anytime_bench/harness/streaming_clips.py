@@ -32,6 +32,7 @@ from anytime_bench.harness.streaming import follow
 from anytime_bench.harness.streaming_summary import StreamingMeta, clock_of
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.tasks.task import TaskCard
+from anytime_bench.training.data import Normalised
 
 Progress = Callable[[float], None]
 
@@ -75,7 +76,7 @@ def keeps_state(model: AnytimeModel) -> bool:
     return type(model).follow is not AnytimeModel.follow
 
 
-def make_clips(images: Tensor, labels: Tensor, task: TaskCard, settings: StreamingSettings) -> Clips:
+def make_clips(images: Tensor | Normalised, labels: Tensor, task: TaskCard, settings: StreamingSettings) -> Clips:
     """Noisy clips of ``images``, drawn from the settings' seed."""
     seed = settings.seed or 0
     rng = np.random.default_rng([seed, 0xF4A3E])

@@ -16,7 +16,7 @@ from anytime_bench.scores.intervals import accuracy_interval
 from anytime_bench.scores.results import Estimate, Strict
 from anytime_bench.tasks.loading import load_task
 from anytime_bench.trace.answers import Trace
-from anytime_bench.training.data import DeviceSplit
+from anytime_bench.training.data import DeviceSplit, Normalised
 
 
 class PolicyUnderLoad(Strict):
@@ -69,7 +69,7 @@ def load_on_method(
         raise UserError("; ".join(f"{each.label}: {each.reason}" for each in untimed))
     subject = subjects[0]
     model = build_model(subject.resolved, loaded, 0, place).eval()
-    images = DeviceSplit.place(loaded.splits["test"], loaded.card, place).normalised()
+    images = Normalised(DeviceSplit.place(loaded.splits["test"], loaded.card, place))
     load = play_load(model, images, settings)
     entry = subject.entries[0] if subject.entries else None
     trace = Trace.from_arrays(store.load_arrays(entry.path, entry.record), "test") if entry else None

@@ -45,7 +45,7 @@ from anytime_bench.scores.stopping_budgets import learn_rules
 from anytime_bench.trace.answers import Trace
 from anytime_bench.trace.prediction_sets import nested_sets
 from anytime_bench.training.checkpoints import storage_errors
-from anytime_bench.training.data import DeviceSplit
+from anytime_bench.training.data import DeviceSplit, Normalised
 
 #: Images and threshold of the early-stop measurement: what a policy's decisions cost, not which threshold is best.
 EARLY_STOP_IMAGES = 256
@@ -132,7 +132,7 @@ def deadline_stage(
     """The model interrupted at deadlines, on the test split, beside an untrained reference; a draw per seed."""
     settings = settings if settings.seed is not None else dataclasses.replace(settings, seed=plan.seed)
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
-    images = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device).normalised()
+    images = Normalised(DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device))
     with display.bar("deadlines", 1.0) as bar:
         session = serve_deadlines(model, reference, images, settings, lambda share, what: bar.at(share))
     return {f"deadlines_{name}": array for name, array in session.samples.items()}, session.meta
@@ -145,7 +145,7 @@ def streaming_stage(
     settings = settings if settings.seed is not None else dataclasses.replace(settings, seed=plan.seed)
     reference = build_model(plan.reference, plan.task, plan.seed, plan.device).eval()
     split = DeviceSplit.place(plan.task.splits["test"], plan.task.card, plan.device)
-    clips = make_clips(split.normalised(), split.labels, plan.task.card, settings)
+    clips = make_clips(Normalised(split), split.labels, plan.task.card, settings)
     with display.bar("frames", 1.0) as bar:
         samples, meta = play_clips(model, reference, clips, settings, bar.at)
     return {f"streaming_{name}": array for name, array in samples.items()}, meta
@@ -209,7 +209,7 @@ def noise_stage(plan: Plan, model: AnytimeModel, choice: str, display: Display) 
         frames = math.ceil(max(plan.reference_costs.ticks[-1], plan.costs.ticks[-1]))
         noise = NoiseSettings(kinds=kinds, num_frames=frames, batch_size=settings.prediction_batch)
         result = evaluate_noise(
-            model, split.normalised(), split.labels, card, noise, costs, official,
+            model, Normalised(split), split.labels, card, noise, costs, official,
             progress=lambda count, total: bar.at(count, total=total),
         )  # fmt: skip
     return dict(result.arrays())

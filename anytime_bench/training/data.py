@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from anytime_bench.tasks.task import Split, TaskCard
 from anytime_bench.training.config import AugmentConfig
 
-#: A split larger than this share of a GPU's free memory stays on the host, pinned, and moves batch by batch.
+#: A split larger than this share of a GPU's free memory stays on the host and moves batch by batch, pinned on the way.
 DEVICE_SHARE = 0.25
 
 
@@ -25,7 +25,7 @@ DEVICE_SHARE = 0.25
 class DeviceSplit:
     """Images ``(N, D, H, W)`` uint8 and labels ``(N,)`` int64 for one device, with the task's normalisation.
 
-    Normally all of it lies on ``device``; a split too large for it lies in pinned host memory.
+    Normally all of it lies on ``device``; a split too large for it stays where it was read, on the host.
     """
 
     images: Tensor
@@ -35,13 +35,13 @@ class DeviceSplit:
 
     @classmethod
     def place(cls, split: Split, card: TaskCard, device: torch.device | str) -> DeviceSplit:
-        """Put ``split`` on ``device``, or in pinned memory where it exceeds ``DEVICE_SHARE`` of the free memory."""
+        """Put ``split`` on ``device``, or leave it where it is if it exceeds ``DEVICE_SHARE`` of the free memory."""
         device = torch.device(device)
         mean, std = (
             torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (card.mean, card.std)
         )
         if stays_on_host(split.images.nbytes, device):
-            return cls(torch.from_numpy(split.images).pin_memory(), torch.tensor(split.labels).to(device), mean, std)
+            return cls(torch.from_numpy(split.images), torch.tensor(split.labels).to(device), mean, std)
         return cls(torch.tensor(split.images).to(device), torch.tensor(split.labels).to(device), mean, std)
 
     @property
@@ -54,7 +54,8 @@ class DeviceSplit:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 ``(B, D, H, W)`` to float32 on ``device`` with the task's mean 0 and deviation 1."""
-        images = images.to(self.device, non_blocking=True)
+        if images.device != self.device:
+            images = _sent(images, self.device)
         return (images.float() * (1 / 255) - self.mean) / self.std
 
     def normalised(self, start: int = 0, stop: int | None = None) -> Tensor:
@@ -62,10 +63,10 @@ class DeviceSplit:
         return self.normalise(self.images[start:stop])
 
     def pick(self, index: Tensor) -> Tensor:
-        """Images ``index (B,)`` as uint8, on the device or, where the split is not, pinned on the host."""
+        """Images ``index (B,)`` as uint8, on the device or, where the split is not, on the host."""
         if self.images.device == self.device:
             return self.images[index.to(self.device)]
-        return self.images[index.cpu()].pin_memory()
+        return self.images[index.cpu()]
 
     def first(self, count: int) -> DeviceSplit:
         """The first ``count`` images, or all of them where ``count`` is 0 or larger than the split."""
@@ -114,6 +115,27 @@ class DeviceSplit:
         """Batches that ``shuffled`` yields."""
         full, rest = divmod(len(self), batch_size)
         return full + (rest > 1 or (rest == 1 and full == 0))
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Images of a split ``(N, D, H, W)``, normalised where they are asked for: a large split never is as a whole."""
+
+    split: DeviceSplit
+
+    @property
+    def device(self) -> torch.device:
+        return self.split.device
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        if isinstance(index, Tensor):
+            return self.split.normalise(self.split.pick(index))
+        if isinstance(index, slice):
+            return self.split.normalise(self.split.images[index])
+        return self.split.normalise(self.split.images[index][None])[0]
 
 
 def stays_on_host(size: int, device: torch.device) -> bool:

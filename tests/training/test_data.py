@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anytime_bench.tasks.task import Split, TaskCard
 from anytime_bench.training import data
 from anytime_bench.training.config import AugmentConfig
-from anytime_bench.training.data import AugmentationDraws, DeviceSplit, augmented, seeded
+from anytime_bench.training.data import AugmentationDraws, DeviceSplit, Normalised, augmented, seeded
 
 
 def augment(images: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
@@ -149,8 +151,8 @@ def test_a_split_larger_than_its_share_of_a_gpus_free_memory_stays_on_the_host(s
 
 def test_a_split_on_the_host_gives_the_same_batches(monkeypatch):
     """Everything but the images is where batches come out; those come pinned, batch by batch."""
-    pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(len(tensor)) or tensor)
+    travelled = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pytest.fail("pins more than what travels"))
     config = AugmentConfig(crop_padding=1, flip=True)
 
     class OnHost(DeviceSplit):
@@ -158,12 +160,35 @@ def test_a_split_on_the_host_gives_the_same_batches(monkeypatch):
         def device(self):
             return torch.device("cpu", 0)  # another name than its images' device has
 
+    def sent(tensor, device):
+        if tensor.dtype == torch.uint8:
+            travelled.append(len(tensor))
+        return tensor
+
+    monkeypatch.setattr(data, "_sent", sent)
     here = split_of(60)
     there = OnHost(here.images, here.labels, here.mean, here.std)
     for (a, b), (c, d) in zip(here.shuffled(8, config, seeded(1)), there.shuffled(8, config, seeded(1)), strict=True):
         assert torch.equal(a, c)
         assert torch.equal(b, d)
-    assert pinned == [8] * 7 + [4]
+    assert travelled == [8] * 7 + [4]
+
+
+def test_a_split_that_stays_on_the_host_is_not_copied(monkeypatch):
+    monkeypatch.setattr(data, "stays_on_host", lambda size, device: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pytest.fail("a second copy, pinned"))
+    images = np.zeros((5, 1, 2, 2), np.uint8)
+    card = TaskCard("t", "t", ("a", "b"), (1, 2, 2), {}, (0.0,), (1.0,))
+    placed = DeviceSplit.place(Split(images, np.zeros(5, np.int64)), card, "cpu")
+    assert placed.images.numpy().ctypes.data == images.ctypes.data
+
+
+def test_images_normalised_on_demand_are_those_of_the_split():
+    split = split_of(30)
+    whole, some = split.normalised(), Normalised(split)
+    assert len(some) == 30
+    for index in (7, -1, slice(3, 9), torch.tensor([4, 2, 2])):
+        assert torch.equal(some[index], whole[index])
 
 
 def test_neighbouring_seeds_share_nothing():
