@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anytime_bench.errors import TRACEBACK, traceback_wanted
+from anytime_bench.harness.engines import chosen_engine
 from anytime_bench.records.record import Record
 from anytime_bench.runs.closing import can_draw, closing
 from anytime_bench.runs.plan import Plan
@@ -74,6 +75,10 @@ class Display:
                 cut = f"{t.train_images:,} of the images, " if t.train_images else ""
                 recipe = f" (recipe {resolved.config.recipe_name})" if resolved.config.recipe_name else ""
                 lines["training"] = f"{t.epochs} epochs, {cut}batch {t.batch_size}, lr {t.lr:g} {t.schedule}{recipe}"
+            if plan.device.type == "cuda" and resolved.config.evaluation.timing_rounds:
+                engine = chosen_engine(resolved.config.evaluation.engine, plan.device)
+                rest = f"; eagerly where method or reference cannot be run by {engine}"
+                lines["timing"] = f"by engine {engine}" + (rest if engine != "eager" else "")
         lines["output"] = str(shown(plan.folder.parent))
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for name, line in lines.items():
