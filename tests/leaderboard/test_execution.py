@@ -27,8 +27,9 @@ def board_of(results: Path) -> Board:
 
 
 def without(record, arrays, folder: Path) -> None:
-    """The record as one of protocol 1: nothing of how it is run."""
-    timing = record.timing.model_copy(update={"dispatch": None})
+    """The record as one of protocol 1: nothing of how it is run, but on one thread as the other."""
+    meta = record.timing.meta.model_copy(update={"threads": 1})
+    timing = record.timing.model_copy(update={"dispatch": None, "meta": meta})
     store.save(folder, record.model_copy(update={"timing": timing}), arrays)
 
 
