@@ -183,7 +183,7 @@ class Method(ABC):
     def parameter_groups(self, model: AnytimeModel) -> list[dict[str, Any]]:
         """Groups for the optimiser: ``params``, and optionally ``weight_decay`` or ``lr_scale``, a factor on the rate.
 
-        The default is one group of all parameters that need gradients.
+        They hold every parameter that needs a gradient. The default is one group of all parameters that need gradients.
         """
         return [{"params": [p for p in model.parameters() if p.requires_grad]}]
 

@@ -1,8 +1,8 @@
 """Optimisers and learning rates. Any optimiser of ``torch.optim`` by name; decay where the recipe wants it.
 
-A method may group its parameters (``Method.parameter_groups``); a group's own ``weight_decay`` or ``lr_scale`` (a
-factor on the scheduled rate) stands. With ``training.decay_norms=false`` every other group is split, and parameters of
-at most one dimension (norms and biases) are not decayed.
+A method may group its parameters (``Method.parameter_groups``), all that need gradients; a group's own ``weight_decay``
+or ``lr_scale`` (a factor on the scheduled rate) stands. With ``training.decay_norms=false`` every other group is split,
+and parameters of at most one dimension (norms and biases) are not decayed.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def make_optimiser(method: Method, model: AnytimeModel, settings: TrainingConfig
         optimiser = cls(_groups(method, model, settings), **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"training.optimizer={settings.optimizer}: {error}") from error
+    _refuse_left_out(optimiser, model)
     if settings.graph:
         for group in optimiser.param_groups:  # a tensor of its own, which a graph reads anew at every replay
             group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
@@ -71,6 +72,8 @@ def _groups(method: Method, model: AnytimeModel, settings: TrainingConfig) -> li
     """The method's groups, split into decayed and decay-free parameters where the recipe says so."""
     groups = []
     for group in method.parameter_groups(model):
+        if "lr" in group:
+            raise UserError("parameter_groups: 'lr' is set by the schedule; give lr_scale, a factor on it.")
         members: list[nn.Parameter] = list(group["params"])
         if settings.decay_norms or "weight_decay" in group:
             groups.append({**group, "params": members})
@@ -80,6 +83,18 @@ def _groups(method: Method, model: AnytimeModel, settings: TrainingConfig) -> li
         groups.append({**group, "params": decayed})
         groups.append({**group, "params": spared, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
+
+
+def _refuse_left_out(optimiser: torch.optim.Optimizer, model: AnytimeModel) -> None:
+    """``UserError`` for parameters that need a gradient and are in no group: they would never move."""
+    grouped = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    names = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped]
+    if names:
+        rest = f" and {len(names) - 2} others" if len(names) > 3 else ""
+        raise UserError(
+            f"parameter_groups leaves out {', '.join(names[: 2 if rest else 3])}{rest}: add them to a group, or set "
+            "requires_grad to False."
+        )
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -52,6 +52,11 @@ class Sound(Method):
         return SoundNet(task)
 
 
+class HeadsAlone(Sound):
+    def parameter_groups(self, model):
+        return [{"params": model.heads.parameters()}]
+
+
 class OneExitNet(nn.Sequential, AnytimeModel):
     num_exits, ticks = 1, (1,)
 
@@ -150,6 +155,12 @@ def test_sound_methods_pass(method):
     results = run_checks(method)
     assert [result for result in results if result.status == "fail"] == []
     assert [result.name for result in results] == [check.name for check in CHECKS]
+
+
+def test_parameters_that_no_group_holds_fail_the_check_that_trains():
+    (failed,) = [result for result in run_checks(HeadsAlone) if result.status == "fail"]
+    assert failed.name == "harness"
+    assert "parameter_groups leaves out blocks.0.weight, blocks.0.bias and 10 others" in failed.why
 
 
 def test_skips_name_their_reason():

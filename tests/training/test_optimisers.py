@@ -107,6 +107,32 @@ def test_a_methods_groups_keep_their_own_rate_and_decay() -> None:
     assert [(g["lr"], g["weight_decay"]) for g in optimiser.param_groups] == [(0.2, 5e-4), (pytest.approx(0.02), 0.0)]
 
 
+def test_a_parameter_in_no_group_is_named() -> None:
+    class Forgetful(Plain):
+        def parameter_groups(self, model: AnytimeModel) -> list[dict[str, Any]]:
+            return [{"params": [model.head.weight]}]
+
+    model = Net()
+    for settings in (TrainingConfig(), TrainingConfig(decay_norms=False)):
+        with pytest.raises(UserError, match=r"^parameter_groups leaves out body.weight, body.bias and 3 others: add"):
+            make_optimiser(Forgetful(), model, settings)
+    model.body.requires_grad_(False)
+    with pytest.raises(UserError, match=r"leaves out norm.weight, norm.bias, head.bias: add"):
+        make_optimiser(Forgetful(), model, TrainingConfig())
+    model.norm.requires_grad_(False)
+    model.head.bias.requires_grad_(False)
+    make_optimiser(Forgetful(), model, TrainingConfig())
+
+
+def test_a_groups_own_rate_is_refused_where_the_schedule_would_overwrite_it() -> None:
+    class Rated(Plain):
+        def parameter_groups(self, model: AnytimeModel) -> list[dict[str, Any]]:
+            return [{"params": list(model.parameters()), "lr": 0.5}]
+
+    with pytest.raises(UserError, match="'lr' is set by the schedule; give lr_scale, a factor"):
+        make_optimiser(Rated(), Net(), TrainingConfig())
+
+
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
     """No batch norm, and a loss that is a mean: two halves of 4 make the step of 8."""
     whole = trained(tmp_path / "a", epochs=1)
