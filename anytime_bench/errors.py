@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -51,6 +52,12 @@ def describe(error: BaseException) -> str:
         frame = (own or outside or frames)[-1]
         where = f"{frame.filename}:{frame.lineno}: "
     return f"{where}{type(error).__name__}: {message(error)}"
+
+
+def location(description: str) -> tuple[str, int] | None:
+    """File and line at the beginning of what ``describe`` says, or None where it names no place or a library's."""
+    match = re.match(r"(\S[^:]*):(\d+): ", description)
+    return None if match is None or _is_library(match[1]) else (match[1], int(match[2]))
 
 
 def message(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from anytime_bench.errors import UserError, describe, message
+from anytime_bench.errors import UserError, describe, location, message
 from anytime_bench.harness.deadline_summary import DeadlineMeta
 from anytime_bench.harness.deadlines import DeadlineSettings
 from anytime_bench.harness.span_summary import SpanMeta
@@ -318,7 +318,28 @@ def reference_entry(plan: Plan) -> Reference:
 
 
 def next_command(record: Record, path: Path) -> str:
-    """What a user most likely wants to type now."""
-    if record.status == "failed":
-        return f"anytime-bench run --method {record.method.name} --task {record.task.name} training.lr=0.01"
-    return f"anytime-bench report {shlex.quote(str(shown(path)))}"
+    """What a user most likely wants to type now: after a failure the run's own command, corrected."""
+    if record.status != "failed":
+        return f"anytime-bench report {shlex.quote(str(shown(path)))}"
+    if record.training is not None:
+        recipe: Any = record.training.recipe
+        return at_lower_rate(record.command, recipe["training"]["lr"])
+    place = location(record.reason)
+    what = f"{shown(Path(place[0]))}:{place[1]}" if place else "what it names"
+    return f"correct {what}, then: {again(record.command)}"
+
+
+def again(command: str) -> str:
+    """``command`` going on from the weights that it trained."""
+    if not command.startswith("anytime-bench "):
+        return f"{command.removesuffix(')')}, resume=True)"
+    return command if "--resume" in shlex.split(command) else f"{command} --resume"
+
+
+def at_lower_rate(command: str, rate: float) -> str:
+    """``command`` with a tenth of the learning rate ``rate``, all else as it was."""
+    lower = f"training.lr={rate / 10:.3g}"
+    if not command.startswith("anytime-bench "):
+        return f"override {lower} in: {command}"
+    words = [word for word in shlex.split(command) if not word.startswith(("lr=", "training.lr="))]
+    return shlex.join([*words, lower])
