@@ -184,10 +184,12 @@ def publish(records: Records, results: Results = RESULTS, plugin: Plugin = None,
         for path in done.files:
             print(path)
         if done.files:
-            build = ["anytime-bench", "leaderboard", "build", *(["--results", str(results)] * (results != RESULTS))]
-            print(f"\nnext:\n  {shlex.join(build)}")
-            print(f"  git add {results} leaderboards")
-            print(f"  git commit -m 'Results: {', '.join(sorted({path.parent.name for path in done.files}))}'")
+            where = ["--results", str(results)] * (results != RESULTS)
+            plugins = [word for each in plugin or () for word in ("--plugin", each)]
+            methods = {path.parent.name for path in done.files if path.suffix == ".json"}
+            print(f"\nnext:\n  {shlex.join(['anytime-bench', 'leaderboard', 'build', *where, *plugins])}")
+            print(f"  git add {shlex.quote(str(results))} leaderboards")
+            print(f"  git commit -m 'Results: {', '.join(sorted(methods))}'")
     if done.faults:
         for fault in done.faults:
             print(" ".join(fault.split()), file=sys.stderr)

@@ -1,6 +1,6 @@
 """From ``runs/`` to ``results/``: verified records are copied, never moved or changed, and git is told by the user.
 
-What is stored is what was verified: the record, its trace, and the sources of the plugin it came from, under
+What is stored is what was verified: the record, its trace, and the sources of the plugins it came from, under
 ``<results>/plugins/<SHA-256>/`` where records of one plugin share them. One publisher at a time writes into a store.
 """
 
@@ -23,7 +23,9 @@ from anytime_bench.records.consistency import ANSWERS, answers_sha256, conflicts
 from anytime_bench.records.entries import Entry
 from anytime_bench.records.record import Record, content_hash
 from anytime_bench.records.verify_all import Verified, verified, with_conflicts
-from anytime_bench.registry import methods
+from anytime_bench.registry import Origin, Registry, tasks
+from anytime_bench.scores.catalogue import SCORES
+from anytime_bench.scores.stopping_rules import RULES
 
 PLUGINS = "plugins"
 
@@ -131,25 +133,44 @@ def _files_of(path: Path, record: Record, results: Path) -> dict[Path, bytes]:
 
 
 def plugin_files(record: Record, results: Path) -> dict[Path, bytes]:
-    """The sources of a record's plugin file under their place in ``results``, empty for an installed method.
+    """The sources of the plugins behind a record under their place in ``results``, empty where all is installed.
 
-    They are looked for where the record says the plugin lay, and where a loaded one (``--plugin``) lies. Raises
-    ``UserError`` where neither has the hash that the record names.
+    The method's file is looked for where the record says it lay, and where a loaded one (``--plugin``) lies; those of
+    the task and of added scores and rules among the loaded ones. Raises ``UserError`` where the method's is not there
+    with the hash that the record names.
     """
-    sha256, file = record.method.origin.get("sha256"), record.method.origin.get("file", "")
-    if not sha256:
-        return {}
-    folder = results / PLUGINS / sha256
-    if folder.is_dir():
-        return {}
-    loaded = [origin.file for origin in methods.added().values() if origin.sha256 == sha256]
-    for candidate in map(Path, [*loaded, file]):
-        if candidate.is_file() and sources_sha256(sources := plugin_sources(candidate)) == sha256:
-            return {folder / name: data for name, data in _by_place(candidate, sources).items()}
-    raise UserError(
-        f"record '{record.record_id[:12]}' comes from the plugin '{file}', which is not there or was edited since; "
-        "give the file it was made with by --plugin, so that its sources are kept beside the record"
-    )
+    stated = record.method.origin
+    files: dict[Path, bytes] = {}
+    method = Origin(record.method.name, file=stated.get("file", ""), sha256=stated.get("sha256", ""))
+    for origin in (method, *_loaded_with(record)):
+        folder = results / PLUGINS / origin.sha256
+        if not origin.sha256 or folder.is_dir():
+            continue
+        loaded = [each.file for registry in Registry.all.values() for each in registry.added().values()
+                  if each.sha256 == origin.sha256]  # fmt: skip
+        for candidate in map(Path, [*loaded, origin.file]):
+            if candidate.is_file() and sources_sha256(sources := plugin_sources(candidate)) == origin.sha256:
+                files |= {folder / name: data for name, data in _by_place(candidate, sources).items()}
+                break
+        else:
+            raise UserError(
+                f"record '{record.record_id[:12]}' comes from the plugin '{origin.file}', which is not there or was "
+                "edited since; give the file it was made with by --plugin, so that its sources are kept beside the "
+                "record"
+            )
+    return files
+
+
+def _loaded_with(record: Record) -> Iterator[Origin]:
+    """The plugin files loaded here that gave the record's task, and the very scores and rules that were added to it."""
+    task = tasks.added().get(record.task.name.partition(":")[0])
+    if task is not None:
+        yield task
+    for what, added in record.added.items():
+        kind, _, name = what.partition(" ")
+        origin = (SCORES if kind == "score" else RULES).added().get(name)
+        if origin is not None and origin.sha256 and f"(sha256 {origin.sha256[:12]})" in added.origin:
+            yield origin
 
 
 def _by_place(plugin: Path, sources: Mapping[str, Path]) -> dict[Path, bytes]:
