@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from anytime_bench.scores.curve import check_cost
 from anytime_bench.scores.intervals import mean_interval
 from anytime_bench.scores.results import Estimate, Points
-from anytime_bench.scores.stopping_contract import LearnedRule
+from anytime_bench.scores.stopping_contract import LearnedRule, RuleError, StoppingRule, fitted_on
 from anytime_bench.scores.stopping_rules import BUDGETS, at_budgets, stopping_rules
 from anytime_bench.trace.answers import Trace
 
@@ -37,27 +37,41 @@ def rules_at_budgets(
     for name, rule in stopping_rules().items():
         if names is not None and name not in names:
             continue
-        if isinstance(rule, LearnedRule):
-            if name not in learned:
-                continue
-            # It learned for the counted costs; they are what its weights belong to.
-            fitted = rule.fit_learned(val, costs["macs"], learned[name])
-            fits = dict.fromkeys(costs, fitted)
-        else:
-            fits = {axis: rule.fit(val, cost) for axis, cost in costs.items()}
-        spent_on = rule.calibration(val)
-        results[name] = {
-            axis: _points(
-                [
-                    None if result is None else result.correct
-                    for result in at_budgets(fits[axis], spent_on, test, cost, budgets)
-                ]
-            )
-            for axis, cost in costs.items()
-        }
+        if isinstance(rule, LearnedRule) and name not in learned:
+            continue
+        try:
+            results[name] = _at_budgets(rule, test, val, costs, learned.get(name, {}), budgets)
+        except RuleError as error:
+            raise RuleError(f"stopping rule '{name}': {error}") from error
     if names is None or ORACLE in names:
         results[ORACLE] = {axis: _points(oracle_at(test.correct, cost, budgets)) for axis, cost in costs.items()}
     return results
+
+
+def _at_budgets(
+    rule: StoppingRule,
+    test: Trace,
+    val: Trace,
+    costs: Mapping[str, Floats],
+    learned: Mapping[str, NDArray[Any]],
+    budgets: Sequence[float],
+) -> dict[str, Points]:
+    """One rule, fitted on each axis."""
+    if isinstance(rule, LearnedRule):
+        # It learned for the counted costs; they are what its weights belong to.
+        fits = dict.fromkeys(costs, rule.fit_learned(val, costs["macs"], learned))
+    else:
+        fits = {axis: fitted_on(rule, val, cost) for axis, cost in costs.items()}
+    spent_on = rule.calibration(val)
+    return {
+        axis: _points(
+            [
+                None if result is None else result.correct
+                for result in at_budgets(fits[axis], spent_on, test, cost, budgets)
+            ]
+        )
+        for axis, cost in costs.items()
+    }
 
 
 def oracle_at(correct: ArrayLike, cost: ArrayLike, budgets: Sequence[float]) -> list[Floats | None]:

@@ -27,6 +27,10 @@ Exits = NDArray[np.intp]
 Arrays = Mapping[str, NDArray[Any]]
 
 
+class RuleError(TraceError):
+    """What a rule gave that no rule may give; who knows its name says it."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """What the exits so far said: classes, probability of that class, sum of squared probabilities, ``(K, N)`` each."""
@@ -72,7 +76,7 @@ class FittedRule(ABC):
 
     @abstractmethod
     def stop(self, answers: Answers, setting: float) -> ArrayLike:
-        """Whether each image stops now, ``(N,)``, by what the exits so far said of it."""
+        """Whether each image stops now, ``(N,)`` truth values, by what the exits so far said of it."""
 
     def exits(self, answers: Answers, setting: float) -> Exits:
         """Where each image leaves, ``(N,)``: the first exit at which ``stop`` says so, else the last one.
@@ -82,7 +86,10 @@ class FittedRule(ABC):
         exits, images = answers.shape
         leave = np.full(images, exits - 1)
         for k in reversed(range(exits - 1)):
-            leave[np.asarray(self.stop(answers.until(k), setting), dtype=bool)] = k
+            stops = np.asarray(self.stop(answers.until(k), setting))
+            if stops.dtype != bool or stops.shape != (images,):
+                raise RuleError(f"stop gave {stops.dtype} of shape {stops.shape}, expected bool ({images},)")
+            leave[stops] = k
         return leave
 
     def exits_at(self, answers: Answers, settings: Sequence[float]) -> Sequence[Exits]:
@@ -169,13 +176,22 @@ class Thresholds(FittedRule):
 
 
 def checked_exits(fitted: FittedRule, answers: Answers, settings: Sequence[float]) -> list[Exits]:
-    """``fitted.exits_at``, or ``TraceError`` where a rule names exits that there are not."""
+    """``fitted.exits_at``, or ``RuleError`` where a rule names exits that there are not."""
     exits, images = answers.shape
     leaves = [np.asarray(leave) for leave in fitted.exits_at(answers, settings)]
     for leave in leaves:
         if leave.shape != (images,) or leave.min(initial=0) < 0 or leave.max(initial=0) >= exits:
-            raise TraceError(
-                f"stopping rule {type(fitted).__name__}: expected {images} exits in 0..{exits - 1}, "
-                f"got shape {leave.shape}"
+            raise RuleError(
+                f"{type(fitted).__name__} gave leaves of shape {leave.shape}, expected {images} exits in 0..{exits - 1}"
             )
     return [leave.astype(np.intp, copy=False) for leave in leaves]
+
+
+def fitted_on(rule: StoppingRule, val: Trace, cost: Floats) -> FittedRule:
+    """``rule.fit``, or ``RuleError`` where it gives no fitted rule with settings."""
+    fitted = rule.fit(val, cost)
+    if not isinstance(fitted, FittedRule):
+        raise RuleError(f"fit gave {type(fitted).__name__}, expected an object of a class derived from FittedRule")
+    if len(getattr(fitted, "settings", ())) == 0:
+        raise RuleError(f"{type(fitted).__name__} has no settings: give its class the values of its knob, one or more")
+    return fitted

@@ -41,10 +41,14 @@ RULES = Registry("anytime_bench.stopping", "stopping rule", {rule.name: rule for
 
 
 def register_stopping_rule(rule: type[StoppingRule]) -> type[StoppingRule]:
-    """Add a rule of one's own, usable as a decorator of its class; a taken name raises ``UserError``."""
+    """Add a rule of one's own, usable as a decorator of its class; a taken name or an object raises ``UserError``."""
+    named = getattr(rule, "__name__", type(rule).__name__)
+    if not callable(rule):
+        name = getattr(rule, "name", named)
+        raise UserError(f"stopping rule '{name}': expected a class, got an object: register_stopping_rule({named}).")
     for part in ("name", "title"):
         if not isinstance(getattr(rule, part, None), str):
-            raise UserError(f"stopping rule '{rule.__name__}' has no {part}. Give its class the attribute {part}.")
+            raise UserError(f"stopping rule '{named}' has no {part}. Give its class the attribute {part}.")
     RULES.add(rule.name, rule)
     return rule
 

@@ -10,6 +10,7 @@ import pytest
 from anytime_bench.errors import UserError
 from anytime_bench.scores import stopping, trace_gru
 from anytime_bench.scores.eenet import FittedEENet
+from anytime_bench.scores.stopping_budgets import rules_at_budgets
 from anytime_bench.scores.stopping_contract import Answers, FittedRule, LearnedRule, StoppingRule
 from anytime_bench.scores.stopping_rules import RULES, at_budgets, register_stopping_rule, stopping_rules
 from anytime_bench.trace.answers import Trace, TraceError
@@ -114,6 +115,29 @@ def test_a_rule_without_a_title_is_refused() -> None:
     nameless = type("Nameless", (StoppingRule,), {"name": "nameless"})
     with pytest.raises(UserError, match="'Nameless' has no title"):
         register_stopping_rule(nameless)
+
+
+def test_an_object_in_place_of_the_class_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'coin': expected a class, got an object: register_stopping_rule\(_Coin\)"):
+        register_stopping_rule(_Coin())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"stop": lambda self, a, s: a.confidence[-1]}, r"stop gave float64 of shape \(300,\), expected bool \(300,\)"),
+        ({"stop": lambda self, a, s: a.confidence > s}, r"stop gave bool of shape \(4, 300\), expected bool \(300,\)"),
+        ({"stop": lambda self, a, s: True}, r"stop gave bool of shape \(\), expected"),
+        ({"exits": lambda self, a, s: np.full(300, 5)}, r"Odd gave leaves of shape \(300,\), expected 300 exits in 0\.\.4"),
+        ({"fit": lambda self, val, cost: None}, "fit gave NoneType, expected an object of a class derived from FittedRule"),
+        ({"settings": ()}, "Odd has no settings"),
+    ],
+)
+def test_what_no_rule_may_give_is_said_with_the_rules_name(changed: dict[str, object], words: str) -> None:
+    with RULES.temporary():
+        register_stopping_rule(type("Odd", (_Coin,), {"name": "odd", **changed}))
+        with pytest.raises(TraceError, match=f"^stopping rule 'odd': {words}"):
+            rules_at_budgets(TEST, VAL, {"macs": COST}, {}, ["odd"])
 
 
 def test_a_rule_that_names_exits_there_are_not_is_refused() -> None:
