@@ -140,6 +140,15 @@ def from_plugins() -> dict[str, Added]:
     return described
 
 
+def undefined(record: Record) -> list[str]:
+    """Names of the plugins' scores per exit that no exit of ``record`` has."""
+    return [
+        name
+        for name in sorted(SCORES.added())
+        if SCORES.resolve(name)[0].per == "exit" and not any(name in entry.scores for entry in record.exits)
+    ]
+
+
 def _part(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
     """The arrays of one kind, without the prefix of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

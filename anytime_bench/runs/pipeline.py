@@ -10,6 +10,7 @@ import dataclasses
 import shlex
 import sys
 from contextlib import nullcontext
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from anytime_bench.records import store
 from anytime_bench.records.figures import speed_accuracy
 from anytime_bench.records.noise_figures import accuracy_over_ticks
 from anytime_bench.records.record import MethodEntry, Record, Reference, TaskEntry, TrainingEntry, finite
-from anytime_bench.records.scoring import derive, from_plugins
+from anytime_bench.records.scoring import derive, from_plugins, undefined
 from anytime_bench.records.stamp import now, suite_version
 from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
@@ -79,6 +80,7 @@ def run(
     """
     if is_timing_process():  # it runs the script again for the classes that stand in it
         raise UserError('the script calls anytime_bench.run outside of: if __name__ == "__main__"')
+    check_arguments(seed, overrides)
     out = Path(out).absolute()
     display = display or Display(quiet=not sys.stderr.isatty())
     device = distributed.start(device)
@@ -114,6 +116,14 @@ def run(
     record = store.load(path)
     display.result(record, path, next_command(record, path))
     return record
+
+
+def check_arguments(seed: object, overrides: object) -> None:
+    """``UserError`` for a seed below 0 or no whole number, and for overrides that are one string."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed={seed!r}: expected a whole number, 0 or more.")
+    if isinstance(overrides, str):
+        raise UserError(f"overrides={overrides!r}: expected a list or a dictionary, such as [{overrides!r}].")
 
 
 def stored_record(plan: Plan, display: Display) -> Path | None:
@@ -196,7 +206,10 @@ def _work(plan: Plan, display: Display, until: Until) -> tuple[Record, Arrays] |
     if plan.deadlines:
         draws, deadline_meta = deadline_stage(plan, model, plan.deadlines, display)
         arrays |= draws
-    return build_record(plan, report, arrays, timing_meta, span_meta, deadline_meta), arrays
+    record = build_record(plan, report, arrays, timing_meta, span_meta, deadline_meta)
+    for name in undefined(record):
+        display.warn(f"score '{name}' is no finite number at any exit: it stands nowhere in the record.")
+    return record, arrays
 
 
 def without_result(plan: Plan, status: str, reason: str, training: TrainingEntry | None = None) -> Path:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anytime_bench.errors import UserError
 from anytime_bench.registry import Registry
 from anytime_bench.scores import confidence, per_sample
 from anytime_bench.trace.answers import Array, Trace
@@ -83,11 +84,14 @@ SCORES = Registry("anytime_bench.scores", "score", {score.name: score for score 
 def register_score(
     name: str, function: Function, *, title: str = "", per: Per = "exit", better: Better = "neither"
 ) -> Score:
-    """Add a score of one's own; a taken name raises ``UserError``.
+    """Add a score of one's own; a taken name, or another ``per`` or ``better``, raises ``UserError``.
 
     It stands in every record that is made or rescored from then on:
     ``register_score("error", lambda trace, cost: 1 - trace.accuracy, better="lower")``.
     """
+    for key, value, known in (("per", per, get_args(Per)), ("better", better, get_args(Better))):
+        if value not in known:
+            raise UserError(f"score '{name}': {key}={value!r}, expected {' or '.join(known)}.")
     score = Score(name, title or name, per, better, function)
     SCORES.add(name, score)
     return score

@@ -60,6 +60,10 @@ def image_scores(trace: Trace, cost: ArrayLike, *, resamples: int = RESAMPLES) -
     relative = check_cost(cost)
     tables = {score.name: _table(score.name, score.function(trace, relative), trace.num_samples)
               for score in scores("image")}  # fmt: skip
+    for name, table in tables.items():
+        if not np.isfinite(table).all():
+            missing = int((~np.isfinite(table)).sum())
+            raise TraceError(f"score '{name}': expected a finite number per image, {missing} of {len(table)} have none")
     return _image_means(tables, resamples)
 
 

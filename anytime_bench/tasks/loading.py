@@ -40,6 +40,11 @@ def load_task(name: str, data_root: str | Path | None = None) -> Task:
         raise UserError(f"task '{name}' of {origin} cannot be read: {describe(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task '{name}' of {origin}: the reader must return a Task, got {type(task).__name__}.")
+    if task.card.name.partition(":")[0] != family:
+        raise UserError(
+            f"task '{name}' of {origin}: the reader's task is named '{task.card.name}', expected '{family}': a "
+            "record's task is read again by its name. Give both one name."
+        )
     return task
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,6 +76,8 @@ def make_task(
     source: str = "",
 ) -> Task:
     """Assemble a task: checks the splits, measures mean and deviation on ``train``, hashes pixels, labels and split."""
+    if isinstance(classes, str) or not isinstance(classes, Sequence) or len(classes) < 2:
+        raise UserError(f"task '{name}': expected the names of two or more classes, got {classes!r:.60}.")
     splits = {"train": train, "val": val, "test": test}
     for key, split in splits.items():
         _check_split(name, key, split, len(classes), train.images.shape[1:])
@@ -113,8 +115,11 @@ def _check_split(name: str, key: str, split: Split, classes: int, shape: tuple[i
             f"task '{name}': expected {key} images of shape (N, 1 or 3, H, W) in uint8, like the training images; "
             f"got {images.shape} in {images.dtype}."
         )
-    if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"task '{name}': expected {len(images)} {key} labels in 0..{classes - 1}.")
+    whole = labels.dtype.kind in "iub"
+    if not whole or labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
+        stated = f"{labels.min()}..{labels.max()}" if whole else str(labels.dtype)
+        size = f"{len(labels)} in " if labels.shape != (len(images),) else ""
+        raise UserError(f"task '{name}': expected {len(images)} {key} labels in 0..{classes - 1}, got {size}{stated}.")
 
 
 def _sha256(splits: Mapping[str, Split]) -> str:

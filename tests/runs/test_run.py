@@ -277,3 +277,17 @@ def test_ctrl_c_says_how_to_resume(plugin_file, tmp_path):
     assert process.returncode == 130
     assert "Resume with:" in errors
     assert errors.rstrip().endswith("epochs=5000 --resume")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"seed": -1}, r"^seed=-1: expected a whole number, 0 or more\.$"),
+        ({"seed": "a"}, r"^seed='a': expected a whole number"),
+        ({"overrides": "epochs=1"}, r"^overrides='epochs=1': expected a list or a dictionary, such as \['epochs=1'\]"),
+    ],
+)
+def test_bad_arguments_from_python_are_refused_before_anything_is_written(wrong, words, tmp_path):
+    with pytest.raises(anytime_bench.UserError, match=words):
+        anytime_bench.run("sdn", "digits", out=tmp_path, **wrong)
+    assert not list(tmp_path.iterdir())

@@ -128,8 +128,8 @@ def test_an_object_in_place_of_the_class_is_refused() -> None:
         ({"stop": lambda self, a, s: a.confidence[-1]}, r"stop gave float64 of shape \(300,\), expected bool \(300,\)"),
         ({"stop": lambda self, a, s: a.confidence > s}, r"stop gave bool of shape \(4, 300\), expected bool \(300,\)"),
         ({"stop": lambda self, a, s: True}, r"stop gave bool of shape \(\), expected"),
-        ({"exits": lambda self, a, s: np.full(300, 5)}, r"Odd gave leaves of shape \(300,\), expected 300 exits in 0\.\.4"),
-        ({"fit": lambda self, val, cost: None}, "fit gave NoneType, expected an object of a class derived from FittedRule"),
+        ({"exits": lambda self, a, s: np.full(300, 5)}, r"Odd gave leaves of shape \(300,\), expected 300 exits"),
+        ({"fit": lambda self, val, cost: None}, "fit gave NoneType, expected an object of a class derived"),
         ({"settings": ()}, "Odd has no settings"),
     ],
 )

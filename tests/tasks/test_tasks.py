@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anytime_bench import Split, UserError, load_task, make_task
+from anytime_bench import Split, UserError, load_task, make_task, register_task
+from anytime_bench.registry import tasks
 from anytime_bench.tasks.loading import split_validation
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -63,13 +64,28 @@ def test_normalised_training_images_have_mean_0_and_deviation_1(tiny_task):
         ({"images": np.zeros((0, 1, 16, 16), np.uint8), "labels": np.zeros(0, np.int64)}, "empty"),
         ({"images": np.zeros((64, 1, 16, 15), np.uint8)}, "expected test images of shape"),
         ({"images": np.zeros((64, 1, 16, 16), np.float32)}, "uint8"),
-        ({"labels": np.full(64, 3)}, "labels in 0..2"),
+        ({"labels": np.full(64, 3)}, r"expected 64 test labels in 0\.\.2, got 3\.\.3"),
+        ({"labels": np.zeros(64)}, r"expected 64 test labels in 0\.\.2, got float64"),
+        ({"labels": np.zeros(63, int)}, r"expected 64 test labels in 0\.\.2, got 63 in 0\.\.0"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(tiny_task, change, word):
     test = replace(tiny_task.splits["test"], **change)
     with pytest.raises(UserError, match=word):
         make_task("t", "T", ("a", "b", "c"), tiny_task.splits["train"], tiny_task.splits["val"], test)
+
+
+@pytest.mark.parametrize("classes", [("a",), (), 3, "abc"])
+def test_a_task_needs_the_names_of_two_classes(tiny_task, classes):
+    with pytest.raises(UserError, match=r"task 't': expected the names of two or more classes, got "):
+        make_task("t", "T", classes, **tiny_task.splits)
+
+
+def test_a_task_of_another_name_than_its_readers_is_refused(tiny_task):
+    with tasks.temporary():
+        register_task("one", lambda data_root, argument: tiny_task)
+        with pytest.raises(UserError, match="task is named 'tiny', expected 'one'"):
+            load_task("one")
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
