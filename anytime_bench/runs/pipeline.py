@@ -10,7 +10,6 @@ import dataclasses
 import shlex
 import sys
 from contextlib import nullcontext
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from anytime_bench.records.stamp import now, suite_version
 from anytime_bench.registry import methods
 from anytime_bench.runs.display import Display, shown
 from anytime_bench.runs.guard import guarded, is_meant
-from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan
+from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, check_arguments, make_plan
 from anytime_bench.runs.stages import (
     Arrays,
     deadline_stage,
@@ -116,14 +115,6 @@ def run(
     record = store.load(path)
     display.result(record, path, next_command(record, path))
     return record
-
-
-def check_arguments(seed: object, overrides: object) -> None:
-    """``UserError`` for a seed below 0 or no whole number, and for overrides that are one string."""
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed={seed!r}: expected a whole number, 0 or more.")
-    if isinstance(overrides, str):
-        raise UserError(f"overrides={overrides!r}: expected a list or a dictionary, such as [{overrides!r}].")
 
 
 def stored_record(plan: Plan, display: Display) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,14 @@ def pick_device(name: str) -> torch.device:
     if device.index is not None:
         torch.cuda.set_device(device)  # streams, events and graphs that name no device mean this one
     return device
+
+
+def check_arguments(seed: object, overrides: object) -> None:
+    """``UserError`` for a seed below 0 or no whole number, and for overrides that are one string."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed={seed!r}: expected a whole number, 0 or more.")
+    if isinstance(overrides, str):
+        raise UserError(f"overrides={overrides!r}: expected a list or a dictionary, such as [{overrides!r}].")
 
 
 def make_plan(

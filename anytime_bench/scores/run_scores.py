@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anytime_bench.scores import stopping
-from anytime_bench.scores.catalogue import scores
+from anytime_bench.scores.catalogue import Score, scores
 from anytime_bench.scores.curve import area, check_cost, exit_shares, settle
 from anytime_bench.scores.intervals import RESAMPLES, accuracy_interval, percentiles, resampled_means
 from anytime_bench.scores.results import Areas, Estimate, Oracle, RuleCurve, Stopping, rounded
@@ -45,8 +45,7 @@ def exit_scores(trace: Trace, cost: ArrayLike) -> list[tuple[Estimate, dict[str,
     ``cost (E,)`` is cumulative, in multiples of the reference's full cost in MACs.
     """
     relative = check_cost(cost)
-    tables = {score.name: _table(score.name, score.function(trace, relative), trace.num_exits)
-              for score in scores("exit")}  # fmt: skip
+    tables = {score.name: evaluated(score, trace, relative) for score in scores("exit")}
     rows = []
     for k in range(trace.num_exits):
         accuracy = accuracy_interval(trace.correct[k])
@@ -58,13 +57,19 @@ def exit_scores(trace: Trace, cost: ArrayLike) -> list[tuple[Estimate, dict[str,
 def image_scores(trace: Trace, cost: ArrayLike, *, resamples: int = RESAMPLES) -> dict[str, Estimate]:
     """The mean over images of every score per image, with a bootstrap interval over images; ``cost`` as above."""
     relative = check_cost(cost)
-    tables = {score.name: _table(score.name, score.function(trace, relative), trace.num_samples)
-              for score in scores("image")}  # fmt: skip
-    for name, table in tables.items():
-        if not np.isfinite(table).all():
-            missing = int((~np.isfinite(table)).sum())
-            raise TraceError(f"score '{name}': expected a finite number per image, {missing} of {len(table)} have none")
-    return _image_means(tables, resamples)
+    return _image_means({score.name: evaluated(score, trace, relative) for score in scores("image")}, resamples)
+
+
+def evaluated(score: Score, trace: Trace, relative: Floats) -> Floats:
+    """One score's numbers, ``(E,)`` or ``(N,)``; ``TraceError`` for another shape, and for an image without one."""
+    name, count = score.name, trace.num_exits if score.per == "exit" else trace.num_samples
+    table = np.asarray(score.function(trace, relative), dtype=np.float64)
+    if table.shape != (count,):
+        raise TraceError(f"score '{name}': expected {count} numbers, its function gave shape {table.shape}")
+    missing = int((~np.isfinite(table)).sum())
+    if missing and score.per == "image":
+        raise TraceError(f"score '{name}': expected a finite number per image, {missing} of {count} have none")
+    return table
 
 
 def score_axes(
@@ -156,13 +161,6 @@ def _image_means(tables: Mapping[str, ArrayLike], resamples: int) -> dict[str, E
     means = resampled_means(columns, resamples).T
     rows = zip(tables, columns, means, strict=True)
     return {name: Estimate.of(column.mean(), percentiles(resampled)) for name, column, resampled in rows}
-
-
-def _table(name: str, values: ArrayLike, count: int) -> Floats:
-    table = np.asarray(values, dtype=np.float64)
-    if table.shape != (count,):
-        raise TraceError(f"score '{name}': expected {count} numbers, its function gave shape {table.shape}")
-    return table
 
 
 def _check_pair(test: Trace, val: Trace) -> None:

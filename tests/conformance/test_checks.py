@@ -25,6 +25,9 @@ from anytime_bench.methods.contract import AnytimeModel, Method, MethodCard
 from anytime_bench.methods.plugins import load_method, load_plugin
 from anytime_bench.methods.scaffold import new_plugin
 from anytime_bench.registry import METHODS
+from anytime_bench.scores.catalogue import SCORES
+from anytime_bench.scores.stopping_rules import RULES
+from anytime_bench.training.recipes import recipes
 
 FAULTS = sorted(p for p in (Path(__file__).parent / "planted_faults").glob("*.py") if p.stem != "conftest")
 BASELINES = sorted(entry.name for entry in entry_points(group=METHODS) if entry.value.startswith("baselines."))
@@ -134,6 +137,59 @@ def test_every_baseline_passes_as_it_runs_on_digits(name):
     results = check_named(name, "digits")
     assert {result.name: result.why for _, result in results if result.status in ("fail", "warn")} == {}
     assert sum(result.status == "pass" for _, result in results) >= 20
+
+
+SCORING = """
+import anytime_bench as ab
+
+class Fitted(ab.FittedRule):
+    settings = (0.2, 0.5)
+
+    def stop(self, answers, setting):
+        return answers.confidence[-1] >= setting
+
+@ab.register_stopping_rule
+class Sound(ab.StoppingRule):
+    name, title = "sound", "sound"
+
+    def fit(self, val, cost):
+        return Fitted()
+
+@ab.register_stopping_rule
+class Forgotten(Sound):
+    name = "forgotten"
+
+    def fit(self, val, cost):
+        Fitted()
+
+ab.register_score("wrong", lambda trace, cost: 1 - trace.accuracy)
+ab.register_score("first", lambda trace, cost: trace.correct[0], per="image")
+ab.register_score("scalar", lambda trace, cost: trace.accuracy.mean())
+ab.register_score("bare", lambda trace: trace.accuracy)
+ab.register_score("undefined", lambda trace, cost: trace.accuracy * float("nan"))
+"""
+
+
+def test_scores_and_rules_of_a_file_are_evaluated_by_name(tmp_path):
+    path = tmp_path / "scoring.py"
+    path.write_text(SCORING)
+    with SCORES.temporary(), RULES.temporary():
+        results = dict(check_named(str(path)))
+        # Each is judged alone: what one of them breaks is no fault of another.
+        assert {name: result.status for name, result in results.items()} == {
+            "bare": "fail", "first": "pass", "scalar": "fail", "undefined": "warn", "wrong": "pass",
+            "forgotten": "fail", "sound": "pass",
+        }  # fmt: skip
+        assert results["scalar"].why == "score 'scalar': expected 3 numbers, its function gave shape ()"
+        assert results["forgotten"].why.startswith("stopping rule 'forgotten': fit gave NoneType")
+        assert results["bare"].why.endswith("takes 1 positional argument but 2 were given")
+
+
+def test_a_file_without_anything_to_check_is_said_so(tmp_path):
+    path = tmp_path / "only_a_recipe.py"
+    path.write_text('import anytime_bench as ab\nab.register_recipe("some", {"training": {"epochs": 1}})\n')
+    with recipes.temporary(), pytest.raises(UserError, match=r"^nothing to check: .* registers recipe 'some'; check"):
+        check_named(str(path))
 
 
 def test_a_plugin_file_is_checked_with_its_options(tmp_path):
