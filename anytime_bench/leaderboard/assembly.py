@@ -99,8 +99,21 @@ def assemble(group: Group) -> Board:
             *(each for ranking in rankings.values() for each in between_horizons(ranking)),
         ],
         absent=[_absent(entry) for entry in group.absent],
-        notes=group.notes,
+        notes=[*group.notes, *_beyond_protocol(group, rows, names)],
     )
+
+
+def _beyond_protocol(group: Group, rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """A sentence per row with seeds that do not count beside the protocol's."""
+    first, last = PROTOCOL_SEEDS[0], PROTOCOL_SEEDS[-1]
+    notes = []
+    for entries, row, name in zip(group.rows.values(), rows, names, strict=True):
+        seeds = [str(seed) for seed in sorted({entry.seed for entry in entries} - set(row.seeds))]
+        if seeds:
+            which, rest = (f"Seed {seeds[0]}", "is") if len(seeds) == 1 else (f"Seeds {', '.join(seeds)}", "are")
+            verb = "does" if len(seeds) == 1 else "do"
+            notes.append(f"{which} of {name} {rest} beyond the protocol's {first} to {last} and {verb} not count.")
+    return notes
 
 
 def sorted_by(axis: str) -> str:
