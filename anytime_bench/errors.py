@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sysconfig
@@ -20,6 +21,16 @@ class UserError(ValueError):
 
 class DiskError(UserError):
     """A disk that cannot be written: whatever else was to be stored on it would fail too."""
+
+
+class PluginError(RuntimeError):
+    """What a plugin raised, its message being the plugin's kind and name and what ``describe`` says."""
+
+
+def make_room(error: OSError) -> str:
+    """What to do about a disk that takes nothing: only a full one wants space."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "Free some space" if full else "Make it writable"
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -40,9 +51,14 @@ def describe(error: BaseException) -> str:
     """``file:line: Type: message`` on one line, where ``file:line`` is the plugin's own line rather than a library's.
 
     The innermost frame of code that is neither the suite, nor Python's library, nor installed counts as the plugin's;
-    without one, the innermost frame outside the suite and torch, else the innermost.
+    without one, the innermost frame outside the suite and torch, else the innermost. What called a verb is none of
+    them. A ``PluginError`` says by itself where it comes from.
     """
+    if isinstance(error, PluginError):
+        return message(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    verbs = [place for place, frame in enumerate(frames) if _is_below(frame.filename, _SUITE / "cli")]
+    frames = frames[verbs[-1] if verbs else 0 :]
     own = [f for f in frames if not _is_library(f.filename)]
     outside = [f for f in frames if not _is_below(f.filename, _SUITE) and "/torch/" not in f.filename]
     where = ""
@@ -55,8 +71,8 @@ def describe(error: BaseException) -> str:
 
 
 def location(description: str) -> tuple[str, int] | None:
-    """File and line at the beginning of what ``describe`` says, or None where it names no place or a library's."""
-    match = re.match(r"(\S[^:]*):(\d+): ", description)
+    """File and line that ``describe`` names first, or None where it names no place or a library's."""
+    match = re.search(r"(?:^|: )([^:]+):(\d+): ", description)
     return None if match is None or _is_library(match[1]) else (match[1], int(match[2]))
 
 

@@ -1,6 +1,7 @@
 """Applying a corruption: input checks, the way between normalised values and pixels, and chunks.
 
-Shapes: images ``(B, D, H, W)`` float32, D = 1 or 3; ``indices`` and ``frame`` ``(B,)``. Errors are ``UserError``.
+Shapes: images ``(B, D, H, W)`` float32, D = 1 or 3; ``indices`` and ``frame`` ``(B,)``. Errors are ``UserError``, and
+``PluginError`` where an operator raises.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from anytime_bench.corruptions.catalogue import Corruption
 from anytime_bench.corruptions.draws import Draws
-from anytime_bench.errors import UserError
+from anytime_bench.errors import PluginError, UserError, describe
 
 #: Values corrupted at once: keeps the temporaries of a chunk in the cache of a core, at no change of result.
 CHUNK_VALUES = 1 << 19
@@ -45,7 +46,12 @@ def apply(
         if kind.space == "unit":
             batch = snap(to_pixels(batch, mean, std) if convert else batch)  # type: ignore[arg-type]
         draws = Draws(seed, kind.name, index[part], frames[part])
-        noisy = operator(batch, draws, *constants)
+        try:
+            noisy = operator(batch, draws, *constants)
+        except UserError:
+            raise
+        except Exception as error:
+            raise PluginError(f"corruption '{kind.name}': {describe(error)}") from error
         if noisy.shape != batch.shape:
             raise UserError(f"corruption '{kind.name}' returned shape {tuple(noisy.shape)} for {tuple(batch.shape)}")
         out[part] = to_normalised(noisy, mean, std) if convert else noisy  # type: ignore[arg-type]

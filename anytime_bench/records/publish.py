@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anytime_bench.errors import UserError
+from anytime_bench.errors import UserError, make_room
 from anytime_bench.files import write_all
 from anytime_bench.methods.sources import plugin_sources, sources_sha256
 from anytime_bench.records import store
@@ -54,8 +54,8 @@ def publish(paths: Sequence[Path], results: Path) -> Published:
             return _publish(new, results)
     except OSError as error:
         raise UserError(
-            f"cannot write '{error.filename or results}': {error.strerror or error}. Free some space and publish "
-            "again; nothing was published."
+            f"cannot write '{error.filename or results}': {error.strerror or error}. {make_room(error)} and "
+            "publish again; nothing was published."
         ) from error
     finally:
         if not existed:

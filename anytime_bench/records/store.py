@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from anytime_bench.errors import DiskError, UserError
+from anytime_bench.errors import DiskError, UserError, make_room
 from anytime_bench.files import is_record_file, npz_bytes, safe_name, write_all
 from anytime_bench.records.archive import ArchiveError, read_npz
 from anytime_bench.records.record import SCHEMA_VERSION, Artifact, Derived, Record, content_hash
@@ -55,8 +55,8 @@ def save(root: Path, record: Record, arrays: Mapping[str, NDArray[np.generic]]) 
         write_all({file: content for file, content in contents.items() if not file.exists()})
     except OSError as error:
         raise DiskError(
-            f"cannot write the record to '{folder}': {error.strerror or error}. Free some space and repeat the "
-            "command; run goes on with --resume from what was trained, or trains into another folder with --out."
+            f"cannot write the record to '{folder}': {error.strerror or error}. {make_room(error)} and repeat "
+            "the command; run goes on with --resume from what was trained, or trains into another folder with --out."
         ) from error
     return path
 
@@ -70,6 +70,22 @@ def save_successor(
     """
     made = {"supersedes": record.record_id, "created": now(), "suite_version": suite_version(), "added": from_plugins()}
     return save(root, Record.model_validate({**record.content(), **dict(derived), **made, **changes}), arrays)
+
+
+class Superseded(UserError):
+    """The record has a successor already; a second one would leave two for one seed."""
+
+
+def refuse_superseded(path: Path, record: Record, root: Path | None = None) -> None:
+    """Raise ``Superseded`` where a record beside the one at ``path``, or below ``root``, supersedes it already."""
+    folders = {path.parent.absolute(): path.parent}
+    if root is not None:
+        folders.setdefault(record_folder(root, record).absolute(), record_folder(root, record))
+    for folder in folders.values():
+        for other in sorted(filter(is_record_file, folder.glob("*.json"))):
+            # Most neighbours are others' seeds; reading them whole would take longer than what is asked.
+            if record.record_id.encode() in other.read_bytes() and load(other).supersedes == record.record_id:
+                raise Superseded(f"record '{path}' is superseded by '{other.name}' already. Give that one.")
 
 
 def record_bytes(content: Mapping[str, Any]) -> bytes:
@@ -116,7 +132,8 @@ def _read_json(path: Path, *, whole: bool = True) -> tuple[bytes, Any, str]:
     except FileNotFoundError:
         raise UserError(f"record '{path}' does not exist.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"record '{path}' is not readable JSON ({error}). It may be truncated; remove it.") from error
+        hint = "It may be truncated; remove it." if path.suffix == ".json" else "Expected a record, a file <id>.json."
+        raise UserError(f"record '{path}' is not readable JSON ({error}). {hint}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from anytime_bench.errors import DiskError
+from anytime_bench.errors import DiskError, make_room
 
 
 def check_writable(folder: Path) -> None:
@@ -19,6 +19,6 @@ def check_writable(folder: Path) -> None:
             os.fsync(probe.fileno())
     except OSError as error:
         raise DiskError(
-            f"cannot write to the output folder '{folder}': {error.strerror or error}. Free some space, or choose "
-            "another folder (--out)."
+            f"cannot write to the output folder '{folder}': {error.strerror or error}. {make_room(error)}, or "
+            "choose another folder (--out)."
         ) from error

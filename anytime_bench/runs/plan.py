@@ -227,6 +227,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"device '{name}' is unknown. Expected auto, cpu, cuda or cuda:0.") from None
+    if device.type == "cpu" and device.index is not None:
+        raise UserError(f"device '{name}' has an index, which CUDA devices alone have. Use --device cpu.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"device '{name}' was asked for, but torch finds no CUDA device. Use --device cpu, or see doctor."
@@ -283,7 +285,7 @@ def make_plan(
         reference_costs = count_exits(reference, task, seed, place)
     except UserError as error:
         hint = "It is the reference: reference.KEY=VALUE sets its options, reference=NAME takes another."
-        raise UserError(f"{error} {hint}") from error
+        raise UserError(f"{str(error).rstrip('.')}. {hint}") from error
     plan = Plan(
         resolved=resolved,
         reference=reference,
