@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anytime_bench.cli.options import DataRoot, Device, Json, Plugin, command_line, load_plugins
 
+if TYPE_CHECKING:
+    from anytime_bench.records.record import Record
+
 
 def deadlines(
-    record: Annotated[Path, typer.Argument(help="A record whose trained weights are still in a runs folder.")],
+    records: Annotated[
+        list[Path],
+        typer.Argument(metavar="RECORD...", help="Records whose trained weights are still in a runs folder."),
+    ],
     draws: Annotated[int, typer.Option("--draws", help="Uniform deadlines per mode.")] = 600,
     others: Annotated[int, typer.Option("--others", help="Log-uniform ones per mode, and as many of jitter.")] = 200,
     jitter: Annotated[
@@ -42,7 +48,7 @@ def deadlines(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Interrupt an existing record's model at deadlines; writes a new record that supersedes it."""
+    """Interrupt the models of existing records at deadlines; writes a new record that supersedes each."""
     load_plugins(plugin)
     from rich.console import Console
 
@@ -52,6 +58,7 @@ def deadlines(
     from anytime_bench.runs.deadlines import deadlines_on_record, read_jitter, read_rates
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.guard import guarded
+    from anytime_bench.runs.rerun import each_record
 
     settings: DeadlineSettings | StreamingSettings
     if frames:
@@ -59,13 +66,17 @@ def deadlines(
     else:
         replayed = read_jitter(jitter) if jitter else ()
         settings = DeadlineSettings(uniform=draws, others=others, jitter=replayed, seconds=seconds, seed=seed)
-    with guarded():
-        made = deadlines_on_record(
-            record, settings, data_root=data_root, device=device, out=runs, command=command_line(), display=Display()
-        )
-    if as_json:
-        print(json.dumps({"path": str(made.path), **made.model_dump(mode="json", exclude_none=True)}))
-        return
-    console = Console(highlight=False)
-    for part in streaming_tables(made.streaming) if frames else deadline_tables(made.deadlines):
-        console.print(part, soft_wrap=isinstance(part, str))
+    display, console = Display(), Console(highlight=False)
+
+    def interrupted(path: Path) -> Record:
+        with guarded():
+            return deadlines_on_record(
+                path, settings, data_root=data_root, device=device, out=runs, command=command_line(), display=display
+            )
+
+    for made in each_record(records, interrupted, display):
+        if as_json:
+            print(json.dumps({"path": str(made.path), **made.model_dump(mode="json", exclude_none=True)}))
+            continue
+        for part in streaming_tables(made.streaming) if frames else deadline_tables(made.deadlines):
+            console.print(part, soft_wrap=isinstance(part, str))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anytime_bench.cli.options import DataRoot, Device, Json, Out, Plugin, command_line, load_plugins
 from anytime_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from anytime_bench.records.record import Record
 
 
 def run(
@@ -65,25 +68,33 @@ def run(
 
 
 def noise(
-    record: Annotated[Path, typer.Argument(help="A record whose trained weights are still in its runs folder.")],
+    records: Annotated[
+        list[Path],
+        typer.Argument(metavar="RECORD...", help="Records whose trained weights are still in their runs folder."),
+    ],
     kinds: Annotated[str, typer.Option(help="paper, common, all, or kinds separated by commas.")] = "paper",
     plugin: Plugin = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Examine an existing record's trained weights under noise; writes a new record that supersedes it."""
+    """Examine the trained weights of existing records under noise; writes a new record that supersedes each."""
     load_plugins(plugin)
     from anytime_bench.runs.display import Display
     from anytime_bench.runs.guard import guarded
-    from anytime_bench.runs.rerun import noise_on_record
+    from anytime_bench.runs.rerun import each_record, noise_on_record
 
-    with guarded():
-        made = noise_on_record(
-            record, kinds, data_root=data_root, device=device, command=command_line(), display=Display()
-        )
-    if as_json:
-        print(json.dumps({"path": str(made.path), **made.model_dump(mode="json")}))
+    display = Display()
+
+    def examined(path: Path) -> Record:
+        with guarded():
+            return noise_on_record(
+                path, kinds, data_root=data_root, device=device, command=command_line(), display=display
+            )
+
+    for made in each_record(records, examined, display):
+        if as_json:
+            print(json.dumps({"path": str(made.path), **made.model_dump(mode="json")}))
 
 
 def check(

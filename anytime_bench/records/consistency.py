@@ -114,7 +114,7 @@ def repeated_seeds(entries: Sequence[Entry]) -> list[str]:
             places[_row_and_seed(entry)].append(entry)
     return [
         f"record '{later.path}' is seed {later.seed} of {later.record.method.name}, and so is '{first.path}'. A seed "
-        "is run once: remove one, or give the correct one 'supersedes'."
+        "is run once: remove one of the two with its files (.json and .npz)."
         for same in places.values()
         for first, later in combinations(same, 2)
         if first.diverged or later.diverged or _alike(first.record, later.record)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from anytime_bench.errors import DiskError, UserError
-from anytime_bench.files import is_record_file
 from anytime_bench.records import store
 from anytime_bench.records.protocol import PROTOCOLS
 from anytime_bench.records.record import SCHEMA_VERSION, Derived, Record
@@ -59,9 +58,10 @@ def rescore(path: Path, learn: bool = False) -> Rescored:
     record = store.load(path)
     if record.status != "ok":
         return Rescored(path, reason=f"record '{path}' has status {record.status}, so it has no scores.")
-    successor = _successor(path, record)
-    if successor is not None:
-        return Rescored(path, reason=f"record '{path}' is superseded by '{successor.name}' already. Rescore that one.")
+    try:
+        store.refuse_superseded(path, record)
+    except store.Superseded as error:
+        return Rescored(path, reason=str(error))
     _check(path, record)
     arrays: Arrays = store.load_arrays(path, record)
     try:
@@ -88,15 +88,6 @@ def _check(path: Path, record: Record) -> None:
         )
     for line in missing_plugins(record).values():
         raise UserError(f"record '{path}': {line}.")
-
-
-def _successor(path: Path, record: Record) -> Path | None:
-    """The record beside this one that supersedes it."""
-    for other in sorted(filter(is_record_file, path.parent.glob("*.json"))):
-        # Most neighbours are others' seeds; reading them whole would take longer than the scores.
-        if record.record_id.encode() in other.read_bytes() and store.load(other).supersedes == record.record_id:
-            return other
-    return None
 
 
 def _learned(record: Record, arrays: Arrays) -> Arrays:

@@ -35,6 +35,7 @@ def deadlines_on_record(
     where they are not there, or where this machine is of another device class: what is promised was timed there.
     """
     record = store.load(path)
+    store.refuse_superseded(path, record, out)
     plan = plan_of(record, path, data_root=data_root, device=device, out=out)
     _same_device(plan, record, path)
     model = weights_of(plan, record)

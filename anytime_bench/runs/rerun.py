@@ -5,7 +5,7 @@ The result of an examination is a new record that supersedes the old one; nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,23 @@ def _filled(plan: Plan, resolved: ResolvedMethod, weights: Mapping[str, Tensor])
     return model
 
 
+def each_record(paths: Sequence[Path], work: Callable[[Path], Record], display: Display) -> Iterator[Record]:
+    """What ``work`` makes of one record after the other. Of several, superseded ones are left out with a warning."""
+    done = 0
+    for path in paths:
+        try:
+            made = work(path)
+        except store.Superseded as error:
+            if len(paths) == 1:
+                raise
+            display.warn(str(error))
+        else:
+            done += 1
+            yield made
+    if not done:
+        raise UserError(f"all of the {len(paths)} records are superseded. Give those that supersede them.")
+
+
 def noise_on_record(
     path: Path, kinds: str, *, data_root: Path | None = None, device: str = "auto", command: str = "", display: Display
 ) -> Record:
@@ -119,6 +136,7 @@ def noise_on_record(
     if noise_choice(kinds) == ((), False):
         raise UserError("--kinds none leaves nothing to do. Give paper, common, all or names of kinds.")
     record = store.load(path)
+    store.refuse_superseded(path, record)
     arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("noise_")}
     plan = plan_of(record, path, data_root=data_root, device=device)
     arrays |= noise_stage(plan, weights_of(plan, record), kinds, display)

@@ -87,7 +87,7 @@ def test_a_seed_without_times_stands_with_the_seeds_of_its_row() -> None:
     made = {group.conditions.threads: seeds(group) for group in groups([*timed, *rivals, entry(2, timing=None)])}
     assert made == {0: [[0, 1, 2]], 4: [[0, 1, 2]]}
     (fault,) = repeated_seeds([*timed, entry(1, timing=None)])
-    assert "A seed is run once" in fault
+    assert "A seed is run once: remove one of the two with its files (.json and .npz)." in fault
 
 
 def test_times_taken_in_two_ways_are_left_out_of_a_comparison(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_rescoring_twice_changes_nothing(published: Path) -> None:
     files = sorted(published.parent.iterdir())
     again, new = rescore(published), rescore(made)
     assert (again.made, again.fault, new.made, new.fault) == (None, False, None, False)
-    assert again.reason == f"record '{published}' is superseded by '{made.name}' already. Rescore that one."
+    assert again.reason == f"record '{published}' is superseded by '{made.name}' already. Give that one."
     assert new.reason == f"record '{made}' states already what today's scores give."
     assert sorted(published.parent.iterdir()) == files
 

@@ -72,6 +72,8 @@ def test_its_raw_draws_give_the_block_again_and_a_lie_is_found(record: Record) -
 def test_an_existing_record_is_interrupted_from_its_weights_and_superseded(record: Record, tmp_path: Path) -> None:
     assert record.path is not None
     settings = DeadlineSettings(uniform=8, others=2, jitter=(0.5,), seed=1)
+    with pytest.raises(UserError, match="do not exist; train again"):
+        deadlines_on_record(record.path, settings, out=tmp_path, display=QUIET)
     made = deadlines_on_record(record.path, settings, display=QUIET)
     assert made.supersedes == record.record_id
     assert made.exits == record.exits
@@ -79,8 +81,10 @@ def test_an_existing_record_is_interrupted_from_its_weights_and_superseded(recor
     assert (made.deadlines.row().draws, made.deadlines.meta.jitter, made.deadlines.meta.seed) == (8, "replayed", 1)
     assert made.path is not None
     assert verify_record(made.path)[1] == []
-    with pytest.raises(UserError, match="do not exist; train again"):
-        deadlines_on_record(record.path, settings, out=tmp_path, display=QUIET)
+    with pytest.raises(UserError, match=f"is superseded by '{made.path.name}' already. Give that one."):
+        deadlines_on_record(record.path, settings, display=QUIET)
+    made.path.unlink()
+    made.path.with_suffix(".npz").unlink()
 
 
 def test_frames_arrive_before_a_records_model_and_its_deadlines_stay(record: Record) -> None:
