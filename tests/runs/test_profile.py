@@ -87,6 +87,11 @@ def test_every_file_says_what_was_measured_where(here: Profile, tmp_path: Path) 
     assert frame.label.tolist() == [row.label for row in here.rows]
     markdown = next(path for path in paths if path.suffix == ".md").read_text()
     assert "a profile, not a leaderboard" in markdown
+    assert (".svg)" in markdown) == any(path.suffix == ".svg" for path in paths)
+    unknown = here.model_copy(update={"rows": [row for row in here.rows if not row.accuracy]})
+    bare = write_profile(unknown, tmp_path / "unknown")
+    assert not any(path.suffix == ".svg" for path in bare)
+    assert ".svg" not in next(path for path in bare if path.suffix == ".md").read_text(), "no figure, no link"
     assert Profile.model_validate(json.loads(next(p for p in paths if p.suffix == ".json").read_text())) == here
     assert "accuracies from records" in page(here)
     bare = here.model_copy(update={"rows": here.rows[-1:]})
