@@ -214,6 +214,9 @@ def _explain(error: BaseException) -> int:
     status = BAD_INPUT
     if isinstance(error, UserError):
         line = message(error)
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help(), file=sys.stderr)  # type: ignore[attr-defined]
+        return status
     elif hasattr(error, "format_message"):
         # A usage error of the command-line library itself.
         line = f"{error.format_message().rstrip('.')}. See anytime-bench --help."
@@ -228,6 +231,14 @@ def _explain(error: BaseException) -> int:
 
 
 def _say_how_to_resume() -> None:
-    again = command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
-    hint = f" Resume with:\n  {again}" if len(sys.argv) > 1 and sys.argv[1] == "run" else ""
-    print(f"\ninterrupted; the last finished epoch is kept.{hint}", file=sys.stderr)
+    """What is left of an interrupted verb, and the command that goes on from it, where there is one."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    command = command_line()
+    if verb == "run":
+        again = command if "--resume" in sys.argv else f"{command} --resume"
+        kept = f" the last finished epoch is kept. Resume with:\n  {again}"
+    elif verb == "sweep":
+        kept = f" finished runs and epochs are kept. Go on with:\n  {command}"
+    else:
+        kept = " nothing half-written is left."
+    print(f"\ninterrupted;{kept}", file=sys.stderr)

@@ -64,7 +64,7 @@ def build_boards(results: Results = RESULTS, out: Boards = Path("leaderboards"),
         if path.suffix in (".md", ".html"):
             print(path)
     if not paths:
-        print(f"there is no record below {results}, so there is no leaderboard", file=sys.stderr)
+        print(f"there is no record with results below {results}, so there is no leaderboard", file=sys.stderr)
 
 
 @leaderboard.command("figures")
@@ -127,17 +127,19 @@ def verify(
             bar(1, path.name[:12])
             results[path] = faults
     wanted = [name for name, asked in (("rebuild", rebuild), ("retrain", retrain), ("retime", retime)) if asked]
-    verdicts = _redo(results, wanted, data_root=data_root, device=device) if wanted else {}
-    bad = sum(bool(faults) for faults in results.values())
+    verdicts, unjudged = _redo(results, wanted, data_root=data_root, device=device) if wanted else ({}, set())
+    bad = sum(bool(faults) for path, faults in results.items() if path not in unjudged)
     if as_json:
-        parts = ((path, {"faults": faults, "agreements": verdicts.get(path, [])}) for path, faults in results.items())
-        print(json.dumps([{"path": str(path), **said} for path, said in parts]))
+        told = ((path, {"faults": faults, "agreements": verdicts.get(path, [])}) for path, faults in results.items())
+        print(json.dumps([{"path": str(path), **said} for path, said in told]))
     else:
         for path, faults in results.items():
             for line in (*verdicts.get(path, ()), *faults):
                 print(" ".join(line.split()))
-        print(f"{len(results) - bad} of {len(results)} records hold" + (f", {bad} do not" if bad else ""))
-    if bad:
+        parts = [f"{len(results) - bad - len(unjudged)} of {len(results)} records hold"]
+        parts += [f"{bad} do not"] * bool(bad) + [f"{len(unjudged)} cannot be judged here"] * bool(unjudged)
+        print(", ".join(parts))
+    if bad or unjudged:
         raise typer.Exit(1)
 
 
@@ -231,8 +233,9 @@ def report(
 
 def _redo(
     results: dict[Path, list[str]], works: list[str], *, data_root: Path | None, device: str
-) -> dict[Path, list[str]]:
-    """Do the work of the records that hold so far again; faults are added to ``results``, verdicts returned."""
+) -> tuple[dict[Path, list[str]], set[Path]]:
+    """Do the work of the records that hold so far again; faults are added to ``results``, verdicts returned, and which
+    records have no other fault than that something they need is not here."""
     from anytime_bench.records import store
     from anytime_bench.runs import reproduce
     from anytime_bench.runs.display import Display
@@ -240,6 +243,7 @@ def _redo(
 
     display = Display()
     verdicts: dict[Path, list[str]] = {}
+    unjudged = set()
     for path, faults in results.items():
         for work in works:
             if faults or store.load(path).status != "ok":
@@ -250,10 +254,11 @@ def _redo(
             except UserError as error:
                 # Data or method of one record may be missing; the others are judged all the same.
                 faults.append(f"record '{path}': it cannot be judged here: {error}")
+                unjudged.add(path)
             else:
                 faults += agreement.faults
                 verdicts.setdefault(path, []).extend([agreement.verdict] * bool(agreement.verdict))
-    return verdicts
+    return verdicts, unjudged
 
 
 def _cores(plugin: list[str] | None) -> int:

@@ -58,6 +58,13 @@ def load_plugin(plugin: str) -> dict[str, list[str]]:
             if name not in before.get(group, ()) or (origin and source.sha256 == origin["sha256"]):
                 names.setdefault(registry.kind, []).append(name)
     names = names or _loaded.get(module.__name__, {})
+    abstract = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)
+                and value.__module__ == module.__name__ and inspect.isabstract(value)]  # fmt: skip
+    if not names and abstract:
+        raise UserError(
+            f"plugin '{plugin}': class {abstract[0].__name__} lacks "
+            f"{' and '.join(sorted(abstract[0].__abstractmethods__))}, so it is no method yet. Define it."
+        )
     if not names:
         raise UserError(
             f"plugin '{plugin}' registers nothing. Expected a class derived from anytime_bench.Method, or a call of "

@@ -59,8 +59,12 @@ def read_image_folder(data_root: Path | None, argument: str) -> Task:
     path, at, size = argument.rpartition("@") if "@" in argument else (argument, "", "")
     if at and not (size.isdigit() and int(size) > 0):
         raise UserError(f"image_folder:{argument}: the size behind @ must be a whole number of pixels, got '{size}'.")
+    if not path:
+        raise UserError(
+            "image_folder: which folder? Write image_folder:PATH with one folder per class, or image_folder:PATH@SIZE."
+        )
     root = (data_root / path) if data_root is not None else Path(path)
-    if not path or not root.is_dir():
+    if not root.is_dir():
         raise UserError(
             f"image_folder:{argument}: '{root}' is not a folder. Write image_folder:PATH, with one folder per class."
         )
