@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from anytime_bench.errors import TRACEBACK, traceback_wanted
 from anytime_bench.harness.engines import chosen_engine
 from anytime_bench.records.record import Record
 from anytime_bench.runs.closing import can_draw, closing
-from anytime_bench.runs.plan import Plan
+from anytime_bench.runs.plan import Plan, ResolvedMethod
 from anytime_bench.runs.progress import Steps, progress
 from anytime_bench.training.loop import TrainingStep
 
@@ -58,7 +59,9 @@ class Display:
         sizes = " / ".join(f"{card.sizes[key]:,}" for key in ("train", "val", "test"))
         lines = {"method": f"{resolved.name} from {resolved.origin}"}
         if resolved.options:
-            lines["options"] = ", ".join(f"{key}={value}" for key, value in resolved.options.items())
+            lines["options"] = ", ".join(
+                f"{key}={value}{_instead(resolved, key)}" for key, value in resolved.options.items()
+            )
         if resolved.weights_source is not None:
             verb = "evaluates" if resolved.method.weights_from else "starts from"
             lines["weights"] = f"{verb} those of {resolved.weights_source.name}"
@@ -122,6 +125,16 @@ class Display:
         self.console.print(f"record  {shown(path)}", soft_wrap=True, markup=False)
         if next_command:
             self.console.print(f"next    {next_command}", soft_wrap=True, markup=False)
+
+
+def _instead(resolved: ResolvedMethod, key: str) -> str:
+    """The method's own default of an option that the recipe sets to another value; empty for any other option."""
+    own = {each.name: each.default for each in fields(resolved.method.Config) if each.default is not MISSING}
+    stated = {key, f"options.{key}"} & resolved.overrides.keys() or key == resolved.method.variant_option
+    recipe = resolved.config.recipe_name
+    if stated or not recipe or key not in own or own[key] == getattr(resolved.config.options, key):
+        return ""
+    return f" (recipe {recipe}; own default {own[key]})"
 
 
 def shown(path: Path) -> Path:

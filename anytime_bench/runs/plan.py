@@ -33,7 +33,7 @@ from anytime_bench.tasks.task import Task
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
 from anytime_bench.training.data import seeded
 from anytime_bench.training.graphs import check_graph
-from anytime_bench.training.recipes import recipe_for, reference_choice
+from anytime_bench.training.recipes import check_names, recipe_for, reference_choice
 
 
 @dataclass
@@ -272,6 +272,7 @@ def make_plan(
     place = pick_device(device)
     if not isinstance(recipe, Mapping):
         recipe = recipe_for(task.card.name, recipe, place.type, task.card.shape)
+        check_names(recipe)
     values = parsed_overrides(overrides)
     reference = resolve_reference(recipe, values)
     resolved = resolve(method, recipe, {key: value for key, value in values.items() if not of_reference(key)})
