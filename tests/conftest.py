@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,10 @@ settings.load_profile("facts")
 # Parallel regions of two threads on busy cores cost more than they give on networks this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+# A shell that starts the tests in its background has them ignore Ctrl-C, and so the processes they interrupt would.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is kept for later belongs to this session, not to whoever runs the tests; subprocesses know it too.
 _cache = tempfile.TemporaryDirectory(prefix="anytime-bench-cache-")

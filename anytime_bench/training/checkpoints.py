@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from anytime_bench.errors import UserError
+from anytime_bench.errors import UserError, make_room
 from anytime_bench.files import file_sha256, write_all
 
 
@@ -52,7 +52,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to '{folder}': {error.strerror or error}. Free some space or choose another --out; "
+            f"cannot write to '{folder}': {error.strerror or error}. {make_room(error)} or choose another --out; "
             "the last complete checkpoint is kept."
         ) from error
 
