@@ -236,9 +236,9 @@ def _say_how_to_resume() -> None:
     command = command_line()
     if verb == "run":
         again = command if "--resume" in sys.argv else f"{command} --resume"
-        kept = f" the last finished epoch is kept. Resume with:\n  {again}"
+        left = f" the last finished epoch is stored. Resume with:\n  {again}"
     elif verb == "sweep":
-        kept = f" finished runs and epochs are kept. Go on with:\n  {command}"
+        left = f" finished runs and epochs are stored. Go on with:\n  {command}"
     else:
-        kept = " nothing half-written is left."
-    print(f"\ninterrupted;{kept}", file=sys.stderr)
+        left = " nothing half-written is left."
+    print(f"\ninterrupted;{left}", file=sys.stderr)

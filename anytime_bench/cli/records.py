@@ -130,8 +130,8 @@ def verify(
     verdicts, unjudged = _redo(results, wanted, data_root=data_root, device=device) if wanted else ({}, set())
     bad = sum(bool(faults) for path, faults in results.items() if path not in unjudged)
     if as_json:
-        told = ((path, {"faults": faults, "agreements": verdicts.get(path, [])}) for path, faults in results.items())
-        print(json.dumps([{"path": str(path), **said} for path, said in told]))
+        judged = ((path, {"faults": faults, "agreements": verdicts.get(path, [])}) for path, faults in results.items())
+        print(json.dumps([{"path": str(path), **said} for path, said in judged]))
     else:
         for path, faults in results.items():
             for line in (*verdicts.get(path, ()), *faults):

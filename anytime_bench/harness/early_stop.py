@@ -12,8 +12,8 @@ A model that is asked exit by exit runs its own Python, on a GPU too, so these t
 graphs. Before anything is timed every group runs once: images that leave make new batch sizes, and a GPU's libraries
 plan each shape when they first see it.
 
-What stopping saves is told by full runs of the same groups, each just before or after the run that stops: a machine is
-not equally fast from one session to the next.
+What stopping saves is measured against full runs of the same groups, each just before or after the one that stops: a
+machine is not equally fast from one session to the next.
 
 Units: seconds. Errors: ``ValueError`` for empty or mismatched inputs, and for a policy that does not answer per image.
 """
@@ -31,6 +31,7 @@ from torch import Tensor
 
 from anytime_bench.harness.clocks import HostClock, on_device
 from anytime_bench.harness.cost import evaluating
+from anytime_bench.harness.stream_worker import close_stream
 from anytime_bench.harness.timing_block import EarlyStopTiming, Stop
 from anytime_bench.harness.timing_summary import spread
 from anytime_bench.methods.contract import AnytimeModel
@@ -53,8 +54,7 @@ class EarlyStop:
 
     ``exits (N,)`` is where each image stopped, ``predictions (N,)`` its answer there, ``seconds (G,)`` the time of each
     group, the decisions included, ``policy_seconds (G,)`` the decisions alone, ``full_seconds (G,)`` that of a run to
-    the last exit beside it, empty where none was asked for. ``kept`` counts the images that the model worked on for
-    each exit: what compaction saves is there.
+    the last exit beside it, empty where none was asked for.
     """
 
     exits: NDArray[np.int64]
@@ -63,7 +63,6 @@ class EarlyStop:
     seconds: NDArray[np.float64]
     policy_seconds: NDArray[np.float64]
     full_seconds: NDArray[np.float64]
-    kept: NDArray[np.int64]
     batch_size: int
     stop: Stop
 
@@ -130,13 +129,12 @@ def stop_early(
         seconds=np.array([result[2] for result in results]),
         policy_seconds=np.array([result[3] for result in results]),
         full_seconds=np.array(full),
-        kept=np.sum([result[4] for result in results], axis=0),
         batch_size=batch_size,
         stop="real" if batch_size == 1 or model.compacts else "simulated",
     )
 
 
-Group = tuple[NDArray[np.int64], NDArray[np.int64], float, float, NDArray[np.int64]]
+Group = tuple[NDArray[np.int64], NDArray[np.int64], float, float]
 
 
 def _stop_group(model: AnytimeModel, images: Tensor, policy: Policy, clock: HostClock) -> Group:
@@ -145,7 +143,6 @@ def _stop_group(model: AnytimeModel, images: Tensor, policy: Policy, clock: Host
         return _stop_one(model, images, policy, clock)
     size, last = len(images), model.num_exits - 1
     exits, predictions = torch.full((size,), last), torch.zeros(size, dtype=torch.int64)
-    kept = np.zeros(model.num_exits, dtype=np.int64)
     open_ = torch.arange(size)  # which images the rows of the current answer are
     undecided = torch.ones(size, dtype=torch.bool)
     clock.start()
@@ -153,7 +150,6 @@ def _stop_group(model: AnytimeModel, images: Tensor, policy: Policy, clock: Host
     logits = next(run)
     for k in range(model.num_exits):
         clock.mark()  # the answer is there
-        kept[k] = len(open_)
         accept = torch.ones(len(open_), dtype=torch.bool) if k == last else _decision(policy, logits, k)
         leaving = accept & undecided[open_]
         exits[open_[leaving]] = k
@@ -171,15 +167,14 @@ def _stop_group(model: AnytimeModel, images: Tensor, policy: Policy, clock: Host
             raise ValueError(f"after a keep-mask exit {k + 1} has {len(logits)} rows, expected {len(open_)}")
     times = clock.read()
     # What is left of a model's work is never asked for: this is the stop.
-    if hasattr(run, "close"):
-        run.close()
+    close_stream(run)
     deciding = float((times[1::2] - times[0::2]).sum())
-    return exits.numpy(), predictions.numpy(), float(times[-1]), deciding, kept
+    return exits.numpy(), predictions.numpy(), float(times[-1]), deciding
 
 
 def _stop_one(model: AnytimeModel, images: Tensor, policy: Policy, clock: HostClock) -> Group:
     """The same for one image, without the bookkeeping that a deployed loop would not have either."""
-    last, kept = model.num_exits - 1, np.zeros(model.num_exits, dtype=np.int64)
+    last = model.num_exits - 1
     clock.start()
     run = model.stream(images)
     for k, logits in enumerate(run):
@@ -189,17 +184,14 @@ def _stop_one(model: AnytimeModel, images: Tensor, policy: Policy, clock: HostCl
         if done:
             break
     times = clock.read()
-    close = getattr(run, "close", None)
-    if close is not None:
-        close()
-    kept[: k + 1] = 1
+    close_stream(run)
     deciding = float((times[1::2] - times[0::2]).sum())
     prediction = logits.argmax(1).cpu().numpy().astype(np.int64)
-    return np.array([k]), prediction, float(times[-1]), deciding, kept
+    return np.array([k]), prediction, float(times[-1]), deciding
 
 
 def _run_full(model: AnytimeModel, images: Tensor, clock: HostClock) -> float:
-    """Seconds until the last exit has answered, every earlier answer given and none looked at."""
+    """Seconds until the last exit has answered, every earlier answer made on the way and none looked at."""
     clock.start()
     for _ in model.stream(images):
         pass

@@ -121,7 +121,7 @@ FAMILY = "ANYTIME_BENCH_GPU_PROCESSES"
 def own_processes(device: torch.device) -> frozenset[int]:
     """NVML's numbers of this process and of those that it works with (``FAMILY``) on ``device``; touches the device.
 
-    To be asked before anything else uses the device, so that this process can be told by its coming.
+    To be asked before anything else uses the device, so that this process is known as the one that came.
     """
     return _family() | _own_pids(_index(device))
 

@@ -46,7 +46,7 @@ def _curve(by_seed: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Stoppi
 def real_stops(records: Sequence[Record], timed: bool = True) -> list[RealStop]:
     """One entry per batch size and rule that every seed was stopped by; none for a single exit, which leaves no choice.
 
-    ``timed`` says whether the row's times are comparable; without that no time is told. Stopping runs a model's own
+    ``timed`` says whether the row's times are comparable; without that no time is shown. Stopping runs a model's own
     Python; where full runs were timed otherwise, as graphs say, the two do not compare.
     """
     if any(len(record.exits) == 1 for record in records):

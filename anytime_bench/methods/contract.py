@@ -39,7 +39,7 @@ from anytime_bench.tasks.task import TaskCard
 class MethodCard:
     """What a reader of the leaderboard must know about a method.
 
-    ``deviations`` names every point at which the code departs from the paper, quirks kept or fixed included.
+    ``deviations`` names every point at which the code departs from the paper, quirks reproduced or fixed included.
     ``ticks`` says in one sentence what one tick of ideal parallel time is for this method.
     ``reported`` holds published final accuracies in [0, 1] by task name, where there are any.
     ``family`` names a set of rows that are alternatives to each other, such as single-exit networks of several sizes:

@@ -16,6 +16,7 @@ import scipy
 from numpy.typing import NDArray
 
 from anytime_bench.harness.timing_block import ClockBlock, ProcessRatios
+from anytime_bench.records.protocol import PROTOCOLS
 from anytime_bench.records.record import Record
 from anytime_bench.scores.measured import ProcessCosts
 from anytime_bench.scores.results import Estimate
@@ -56,10 +57,11 @@ def timing_processes(record: Record, axis: str) -> list[ProcessCosts]:
 def span_unit(record: Record) -> float:
     """The unit of a record's parallel times in full answers of the reference.
 
-    In protocol 2 it is a run-through of the reference with all of its heads. A full answer was measured beside the
-    model's own run-through, on the same thread, in the timing of the same record.
+    Protocol 2 took a run-through of the reference with all of its heads. A full answer was measured beside the model's
+    own run-through, on the same thread, in the timing of the same record.
     """
-    if record.protocol_version != "2" or record.span is None or record.timing is None:
+    protocol = PROTOCOLS.get(record.protocol_version)
+    if protocol is None or protocol.span_unit == "full answer" or record.span is None or record.timing is None:
         return 1.0
     clock = record.timing.clock("device_time") or record.timing.latency
     return clock.ratio_to_reference[-1].value / record.span.threads[0].latency.value

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 MISSING = object()
 AREAS = ("auc_1", "auc_2", "alc_1")
@@ -40,13 +40,14 @@ class Protocol:
     """``demands``: what a record must state wherever its raw data give it; ``not_derived``: what is not judged.
 
     ``timed`` names the raw data that every record with times must hold, ``*`` standing for each of its batch sizes;
-    ``resamples`` is how often the bootstrap behind its intervals draws.
+    ``resamples`` is how often the bootstrap behind its intervals draws; ``span_unit`` is of the reference.
     """
 
     demands: tuple[str, ...]
     not_derived: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
     resamples: int = 2000
+    span_unit: Literal["full answer", "run-through"] = "full answer"
 
     @property
     def rules(self) -> set[str]:
@@ -92,7 +93,7 @@ _SAMPLES = ("timing_batch*_latency_twin", "timing_batch*_latency_reference", "sp
 PROTOCOLS: dict[str, Protocol] = {
     # Intervals at a budget were bootstrapped.
     "1": Protocol(_ALWAYS, not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high")),
-    "2": Protocol(_TIMED, timed=_SAMPLES),
+    "2": Protocol(_TIMED, timed=_SAMPLES, span_unit="run-through"),
     "3": Protocol(_TIMED, timed=(*_SAMPLES, "span_reference_answer")),
 }
 

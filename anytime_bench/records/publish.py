@@ -155,7 +155,7 @@ def plugin_files(record: Record, results: Path) -> dict[Path, bytes]:
         else:
             raise UserError(
                 f"record '{record.record_id[:12]}' comes from the plugin '{origin.file}', which is not there or was "
-                "edited since; give the file it was made with by --plugin, so that its sources are kept beside the "
+                "edited since; give the file it was made with by --plugin, so that its sources lie beside the "
                 "record"
             )
     return files

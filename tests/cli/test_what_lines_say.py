@@ -174,8 +174,8 @@ def test_image_folder_without_a_folder(capsys, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ("run", "the last finished epoch is kept. Resume with:\n  anytime-bench run x --resume\n"),
-        ("sweep", "finished runs and epochs are kept. Go on with:\n  anytime-bench sweep x\n"),
+        ("run", "the last finished epoch is stored. Resume with:\n  anytime-bench run x --resume\n"),
+        ("sweep", "finished runs and epochs are stored. Go on with:\n  anytime-bench sweep x\n"),
         ("check", "nothing half-written is left.\n"),
     ],
 )

@@ -116,7 +116,7 @@ def test_this_process_is_told_apart_from_strangers_on_the_gpu(before, after, pid
 
 
 def test_to_ask_who_is_who_does_not_start_cuda_first(monkeypatch):
-    """``current_device`` would, and this process could no longer be told by its coming."""
+    """``current_device`` would, and this process could no longer be known by its coming."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("starts CUDA"))
     monkeypatch.setattr(gpu_state, "_own_pids", lambda index: frozenset({100 + index}))

@@ -129,10 +129,10 @@ def test_on_a_gpu_unused_memory_is_given_back_before_others_measure(monkeypatch)
             order.append("others begin")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("given back"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("freed"))
     with pytest.raises(KeyboardInterrupt):
         time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cuda", SETTINGS, started=Started())
-    assert order == ["given back", "others begin"]
+    assert order == ["freed", "others begin"]
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_no_regret_without_an_envelope_to_be_behind() -> None:
     rows[1] = Row(**{**rows[1].__dict__, "timed": False})
     ranking = ranking_of(rows)
     assert [scores.regret for scores in ranking.scores.values()] == [None, None]
-    assert ranking.scores[1].areas[0].value > 0, "what else is known is still told"
+    assert ranking.scores[1].areas[0].value > 0, "what else is known is still shown"
 
 
 def test_the_reference_under_noise_is_as_good_as_itself_for_sure_over_seeds() -> None:

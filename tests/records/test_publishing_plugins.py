@@ -60,11 +60,11 @@ def test_a_score_that_was_not_the_records_is_not_kept(tmp_path: Path, plugins) -
 def test_what_to_type_next_loads_the_plugins_again_and_names_methods_alone(tmp_path: Path, plugins) -> None:
     record = generated.save(tmp_path / "runs", "quick", change={"added": from_plugins()})
     results = tmp_path / "the results"
-    given = [word for each in plugins for word in ("--plugin", each)]
-    out = CliRunner().invoke(app, ["publish", str(record), "--results", str(results), *given]).output
+    options = [word for each in plugins for word in ("--plugin", each)]
+    out = CliRunner().invoke(app, ["publish", str(record), "--results", str(results), *options]).output
     lines = out.split("next:\n")[1].splitlines()
     assert lines == [
-        f"  anytime-bench leaderboard build --results '{results}' {' '.join(given)}",
+        f"  anytime-bench leaderboard build --results '{results}' {' '.join(options)}",
         f"  git add '{results}' leaderboards",
         "  git commit -m 'Results: quick'",
     ]

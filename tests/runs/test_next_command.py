@@ -54,5 +54,5 @@ def test_a_run_that_went_well_is_reported_and_a_fault_without_a_line_of_the_user
     assert record.path.name in command
     failed = record.model_copy(update={"status": "failed", "training": None, "command": "anytime_bench.run('a', 'b')"})
     for reason in ("exit 1 answers NaN", f"{anytime_bench.__file__}:3: ValueError: no"):
-        told = next_command(failed.model_copy(update={"reason": reason}), record.path)
-        assert told == "correct what it names, then: anytime_bench.run('a', 'b', resume=True)"
+        suggested = next_command(failed.model_copy(update={"reason": reason}), record.path)
+        assert suggested == "correct what it names, then: anytime_bench.run('a', 'b', resume=True)"

@@ -59,9 +59,9 @@ def test_the_default_lets_everybody_leave_where_too_few_remain():
     # Ties at exit 0 let all four leave although two were wanted, so exit 1 wants one and finds none.
     confidence = np.array([[0.5, 0.5, 0.5, 0.5], [0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]])
     published = stopping.batch_thresholds(confidence, [0.95], as_published=True)[0]
-    mended = stopping.batch_thresholds(confidence, [0.95])[0]
+    corrected = stopping.batch_thresholds(confidence, [0.95])[0]
     assert published.tolist() == [pytest.approx(0.5), stopping.NOBODY, stopping.EVERYBODY]
-    assert mended.tolist() == [pytest.approx(0.5), stopping.EVERYBODY, stopping.EVERYBODY]
+    assert corrected.tolist() == [pytest.approx(0.5), stopping.EVERYBODY, stopping.EVERYBODY]
 
 
 def test_both_rules_agree_where_enough_images_remain(batch_inputs):
