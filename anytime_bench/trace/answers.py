@@ -198,8 +198,10 @@ class Trace:
         missing = [f"{prefix}_{name}" for name in demanded if name not in values]
         if missing:
             raise TraceError(f"{missing[0]}: missing from the stored trace")
-        if values["num_classes"].shape != ():
-            raise TraceError(f"{prefix}_num_classes: shape {values['num_classes'].shape}, expected a single number")
+        classes = values["num_classes"]
+        if classes.shape != () or classes.dtype.kind not in "iu":
+            shape = f"shape {classes.shape} in {classes.dtype}"
+            raise TraceError(f"{prefix}_num_classes: {shape}, expected a single whole number")
         num_classes, spread = int(values.pop("num_classes")), values.pop("spread")
         tables = {name: array for name, array in {**values, "spread": spread}.items() if name != "labels"}
         _check_shapes(prefix, values["labels"], num_classes, tables)
