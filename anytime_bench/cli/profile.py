@@ -85,6 +85,6 @@ def _play(rate: float, names: list[str], *, as_json: bool, **place: Any) -> None
     if as_json:
         print(report.model_dump_json())
         return
-    from anytime_bench.cli.tables import print_load
+    from anytime_bench.cli.load_table import print_load
 
     print_load(report)

@@ -33,7 +33,8 @@ from anytime_bench.tasks.task import Task
 from anytime_bench.training.config import Overrides, RunConfig, build_config, parsed_overrides
 from anytime_bench.training.data import seeded
 from anytime_bench.training.graphs import check_graph
-from anytime_bench.training.recipes import check_names, recipe_for, reference_choice
+from anytime_bench.training.recipe_names import check_names
+from anytime_bench.training.recipes import recipe_for, reference_choice
 
 
 @dataclass

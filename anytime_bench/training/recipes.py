@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,8 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from anytime_bench.errors import UserError, did_you_mean, message
-from anytime_bench.methods.plugins import method_class
-from anytime_bench.registry import Registry, installed, methods
+from anytime_bench.registry import Registry, installed
 from anytime_bench.training.config import SECTIONS, Settings
 
 RECIPES = "anytime_bench.recipes"
@@ -60,30 +57,6 @@ def reference_choice(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) ->
         )
     own = {key.partition(".")[2]: value for key, value in overrides.items() if key.startswith("reference.")}
     return name, {**options, **own}
-
-
-def check_names(recipe: Mapping[str, Any]) -> None:
-    """``UserError`` for an exception without a reason or for no known method, and an option that no method has."""
-    names, where = methods.names(), f"recipe '{recipe.get('name', '')}'"
-    for name, exception in ((str(key), value) for key, value in (recipe.get("methods") or {}).items()):
-        if name not in names and name.partition("/")[0] not in names:
-            near = did_you_mean(name, names)
-            raise UserError(f"{where}: methods.{name}: no such method.{near} One of your own comes with --plugin FILE.")
-        if not (exception or {}).get("why"):
-            raise UserError(f"{where}: methods.{name} has no 'why': say in a sentence what the exception is for.")
-    unknown, known = {str(key) for key in recipe.get("options") or {}}, set[str]()
-    stated = recipe.get("reference") or ""
-    reference = stated if isinstance(stated, str) else str(stated.get("method"))
-    # The reference has most of them; all others are imported where it has not.
-    for name in (reference, *names):
-        if not unknown - known:
-            return
-        with contextlib.suppress(UserError):  # one that fails to import has no options to offer
-            config = method_class(name)[0].Config
-            if dataclasses.is_dataclass(config):
-                known |= {option.name for option in dataclasses.fields(config)}
-    for key in sorted(unknown - known):
-        raise UserError(f"{where}: options.{key}: no method has such an option.{did_you_mean(key, known)}")
 
 
 def _chosen_recipe(task: str, recipe: str | None, device: str, shape: Sequence[int] | None) -> Settings:

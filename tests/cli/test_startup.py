@@ -1,11 +1,19 @@
-"""Help and lists answer at once, because torch is not imported for them."""
+"""Help, lists and what reads records answer soon, because torch is not imported for them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from support import generated_records as generated
+
+MAIN = (
+    "import sys; from anytime_bench.cli.main import main; sys.argv = ['anytime-bench', *sys.argv[1:]]\n"
+    "try: main()\n"
+    "except SystemExit as leave: assert not leave.code, leave.code\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -21,15 +29,26 @@ import pytest
 )
 def test_answers_without_importing_torch(arguments):
     code = (
-        "import sys; from anytime_bench.cli.main import main; sys.argv = ['anytime-bench', *sys.argv[1:]]\n"
-        "try: main()\n"
-        "except SystemExit as leave: assert not leave.code, leave.code\n"
+        f"{MAIN}"
         "heavy = {'torch', 'pandas', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("verb", ["verify", "report", "compare", "leaderboard"])
+def test_records_are_read_without_torch(verb: str, tmp_path: Path) -> None:
+    paths = [str(generated.save(tmp_path / "results", name)) for name in ("first", "second")]
+    words = {
+        "report": [*paths, "--out", str(tmp_path / "page.html")],
+        "leaderboard": ["build", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "boards")],
+    }
+    code = f"{MAIN}assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code, verb, *words.get(verb, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_list_methods_names_the_four_first_rows():
