@@ -18,8 +18,8 @@ from anytime_bench.scores.variance import spread_of
 from anytime_bench.scores.verdicts import paired_difference
 from anytime_bench.trace.axes import AXES
 from baselines.reproduction import tables
-from baselines.reproduction.evidence import RANKED, Evidence, Floats, published
-from baselines.reproduction.findings import Finding
+from baselines.reproduction.evidence import RANKED, Evidence, Floats, Row, published
+from baselines.reproduction.findings import Finding, same_trainings
 from baselines.reproduction.papers import PAPERS, Paper
 
 #: What an axis stands for, as hardware; the first sentence a reader needs.
@@ -58,21 +58,34 @@ def front(every: Sequence[Evidence], findings: Mapping[str, Mapping[str, list[Fi
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
     """The rows of one task by AUC up to a horizon on one axis, best first; a row with several options stands once."""
 
-    names: tuple[str, ...]
+    rows: tuple[Row, ...]
     areas: tuple[Floats, ...]
 
+    @property
+    def names(self) -> list[str]:
+        return [row.name for row in self.rows]
+
     @classmethod
-    def of(cls, evidence: Evidence, axis: str, horizon: float) -> _Order:
+    def of(cls, evidence: Evidence, axis: str, horizon: float) -> Order:
         names = dict.fromkeys(row.name for row in evidence.rows)
         rows = [row for name in names if (row := evidence.row(name)) is not None]
-        scored = [(row.name, area) for row in rows if (area := row.area(axis, horizon)) is not None]
+        scored = [(row, area) for row in rows if (area := row.area(axis, horizon)) is not None]
         scored.sort(key=lambda pair: -pair[1].mean())
-        return cls(tuple(name for name, _ in scored), tuple(area for _, area in scored))
+        return cls(tuple(row for row, _ in scored), tuple(area for _, area in scored))
 
-    def tau(self, other: _Order) -> tuple[str, str]:
+    def beside(self) -> list[str]:
+        """The rows that are not told from the first; one of the same trainings is paired with it seed by seed."""
+        first, best = self.rows[0], self.areas[0]
+        return [
+            row.name
+            for row, area in zip(self.rows[1:], self.areas[1:], strict=True)
+            if paired_difference(best, area, by_seed=same_trainings(first, row)).low <= 0
+        ]
+
+    def tau(self, other: Order) -> tuple[str, str]:
         """Kendall's tau over the rows that both hold, as ``0.42 [0.10, 0.60]``, and how many those are."""
         shared = [name for name in self.names if name in other.names]
         if len(shared) < 3:
@@ -90,13 +103,13 @@ class _Order:
         return means, means + np.array(errors) * random.standard_normal((DRAWS, len(areas)))
 
 
-Orders = Mapping[tuple[str, str, float], _Order]
+Orders = Mapping[tuple[str, str, float], Order]
 
 
 def _orders(every: Sequence[Evidence]) -> Orders:
     """All orders that the page speaks of, by task, axis and horizon."""
     return {
-        (evidence.task, axis, horizon): _Order.of(evidence, axis, horizon)
+        (evidence.task, axis, horizon): Order.of(evidence, axis, horizon)
         for evidence in every
         for axis in (*evidence.axes, *evidence.lanes)
         for horizon in (0.5, 1.0, 2.0)
@@ -109,18 +122,13 @@ def _winners(every: Sequence[Evidence], orders: Orders) -> str:
     for evidence in every:
         for axis in (*evidence.axes, *evidence.lanes):
             order = orders[evidence.task, axis, 1.0]
-            if len(order.names) < 2:
+            if len(order.rows) < 2:
                 continue
-            best = order.areas[0]
-            beside = [
-                name
-                for name, area in zip(order.names[1:], order.areas[1:], strict=True)
-                if paired_difference(best, area).low <= 0
-            ]
+            beside = order.beside()
             more = len(beside) - MOST_BESIDE
             named = ", ".join(beside[:MOST_BESIDE]) + (f" and {more} more" if more > 0 else "")
             meaning = HARDWARE.get(axis, f"{axis} of this machine's operators")
-            score = tables.share(mean_interval(best))
+            score = tables.share(mean_interval(order.areas[0]))
             lines.append([evidence.task, _title(axis), meaning, order.names[0], score, named or "none"])
     if not lines:
         return ""

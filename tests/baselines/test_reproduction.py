@@ -19,7 +19,7 @@ from anytime_bench.trace.noise import NoiseRun, pack
 from baselines.reproduction import cascade, dynamics, findings, rivals
 from baselines.reproduction.evidence import RANKED, Evidence, Row, read_evidence
 from baselines.reproduction.findings import side
-from baselines.reproduction.front import HARDWARE
+from baselines.reproduction.front import HARDWARE, Order
 from baselines.reproduction.page import pages
 from baselines.reproduction.papers import PAPERS
 from baselines.reproduction.tables import estimate
@@ -72,8 +72,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evidence(results: Path) -> Evidence:
-    (found,) = read_evidence(results)
-    return found
+    (task,) = read_evidence(results)
+    return task
 
 
 @pytest.fixture(scope="module")
@@ -343,3 +343,6 @@ def test_two_uses_of_the_same_trainings_are_paired_by_seed(evidence: Evidence) -
     assert not findings.same_trainings(row, other)
     (every,) = findings.every_deadline(evidence, "ticks", "x", (row, twin), [("end", *tables)])
     assert every.verdict == "fails"
+    # The front page: what one use is surely ahead of is not beside it, what it may only happen to be ahead of is.
+    assert Order((row, twin), tables[::-1]).beside() == []
+    assert Order((row, other), tables[::-1]).beside() == [other.name]
