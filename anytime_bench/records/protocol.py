@@ -41,6 +41,7 @@ class Protocol:
 
     ``timed`` names the raw data that every record with times must hold, ``*`` standing for each of its batch sizes;
     ``resamples`` is how often the bootstrap behind its intervals draws; ``span_unit`` is of the reference.
+    ``anew`` is what a policy that starts anew with every frame is charged for each frame after the first.
     """
 
     demands: tuple[str, ...]
@@ -48,6 +49,7 @@ class Protocol:
     timed: tuple[str, ...] = ()
     resamples: int = 2000
     span_unit: Literal["full answer", "run-through"] = "full answer"
+    anew: Literal["a plain answer", "every head"] = "a plain answer"
 
     @property
     def rules(self) -> set[str]:
@@ -92,8 +94,10 @@ _SAMPLES = ("timing_batch*_latency_twin", "timing_batch*_latency_reference", "sp
 
 PROTOCOLS: dict[str, Protocol] = {
     # Intervals at a budget were bootstrapped.
-    "1": Protocol(_ALWAYS, not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high")),
-    "2": Protocol(_TIMED, timed=_SAMPLES, span_unit="run-through"),
+    "1": Protocol(
+        _ALWAYS, not_derived=("stopping.budgets.*.*.*.low", "stopping.budgets.*.*.*.high"), anew="every head"
+    ),
+    "2": Protocol(_TIMED, timed=_SAMPLES, span_unit="run-through", anew="every head"),
     "3": Protocol(_TIMED, timed=(*_SAMPLES, "span_reference_answer")),
 }
 

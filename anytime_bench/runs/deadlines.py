@@ -15,7 +15,7 @@ from anytime_bench.records.record import Record
 from anytime_bench.records.scoring import derive_again
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan
-from anytime_bench.runs.rerun import plan_of, weights_of
+from anytime_bench.runs.rerun import plan_of, refuse_other_charges, weights_of
 from anytime_bench.runs.stages import Arrays, deadline_stage, streaming_stage
 
 
@@ -36,6 +36,8 @@ def deadlines_on_record(
     """
     record = store.load(path)
     store.refuse_superseded(path, record, out)
+    if isinstance(settings, StreamingSettings):
+        refuse_other_charges(record, path)
     plan = plan_of(record, path, data_root=data_root, device=device, out=out)
     _same_device(plan, record, path)
     model = weights_of(plan, record)

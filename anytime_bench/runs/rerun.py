@@ -14,7 +14,8 @@ from torch import Tensor
 from anytime_bench.errors import UserError
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.records import store
-from anytime_bench.records.record import Record, TrainingEntry
+from anytime_bench.records.protocol import PROTOCOLS
+from anytime_bench.records.record import PROTOCOL_VERSION, Record, TrainingEntry
 from anytime_bench.records.scoring import derive_again
 from anytime_bench.runs.display import Display
 from anytime_bench.runs.plan import Plan, ResolvedMethod, build_model, make_plan, noise_choice, resolve
@@ -129,6 +130,18 @@ def each_record(paths: Sequence[Path], work: Callable[[Path], Record], display: 
         raise UserError(f"all of the {len(paths)} records are superseded. Give those that supersede them.")
 
 
+def refuse_other_charges(record: Record, path: Path) -> None:
+    """``UserError`` where noisy frames shown now would be charged otherwise than the record's protocol charges them."""
+    theirs, ours = PROTOCOLS.get(record.protocol_version), PROTOCOLS[PROTOCOL_VERSION]
+    if theirs is None or theirs.anew != ours.anew:
+        charged = f", which charges a policy that starts anew {theirs.anew} for every frame" if theirs else ""
+        raise UserError(
+            f"record '{path}' was made by protocol {record.protocol_version}{charged}; frames shown now are charged "
+            f"{ours.anew} and would not compare. Make it anew, from the same weights where they are still there: "
+            f"{record.command}"
+        )
+
+
 def noise_on_record(
     path: Path, kinds: str, *, data_root: Path | None = None, device: str = "auto", command: str = "", display: Display
 ) -> Record:
@@ -137,6 +150,7 @@ def noise_on_record(
         raise UserError("--kinds none leaves nothing to do. Give paper, common, all or names of kinds.")
     record = store.load(path)
     store.refuse_superseded(path, record)
+    refuse_other_charges(record, path)
     arrays = {name: a for name, a in store.load_arrays(path, record).items() if not name.startswith("noise_")}
     plan = plan_of(record, path, data_root=data_root, device=device)
     arrays |= noise_stage(plan, weights_of(plan, record), kinds, display)

@@ -57,6 +57,18 @@ def test_no_verb_makes_a_second_successor(superseded: tuple[Path, Path]) -> None
     assert sorted(store.find(old.parents[3])) == sorted(superseded)
 
 
+@pytest.mark.parametrize("version", ["1", "2", "9"])
+def test_frames_are_not_shown_to_a_record_that_charges_them_otherwise(version: str, tmp_path: Path) -> None:
+    path = generated.save(tmp_path, "quick", change={"protocol_version": version})
+    for work in (
+        lambda path: noise_on_record(path, "focus", display=QUIET),
+        lambda path: deadlines_on_record(path, StreamingSettings(), display=QUIET),
+    ):
+        with pytest.raises(UserError, match=f"was made by protocol {version}.*charged a plain answer.*Make it anew"):
+            work(path)
+    assert list(store.find(tmp_path)) == [path]
+
+
 def test_a_successor_in_the_folder_written_to_counts_too(superseded: tuple[Path, Path], tmp_path: Path) -> None:
     old, new = superseded
     record = store.load(old)
