@@ -103,10 +103,11 @@ class RiskControl(StoppingRule):
 
     def fit(self, val: Trace, cost: Floats) -> FittedRule:
         safe = dict.fromkeys(RISKS, np.inf)
-        walking = set(RISKS)
+        walking = sorted(RISKS)
         for threshold, losses in zip(THRESHOLDS, losses_by_threshold(val), strict=True):
             bets = Bets.on(losses, DELTA)
-            walking = {risk for risk in walking if bets.below(risk, DELTA)}
+            # A loss that stays below one risk stays below every higher one.
+            walking = walking[next((i for i, risk in enumerate(walking) if bets.below(risk, DELTA)), len(RISKS)) :]
             safe |= dict.fromkeys(walking, threshold)
             if not walking:
                 break
