@@ -59,11 +59,14 @@ class News:
 
 
 def index_page(boards: Sequence[tuple[Path, Board]], pages: Sequence[str], records: str | None) -> str:
-    """The page of ``boards``, each with the path of its files; ``records`` is the relative path of their store."""
+    """The page of ``boards``, each with the path of its files; ``records`` is the relative path of their store.
+
+    Current groups come first, those of earlier protocols after them.
+    """
     news = [_news(stem, board, row, records) for stem, board in boards for row in board.rows]
     news.sort(key=lambda item: (item.created, item.stem, item.label), reverse=True)
     return environment().get_template("index.html.j2").render(
-        cards=[_card(stem, board) for stem, board in boards],
+        cards=[_card(stem, board) for stem, board in sorted(boards, key=lambda each: bool(_difference(*each)))],
         news=news[:NEWEST],
         pages=list(pages),
         css=source("page.css"),
@@ -105,6 +108,11 @@ def _news(stem: Path, board: Board, row: BoardRow, records: str | None) -> News:
 
 
 def _title(stem: Path, board: Board) -> str:
-    """Task and device; what tells an earlier group from the current one stands in its file's name."""
-    earlier = stem.name.removeprefix(safe_name(board.device)).lstrip(".")
-    return f"{board.task.title} on {board.device}" + (f" ({earlier})" if earlier else "")
+    """Task and device, and what tells an earlier group from the current one."""
+    difference = _difference(stem, board)
+    return f"{board.task.title} on {board.device}" + (f" ({difference})" if difference else "")
+
+
+def _difference(stem: Path, board: Board) -> str:
+    """What tells an earlier group from the current one: it stands in its file's name. Empty for the current one."""
+    return stem.name.removeprefix(safe_name(board.device)).lstrip(".")

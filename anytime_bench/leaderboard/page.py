@@ -27,7 +27,7 @@ from anytime_bench.leaderboard.figures import board_figure, figure_names
 from anytime_bench.leaderboard.pairs import verdicts
 from anytime_bench.leaderboard.row_parts import AxisScores
 from anytime_bench.leaderboard.tables import FILES, KINDS, exit_tables, meanings, moving_tables, table
-from anytime_bench.leaderboard.text import legend, reference_sentence
+from anytime_bench.leaderboard.text import legend, reference_sentence, untimed
 from anytime_bench.records.entries import Entry, groups
 from anytime_bench.records.stamp import stamp
 from anytime_bench.records.store import load
@@ -110,7 +110,7 @@ def _page(board: Board, title: str, heading: str, lead: str) -> str:
         title=title,
         heading=heading,
         lead=lead,
-        legend=legend(board),
+        legend=[*legend(board), *untimed(board)],
         rules=rules,
         axes=[(axis, AXES[axis].title) for axis in board.axes],
         seeds=sorted({seed for row in board.rows for seed in row.seeds}),

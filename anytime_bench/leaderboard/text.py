@@ -46,6 +46,7 @@ def to_markdown(board: Board, stem: str, others: list[str]) -> str:
         *markdown_table(table(board, "ranking")),
         "",
         *legend(board),
+        *(quoted(line) for line in untimed(board)),
     ]
     if unranked := [row for row in board.rows if row.place is None]:
         lines += ["", "Not ranked:", "", *(f"- {quoted(row.label)}: {quoted(row.unranked)}" for row in unranked)]
@@ -114,6 +115,16 @@ def legend(board: Board) -> list[str]:
         "clean accuracy above chance that persistent noise leaves, mean over kinds. Brackets: 95 % intervals. With one "
         "seed an interval is about these weights, not about the method.",
     ]
+
+
+def untimed(board: Board) -> list[str]:
+    """Whose times stand in the table although they may not be compared; nothing where all may be."""
+    axes = [AXES[axis].title for axis in board.shown_axes if AXES[axis].measured]
+    rows = [row.label for row in board.rows if not row.timed]
+    if not rows or not axes:
+        return []
+    whose = "all rows" if len(rows) == len(board.rows) else ", ".join(rows)
+    return ["", f"Not comparable, so that no rank rests on it: {' and '.join(axes)} of {whose}. Each record says why."]
 
 
 def quoted(text: str) -> str:
