@@ -18,7 +18,6 @@ from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board, BoardRow
 from anytime_bench.leaderboard.build import boards, build, check, draw_figures, files
 from anytime_bench.leaderboard.figures import spread
-from anytime_bench.leaderboard.page import board_page
 from anytime_bench.leaderboard.text import to_csv, to_markdown
 from anytime_bench.records import store
 from anytime_bench.records.consistency import read_entries
@@ -82,31 +81,6 @@ def test_devices_tasks_protocols_and_references_never_share_a_ranking(tmp_path: 
     }
     assert len(found) == 5
     assert any(name.startswith("made_up/generated-cpu.protocol-0") for name in found)
-
-
-def test_untimed_rows_are_shown_with_the_reason_and_not_ranked(tmp_path: Path) -> None:
-    generated.save(tmp_path, "plain")
-    generated.save(tmp_path, "fast_but_disturbed", speed=9.0, skill=0.9, timed=False)
-    board = board_of(tmp_path)
-    row = labelled(board)["fast_but_disturbed"]
-    assert row.place is None
-    assert board.rows[-1] is row or row.axes["macs"].auc_1.value > board.rows[-1].axes["macs"].auc_1.value
-    assert "another process" in row.unranked
-    text = to_markdown(board, "generated-cpu", [])
-    assert "fast_but_disturbed: another process used the device" in text
-    assert "no rank rests on it: latency and span of fast_but_disturbed. Each record says why." in text
-    assert "no rank rests on it: latency and span of fast_but_disturbed. Each record says why." in board_page(board)
-
-
-def test_without_any_comparable_time_macs_rank(tmp_path: Path) -> None:
-    for seed in range(5):
-        generated.save(tmp_path, "plain", seed=seed, timed=False)
-        generated.save(tmp_path, "quick", seed=seed, skill=0.95, timed=False)
-    board = board_of(tmp_path)
-    assert board.ranking.axis == "macs"
-    assert [(row.label, str(row.place)) for row in board.rows] == [("quick", "1"), ("plain", "2")]
-    assert "because no row has comparable times" in board.ranking.sorted_by
-    assert "no rank rests on it: span and latency of all rows." in to_markdown(board, "generated-cpu", [])
 
 
 def test_speed_moves_latency_and_nothing_else(tmp_path: Path) -> None:
