@@ -30,6 +30,12 @@ def _number(name: str, title: str, form: Form, meaning: str) -> Column:
     return Column(name, title, read, form, ("lane_checks", "csv"), "", meaning)
 
 
+def _idle(line: Any) -> Value:
+    if line.row.parallel is None:
+        return Missing("not measured")
+    return "no" if line.row.parallel.disturbed else "yes"
+
+
 def _edge(edge: int) -> Column:
     def read(line: Any) -> Value:
         lanes: str = line.part.get(str(edge), "ahead")
@@ -45,6 +51,7 @@ LANE_COLUMNS: tuple[Column | Each, ...] = (
     _number("two_lanes_modelled", "T_1 / T_2", TIMES, "the same by the schedule"),
     _number("model_error", "T_1 off %", PERCENT, "work over the measured run-through, less 1"),
     _number("dispatch", "Dispatch %", PERCENT, "share of work that goes into issuing operators from Python"),
+    Column("lanes_idle", "Idle machine", _idle, TEXT, ("lane_checks", "csv")),
     Column("rival", "Rival", lambda line: line.part["rival"], TEXT, ("break_even",)),
     *(_edge(edge) for edge in (0, 5, 20)),
 )

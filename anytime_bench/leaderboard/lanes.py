@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from anytime_bench.leaderboard.moments import BoardMoments, intervals
 from anytime_bench.leaderboard.row_parts import BreakEven, LaneScore, Parallel, mean_digits, mean_share
 from anytime_bench.leaderboard.standing import estimate
-from anytime_bench.records.axes import span_unit
+from anytime_bench.records.axes import span_disturbances, span_unit
 from anytime_bench.scores.curve import exit_shares, settle
 from anytime_bench.scores.intervals import Interval
 
@@ -71,6 +71,7 @@ def _parallel(
             for edge in dict.fromkeys(edge for _, edge in own)
             if own["1", edge].value < other["1", edge].value
         ],
+        disturbed=span_disturbances(moments.rows[number].records),
     )
 
 

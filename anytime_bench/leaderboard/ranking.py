@@ -25,7 +25,6 @@ from anytime_bench.scores.measured import clock_variance, clock_variance_along
 from anytime_bench.scores.ranks import Standing, standing
 from anytime_bench.scores.variance import Spread, half_width
 from anytime_bench.scores.verdicts import apart
-from anytime_bench.trace.axes import AXES
 
 Floats = NDArray[np.float64]
 
@@ -197,7 +196,7 @@ class AxisRanking:
     @property
     def _fair(self) -> list[int]:
         """Rows whose costs on this axis may be compared."""
-        return [r for r in self.numbers if not AXES[self.axis].measured or self.board.rows[r].timed]
+        return [r for r in self.numbers if not self.board.rows[r].untimed(self.axis)]
 
     def _envelope(self, members: Mapping[int, tuple[Floats, Floats]]) -> _Envelope:
         """Of rows by number, with their costs and the accuracies by which the best is chosen."""

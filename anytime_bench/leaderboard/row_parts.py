@@ -248,6 +248,8 @@ class Parallel(Model):
     two_lanes_modelled: float | None
     lanes: list[LaneScore]
     break_even: list[BreakEven]
+    #: The reasons against comparing with other rows.
+    disturbed: list[str]
 
 
 class ServedPoint(Model):

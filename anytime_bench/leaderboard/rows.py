@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from anytime_bench.errors import UserError
 from anytime_bench.leaderboard.noise import NoiseTables
 from anytime_bench.records import store
-from anytime_bench.records.axes import comparable, exit_costs, timing_processes
+from anytime_bench.records.axes import comparable, exit_costs, span_disturbances, timing_processes
 from anytime_bench.records.entries import Entry, with_guesses
 from anytime_bench.records.record import Record
 from anytime_bench.scores import per_sample
@@ -116,10 +116,18 @@ class Row:
         known = [entry.record.training.weights_sha256 for entry in self.entries if entry.record.training]
         return tuple(known) if all(known) and len(known) == len(self.entries) else ()
 
+    def untimed(self, axis: str) -> str:
+        """Why the row's costs on ``axis`` may not be compared; empty where they may, as counted ones always."""
+        if not AXES[axis].measured:
+            return ""
+        if not self.timed:
+            return self.untimed_reason or "no reason given"
+        return "; ".join(span_disturbances(self.records)) if axis == "span" else ""
+
     def unranked(self, axis: str) -> str:
         """Why the row has no rank on ``axis``; empty where it has one."""
-        if AXES[axis].measured and not self.timed:
-            return self.untimed_reason or "no reason given"
+        if reason := self.untimed(axis):
+            return reason
         if axis not in self.costs:
             return f"not measured on {AXES[axis].title}"
         costs = self.costs[axis]

@@ -119,12 +119,16 @@ def legend(board: Board) -> list[str]:
 
 def untimed(board: Board) -> list[str]:
     """Whose times stand in the table although they may not be compared; nothing where all may be."""
-    axes = [AXES[axis].title for axis in board.shown_axes if AXES[axis].measured]
-    rows = [row.label for row in board.rows if not row.timed]
-    if not rows or not axes:
-        return []
-    whose = "all rows" if len(rows) == len(board.rows) else ", ".join(rows)
-    return ["", f"Not comparable, so that no rank rests on it: {' and '.join(axes)} of {whose}. Each record says why."]
+    parts = []
+    for axis in (axis for axis in board.shown_axes if AXES[axis].measured):
+        alone = axis == "span"
+        rows = [row.label for row in board.rows if not row.timed or (alone and row.parallel and row.parallel.disturbed)]
+        if rows:
+            whose = "all rows" if len(rows) == len(board.rows) else ", ".join(rows)
+            parts.append(f"{AXES[axis].title} of {whose}")
+    return (
+        ["", f"Not comparable, so that no rank rests on it: {'; '.join(parts)}. Each record says why."] if parts else []
+    )
 
 
 def quoted(text: str) -> str:

@@ -8,7 +8,7 @@ AUC@1 is 1 and that of AUC@2 is 2 on every axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +105,11 @@ def _parallel(record: Record, axis: str, full: float) -> ExitCosts | None:
         )
     absolute = tuple(float(macs) for macs in record.span.span_macs)
     return ExitCosts(tuple(macs / full for macs in absolute), absolute)
+
+
+def span_disturbances(records: Iterable[Record]) -> list[str]:
+    """What speaks against comparing the parallel times of ``records``, which are measured apart from latency."""
+    return list(dict.fromkeys(reason for record in records if record.span for reason in record.span.meta.reasons))
 
 
 def comparable(record: Record) -> tuple[bool, str]:

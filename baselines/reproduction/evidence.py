@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.records import store
-from anytime_bench.records.axes import comparable, exit_costs, span_unit
+from anytime_bench.records.axes import comparable, exit_costs, span_disturbances, span_unit
 from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups, with_guesses
 from anytime_bench.records.record import Record
@@ -106,6 +106,11 @@ class Row:
         """Whether every seed's times may be compared."""
         return all(comparable(entry.record)[0] for entry in self.trained)
 
+    @property
+    def span_timed(self) -> bool:
+        """Whether every seed's parallel times may be compared."""
+        return not span_disturbances(entry.record for entry in self.trained)
+
     def costs(self, axis: str) -> Floats | None:
         """Relative cost of each exit, ``(S, E)``; None where a seed has no comparable measurement.
 
@@ -117,6 +122,8 @@ class Row:
         measured = [exit_costs(entry.record, axis) for entry in self.trained]
         if AXES[axis].measured and not self.timed:
             return None
+        if axis == "span" and not self.span_timed:
+            return None
         known = [cost.relative for cost in measured if cost is not None]
         if len(known) < len(measured):
             return None
@@ -125,6 +132,8 @@ class Row:
 
     def _ready(self, lanes: int | str) -> Floats | None:
         """When each exit is ready on so many lanes, edges between them free, ``(S, E)``."""
+        if not self.span_timed:
+            return None
         times = [
             settle(np.array(line.ready) * span_unit(entry.record))
             for entry in self.trained
