@@ -121,13 +121,13 @@ def untimed(board: Board) -> list[str]:
     """Whose times stand in the table although they may not be compared; nothing where all may be."""
     parts = []
     for axis in (axis for axis in board.shown_axes if AXES[axis].measured):
-        alone = axis == "span"
-        rows = [row.label for row in board.rows if not row.timed or (alone and row.parallel and row.parallel.disturbed)]
+        parallel = {row.label for row in board.rows if axis == "span" and row.parallel and row.parallel.disturbed}
+        rows = [row.label for row in board.rows if not row.timed or row.label in parallel]
         if rows:
             whose = "all rows" if len(rows) == len(board.rows) else ", ".join(rows)
             parts.append(f"{AXES[axis].title} of {whose}")
     return (
-        ["", f"Not comparable, so that no rank rests on it: {'; '.join(parts)}. Each record says why."] if parts else []
+        ["", f"Not comparable, so that no rank rests on it: {'; '.join(parts)}. The records say why."] if parts else []
     )
 
 

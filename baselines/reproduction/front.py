@@ -77,7 +77,7 @@ class Order:
         return cls(tuple(row for row, _ in scored), tuple(area for _, area in scored))
 
     def beside(self) -> list[str]:
-        """The rows that are not told from the first; one of the same trainings is paired with it seed by seed."""
+        """The rows whose difference from the first may be 0; one of the same trainings is paired with it by seed."""
         first, best = self.rows[0], self.areas[0]
         return [
             row.name

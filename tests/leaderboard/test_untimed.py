@@ -27,10 +27,10 @@ def test_untimed_rows_are_shown_with_the_reason_and_not_ranked(tmp_path: Path) -
     text = to_markdown(board, "generated-cpu", [])
     assert "fast_but_disturbed: another process used the device" in text
     assert (
-        "no rank rests on it: latency of fast_but_disturbed; span of fast_but_disturbed. Each record says why." in text
+        "no rank rests on it: latency of fast_but_disturbed; span of fast_but_disturbed. The records say why." in text
     )
     assert (
-        "no rank rests on it: latency of fast_but_disturbed; span of fast_but_disturbed. Each record says why."
+        "no rank rests on it: latency of fast_but_disturbed; span of fast_but_disturbed. The records say why."
         in board_page(board)
     )
 
@@ -66,7 +66,7 @@ def test_a_disturbance_of_parallel_times_alone_takes_span_and_lanes_out(tmp_path
     assert quick.axes["span"].unranked == "a compiler ran beside it"
     assert plain.axes["span"].unranked == ""
     text = to_markdown(placed.board, "generated-cpu", [])
-    assert "no rank rests on it: span of quick. Each record says why." in text
+    assert "no rank rests on it: span of quick. The records say why." in text
     assert any(line.startswith("| quick |") and line.endswith("| no |") for line in text.splitlines())
     entries = read_entries(tmp_path / "results")
     row = Row(tuple(entry for entry in entries if entry.record.method.name == "quick"))
