@@ -2,9 +2,11 @@
 
 ``time_exits`` measures, at batch 1 and at further batch sizes, the *run-through* time of each exit (every answer on the
 way given: the interruption curve) and, at batch 1, its *prefix* time (``answer(images, k)``: a deadline known in
-advance), beside two copies of the reference giving their full answer. See ``engines`` for how a model is run,
-``clocks`` for what is read, ``rounds`` for the order, ``timing_summary`` for the numbers, ``disturbance`` for what
-makes them not comparable, and ``timing_processes`` for measuring in several processes.
+advance), beside two copies of the reference giving their full answer. Before it is timed, each network runs as a whole
+and then what is timed, and its weights move between rounds: so a copy of the reference measures as the reference. See
+``engines`` for how a model is run, ``clocks`` for what is read, ``rounds`` for the order, ``placement`` for the moves,
+``timing_summary`` for the numbers, ``disturbance`` for what makes them not comparable, and ``timing_processes`` for
+measuring in several processes.
 
 Timing never changes answers: every inference takes the next image of the split, the answers given while the clock ran
 are kept (``batch<b>_image`` and ``batch<b>_predictions``), and compared with an untimed pass.

@@ -99,7 +99,7 @@ def assemble(group: Group) -> Board:
             *(each for ranking in rankings.values() for each in between_horizons(ranking)),
         ],
         absent=[_absent(entry) for entry in group.absent],
-        notes=[*group.notes, *_beyond_protocol(group, rows, names)],
+        notes=[*group.notes, *_beyond_protocol(group, rows, names), *_trained_in(rows, names)],
     )
 
 
@@ -114,6 +114,26 @@ def _beyond_protocol(group: Group, rows: Sequence[Row], names: Sequence[str]) ->
             verb = "does" if len(seeds) == 1 else "do"
             notes.append(f"{which} of {name} {rest} beyond the protocol's {first} to {last} and {verb} not count.")
     return notes
+
+
+def _trained_in(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """In which precision the networks were trained: of all, or of each row where they differ.
+
+    A recipe's "auto" is what the machine multiplies in, so that seeds of one row may differ by more than the seed.
+    """
+    seeds: dict[str, dict[str, list[int]]] = {}
+    for row, name in zip(rows, names, strict=True):
+        for record in row.records:
+            if record.training and record.training.precision:
+                seeds.setdefault(record.training.precision, {}).setdefault(name, []).append(record.training.seed)
+    if len(seeds) == 1:
+        return [f"All networks were trained in {next(iter(seeds))}."]
+    return [
+        f"Trained in {precision}: "
+        + ", ".join(f"{name} ({', '.join(map(str, sorted(own)))})" for name, own in of_rows.items())
+        + ". Seeds in brackets."
+        for precision, of_rows in sorted(seeds.items())
+    ]
 
 
 def sorted_by(axis: str) -> str:

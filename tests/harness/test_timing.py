@@ -103,8 +103,29 @@ def test_time_that_varies_is_kept_sample_by_sample(fake_time):
 
     timing = measure(Alternating(fake_time), Worker(fake_time))
     seen = np.unique(timing.samples["batch1_latency_run_through"][..., 0])
-    # Each measured inference follows an unmeasured one, so it is always the second of a pair.
-    np.testing.assert_allclose(seen, [2e-3], rtol=1e-6)
+    # Two unmeasured ones precede each measured inference.
+    np.testing.assert_allclose(seen, [1e-3, 2e-3], rtol=1e-6)
+
+
+def test_before_an_exit_is_timed_the_whole_network_runs_and_then_that_exit(fake_time):
+    """Late layers run in few of the tasks: left to that they are colder than the reference's, and slower."""
+    log = []
+
+    class Logged(Worker):
+        def stream(self, images):
+            log.append([self, 0])
+            for logits in super().stream(images):
+                log[-1][1] += 1
+                yield logits
+
+    model, reference = Logged(fake_time), Logged(fake_time)
+    timing = measure(model, reference, rounds=30, budget_seconds=0.01)
+    own = [exits for which, exits in log if which is model]
+    triples = {tuple(own[i : i + 3]) for i in range(0, 3 * 4 * 30, 3)}
+    assert triples == {(3, 1, 1), (3, 2, 2), (3, 3, 3)}, "the last of them is also that of a run-through"
+    others = [exits for which, exits in log if which is reference]
+    assert set(others) == {3}
+    assert timing.meta.answers_agree == 1.0
 
 
 def test_answers_while_timing_are_those_of_the_accuracy_pass(fake_time):
