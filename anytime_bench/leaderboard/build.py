@@ -1,7 +1,8 @@
 """The leaderboard: a pure function from a store of records to files, and the check that the files are its image.
 
-``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (PNG, SVG, PDF), a page
-``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``, and ``<out>/index.html`` over all; ``check`` rebuilds them
+``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (PNG, SVG, PDF; of a board that
+a later one replaced the first alone, as SVG: ``leaderboard figures`` draws the rest), a page ``<out>/<NAME>.md`` per
+entry point ``anytime_bench.pages``, and ``<out>/index.html`` over all; ``check`` rebuilds them
 in memory and compares bytes. Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and
 pages also depend on the libraries that draw them, whose versions they name; where those differ from the ones here,
 ``check`` compares the digest of the drawn data, which every such file carries.
@@ -30,6 +31,7 @@ from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups
+from anytime_bench.records.figures import FORMS
 from anytime_bench.records.scoring import from_plugins
 from anytime_bench.records.stamp import code_sha256, read_stamp
 from anytime_bench.records.store import find
@@ -49,11 +51,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Placed:
-    """A board and the path of its files without suffix, relative to the leaderboards' folder; ``others`` share it."""
+    """A board and the path of its files without suffix, relative to the leaderboards' folder; ``others`` share it.
+
+    ``current`` is the latest of them.
+    """
 
     stem: Path
     board: Board
     others: tuple[str, ...] = ()
+    current: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,10 @@ class Job:
     stem: Path
     group: Group
     others: tuple[str, ...] = ()
+    current: bool = True
 
     def placed(self) -> Placed:
-        return Placed(self.stem, assemble(self.group), self.others)
+        return Placed(self.stem, assemble(self.group), self.others, self.current)
 
     def key(self) -> str:
         """What decides the board and its files; a record's name is the hash of its content."""
@@ -73,7 +80,7 @@ class Job:
         counted = [entry.path.name for entry in group.entries]
         absent = [entry.path.name for entry in group.absent]
         place = [group.task, group.device, group.key, group.conditions]
-        parts = [self.stem, *self.others, *place, counted, absent, group.notes]
+        parts = [self.stem, *self.others, self.current, *place, counted, absent, group.notes]
         return "\0".join([*map(str, parts), str(sorted(from_plugins().items())), code_sha256(), *_versions()])
 
 
@@ -87,7 +94,8 @@ def jobs(entries: Sequence[Entry]) -> list[Job]:
         names = [safe_name(device)]
         names = [*(f"{safe_name(device)}.{_difference_of(group, members)}" for group in members[:-1]), *names]
         for group, name in zip(members, names, strict=True):
-            every.append(Job(Path(safe_name(task)) / name, group, tuple(other for other in names if other != name)))
+            others = tuple(other for other in names if other != name)
+            every.append(Job(Path(safe_name(task)) / name, group, others, group is members[-1]))
     return every
 
 
@@ -110,8 +118,8 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
         if name != "pairs" or board.pairs:
             yield _named(stem, end), to_csv(board, name).encode()
     yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
-    for name in figure_names(board):
-        for form, drawn in board_figure(board, name):
+    for name in figure_names(board)[: None if placed.current else 1]:
+        for form, drawn in board_figure(board, name, forms=FORMS if placed.current else ("svg",)):
             yield _named(stem, f"{name}.{form}"), drawn
     yield _named(stem, "html"), board_page(board).encode()
 

@@ -40,6 +40,7 @@ class Card:
     facts: str
     axis: str
     figure: str
+    #: None of a board that a later one replaced, which has no more than ``figure``.
     figures: list[str]
     rows: int
     best: list[Best]
@@ -90,7 +91,7 @@ def _card(stem: Path, board: Board) -> Card:
         facts=f"{facts}{100 * board.chance:.1f} %, reference {board.reference.method or 'unknown'}",
         axis=AXES[axis].title,
         figure=axis,
-        figures=figure_names(board),
+        figures=[] if _difference(stem, board) else figure_names(board),
         rows=len(board.rows),
         best=best,
     )

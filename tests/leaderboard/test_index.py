@@ -56,6 +56,13 @@ def test_what_is_new_comes_first_and_earlier_protocols_are_named(site: Path) -> 
     assert max(cards.index("Faces on generated-cpu"), cards.index("Made_Up on generated-cpu</a>")) < earlier
 
 
+def test_a_board_that_a_later_one_replaced_has_one_picture(site: Path) -> None:
+    pictures = {path.name for path in (site / "made_up").glob("*.*.*") if path.suffix in (".svg", ".png", ".pdf")}
+    earlier = {name for name in pictures if "protocol-0" in name}
+    assert earlier == {"generated-cpu.protocol-0.latency.svg"}
+    assert {f"generated-cpu.ticks{end}" for end in (".svg", ".png", ".pdf")} <= pictures - earlier
+
+
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_the_index_opens_everywhere(site: Path, browser: Browser, width: int, dark: bool) -> None:
