@@ -94,6 +94,8 @@ QUESTIONS = {
 }
 
 if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - set(QUESTIONS):
+        sys.exit(f"{', '.join(sorted(unknown))}: expected one of {', '.join(QUESTIONS)}")
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {psutil.cpu_count()} cores, 1 thread, load {psutil.getloadavg()[0]:.1f}")
     for question in sys.argv[1:] or QUESTIONS:

@@ -28,7 +28,7 @@ def board_table(board: dict) -> list[str]:
     for row in sorted(rows, key=lambda row: -row["axes"]["ticks"]["auc_1"]["value"]):
         lanes = {each["lanes"]: each["auc_1"] for each in row["parallel"]["lanes"] if each["edge_us"] == 0}
         areas = [row["axes"]["ticks"]["auc_1"], *(lanes[count] for count in LANES), row["axes"]["macs"]["auc_1"]]
-        lines.append(f"| {row['method']} | {percent(row['final'])} | {' | '.join(map(percent, areas))} |")
+        lines.append(f"| {row['label']} | {percent(row['final'])} | {' | '.join(map(percent, areas))} |")
     return lines
 
 
