@@ -25,7 +25,7 @@ def main(name: str, folder: Path) -> None:
     task = load_task("digits")
     # The last batch has 9 images, which two processes share unevenly. Training is chaotic: rounding differences grow
     # with every step, the faster the larger the rate, and more so with a handful of values per channel.
-    settings = TrainingConfig(epochs=4, batch_size=64, lr=0.02, train_images=201, channels_last=False)
+    settings = TrainingConfig(epochs=4, batch_size=64, lr=0.02, train_images=201, channels_last=False, precision="fp32")
     config = RunConfig(training=settings, augment=AugmentConfig(crop_padding=1, crop_mode="constant"))
     method = load_method(name, **OPTIONS[name])
     torch.manual_seed(0)
