@@ -25,7 +25,7 @@ from anytime_bench.files import cached_arrays, is_cached, safe_name, write_all, 
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board
 from anytime_bench.leaderboard.figures import PAPER, SCREEN, board_figure, figure_names
-from anytime_bench.leaderboard.index import index_page
+from anytime_bench.leaderboard.index import difference, index_page
 from anytime_bench.leaderboard.page import LIBRARIES, board_page
 from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
@@ -51,15 +51,11 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Placed:
-    """A board and the path of its files without suffix, relative to the leaderboards' folder; ``others`` share it.
-
-    ``current`` is the latest of them.
-    """
+    """A board and the path of its files without suffix, relative to the leaderboards' folder; ``others`` share it."""
 
     stem: Path
     board: Board
     others: tuple[str, ...] = ()
-    current: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,9 @@ class Job:
     stem: Path
     group: Group
     others: tuple[str, ...] = ()
-    current: bool = True
 
     def placed(self) -> Placed:
-        return Placed(self.stem, assemble(self.group), self.others, self.current)
+        return Placed(self.stem, assemble(self.group), self.others)
 
     def key(self) -> str:
         """What decides the board and its files; a record's name is the hash of its content."""
@@ -80,7 +75,7 @@ class Job:
         counted = [entry.path.name for entry in group.entries]
         absent = [entry.path.name for entry in group.absent]
         place = [group.task, group.device, group.key, group.conditions]
-        parts = [self.stem, *self.others, self.current, *place, counted, absent, group.notes]
+        parts = [self.stem, *self.others, *place, counted, absent, group.notes]
         return "\0".join([*map(str, parts), str(sorted(from_plugins().items())), code_sha256(), *_versions()])
 
 
@@ -95,7 +90,7 @@ def jobs(entries: Sequence[Entry]) -> list[Job]:
         names = [*(f"{safe_name(device)}.{_difference_of(group, members)}" for group in members[:-1]), *names]
         for group, name in zip(members, names, strict=True):
             others = tuple(other for other in names if other != name)
-            every.append(Job(Path(safe_name(task)) / name, group, others, group is members[-1]))
+            every.append(Job(Path(safe_name(task)) / name, group, others))
     return every
 
 
@@ -118,8 +113,9 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
         if name != "pairs" or board.pairs:
             yield _named(stem, end), to_csv(board, name).encode()
     yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
-    for name in figure_names(board)[: None if placed.current else 1]:
-        for form, drawn in board_figure(board, name, forms=FORMS if placed.current else ("svg",)):
+    replaced = bool(difference(stem, board))
+    for name in figure_names(board)[: 1 if replaced else None]:
+        for form, drawn in board_figure(board, name, forms=("svg",) if replaced else FORMS):
             yield _named(stem, f"{name}.{form}"), drawn
     yield _named(stem, "html"), board_page(board).encode()
 

@@ -67,7 +67,7 @@ def index_page(boards: Sequence[tuple[Path, Board]], pages: Sequence[str], recor
     news = [_news(stem, board, row, records) for stem, board in boards for row in board.rows]
     news.sort(key=lambda item: (item.created, item.stem, item.label), reverse=True)
     return environment().get_template("index.html.j2").render(
-        cards=[_card(stem, board) for stem, board in sorted(boards, key=lambda each: bool(_difference(*each)))],
+        cards=[_card(stem, board) for stem, board in sorted(boards, key=lambda each: bool(difference(*each)))],
         news=news[:NEWEST],
         pages=list(pages),
         css=source("page.css"),
@@ -91,7 +91,7 @@ def _card(stem: Path, board: Board) -> Card:
         facts=f"{facts}{100 * board.chance:.1f} %, reference {board.reference.method or 'unknown'}",
         axis=AXES[axis].title,
         figure=axis,
-        figures=[] if _difference(stem, board) else figure_names(board),
+        figures=[] if difference(stem, board) else figure_names(board),
         rows=len(board.rows),
         best=best,
     )
@@ -110,10 +110,10 @@ def _news(stem: Path, board: Board, row: BoardRow, records: str | None) -> News:
 
 def _title(stem: Path, board: Board) -> str:
     """Task and device, and what tells an earlier group from the current one."""
-    difference = _difference(stem, board)
-    return f"{board.task.title} on {board.device}" + (f" ({difference})" if difference else "")
+    what = difference(stem, board)
+    return f"{board.task.title} on {board.device}" + (f" ({what})" if what else "")
 
 
-def _difference(stem: Path, board: Board) -> str:
+def difference(stem: Path, board: Board) -> str:
     """What tells an earlier group from the current one: it stands in its file's name. Empty for the current one."""
     return stem.name.removeprefix(safe_name(board.device)).lstrip(".")
