@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +25,8 @@ from anytime_bench.methods.options import build_options
 from anytime_bench.methods.sources import plugin_sources, sources_sha256
 from anytime_bench.registry import Origin, Registry, methods, registering_from
 
-#: What each plugin of this process registered: names by kind.
-_loaded: dict[str, dict[str, list[str]]] = {}
+#: What each plugin of this process registered, by the plugin's module: registry, name, object and origin.
+_registered: dict[str, list[tuple[Registry, str, Any, Origin]]] = {}
 
 
 def load_plugin(plugin: str) -> dict[str, list[str]]:
@@ -45,19 +46,25 @@ def load_plugin(plugin: str) -> dict[str, list[str]]:
         except Exception as error:
             raise UserError(f"plugin '{plugin}' fails to import: {describe(error)}") from error
     for value in vars(module).values():
-        own = inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
-        if own and not inspect.isabstract(value):
+        defined_here = inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+        if defined_here and not inspect.isabstract(value):
             name = getattr(value, "name", None) or snake_case(value.__name__)
             try:
                 methods.add(name, value, Origin(name, target=f"{module.__name__}:{value.__name__}", **origin))
             except UserError as error:
                 raise UserError(f"plugin '{plugin}': {error}") from error
+    # A module that was imported before does not run again: what was forgotten or replaced since is registered anew.
+    for registry, name, target, source in _registered.get(module.__name__, ()):
+        registry.add(name, target, replace(source, **origin))
+    own = [
+        (registry, name, registry.resolve(name)[0], source)
+        for group, registry in Registry.all.items()
+        for name, source in sorted(registry.added().items())
+        if name not in before.get(group, ()) or (origin and source.sha256 == origin["sha256"])
+    ] or _registered.get(module.__name__, [])
     names: dict[str, list[str]] = {}
-    for group, registry in Registry.all.items():
-        for name, source in sorted(registry.added().items()):
-            if name not in before.get(group, ()) or (origin and source.sha256 == origin["sha256"]):
-                names.setdefault(registry.kind, []).append(name)
-    names = names or _loaded.get(module.__name__, {})
+    for registry, name, *_ in own:
+        names.setdefault(registry.kind, []).append(name)
     abstract = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)
                 and value.__module__ == module.__name__ and inspect.isabstract(value)]  # fmt: skip
     if not names and abstract:
@@ -70,7 +77,7 @@ def load_plugin(plugin: str) -> dict[str, list[str]]:
             f"plugin '{plugin}' registers nothing. Expected a class derived from anytime_bench.Method, or a call of "
             "register_task, register_corruption, register_recipe, register_score or register_stopping_rule."
         )
-    _loaded[module.__name__] = names
+    _registered[module.__name__] = own
     return names
 
 
@@ -96,6 +103,7 @@ def _import_file(plugin: str) -> tuple[ModuleType, dict[str, str]]:
     _refuse_shadowed(plugin, sources)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _registered.pop(name, None)
     with _first_on_path(path.resolve().parent), registering_from(**origin):
         try:
             spec.loader.exec_module(module)

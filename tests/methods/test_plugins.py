@@ -13,7 +13,7 @@ from anytime_bench.corruptions.catalogue import KINDS, named
 from anytime_bench.errors import UserError
 from anytime_bench.methods.plugins import load_plugin, snake_case
 from anytime_bench.methods.sources import plugin_sources, sources_sha256
-from anytime_bench.registry import Registry, methods
+from anytime_bench.registry import Registry, methods, tasks
 from anytime_bench.training.recipes import recipe_for
 
 EVERYTHING = """
@@ -57,6 +57,26 @@ def test_a_file_without_a_method_registers_task_corruption_and_recipe(tmp_path: 
     assert named("focus,negative") == ("focus", "negative")
     assert recipe_for("stripes")["training"] == {"epochs": 3}
     assert load_plugin(str(file)) == load_plugin(str(file)), "loading twice says the same"
+
+
+def test_a_file_that_was_loaded_before_registers_again_what_was_forgotten_since(tmp_path: Path) -> None:
+    """Python runs a module once; a second load must not name kinds that nothing knows."""
+    file = tmp_path / "everything.py"
+    file.write_text(EVERYTHING + "\nclass TwoOfIt(ab.Method):\n    def build(self, task): ...\n")
+    with ExitStack() as stack:
+        for registry in Registry.all.values():
+            stack.enter_context(registry.temporary())
+        first = load_plugin(str(file))
+    assert "stripes" not in tasks.names()
+    assert (
+        load_plugin(str(file))
+        == first
+        == {"method": ["two_of_it"], "task": ["stripes"], "corruption": ["negative"], "recipe": ["stripes"]}
+    )
+    assert "stripes" in tasks.names()
+    assert "two_of_it" in methods.names()
+    assert recipe_for("stripes")["training"] == {"epochs": 3}
+    assert KINDS["negative"].family == "plugin"
 
 
 def two_files(folder: Path, width: int = 8, comment: str = "") -> Path:
