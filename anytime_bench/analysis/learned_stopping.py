@@ -68,8 +68,10 @@ def learned_stopping(
     """
     fit, weights = learn(test, val, stored)
     costs, answers = check_cost(cost) / reference_cost, Answers.of(test)
+    # Each of the two splits is asked for more than once; its predictions are the trace's own array.
+    probabilities = {id(trace.predictions): stop_probabilities(weights, Answers.of(trace)) for trace in (fit, test)}
     rules = {
-        "gru": Thresholds(tuple(GRID), lambda answers: stop_probabilities(weights, answers)),
+        "gru": Thresholds(tuple(GRID), lambda answers: probabilities[id(answers.predictions)]),
         "confidence": Confidence().fit(fit, costs),
     }
     on_test = {name: rule.sureness(answers) for name, rule in rules.items()}

@@ -16,10 +16,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
 
 from anytime_bench.analysis.results import Bounds, OODScores
+from anytime_bench.scores.confidence import midranks
 from anytime_bench.scores.intervals import LEVEL
 from anytime_bench.trace.answers import Trace, TraceError
 
@@ -30,7 +31,7 @@ def trace_features(trace: Trace) -> Floats:
     """Label-free features ``(N, 3E-1)``: log-odds of confidence, squared norm, and whether the answer changed."""
     confidence = np.clip(np.asarray(trace.confidence, dtype=np.float64), 1e-3, 1 - 1e-3)
     changed = trace.predictions[1:] != trace.predictions[:-1]
-    return np.concatenate([special.logit(confidence), trace.squared_norm.astype(np.float64), changed]).T
+    return np.concatenate([scipy.special.logit(confidence), trace.squared_norm.astype(np.float64), changed]).T
 
 
 def ood_auroc(own: Trace, ood: Trace, val: Trace) -> OODScores:
@@ -68,16 +69,16 @@ def placements(positive: ArrayLike, negative: ArrayLike) -> tuple[Floats, Floats
     pos, neg = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
     if pos.ndim != 1 or neg.ndim != 1 or not (len(pos) and len(neg)):
         raise TraceError(f"scores: expected two non-empty vectors, got shapes {pos.shape} and {neg.shape}")
-    ranks = stats.rankdata(np.concatenate([pos, neg]))
-    above = (ranks[: len(pos)] - stats.rankdata(pos)) / len(neg)
-    below = 1 - (ranks[len(pos) :] - stats.rankdata(neg)) / len(pos)
+    ranks = midranks(np.concatenate([pos, neg]))
+    above = (ranks[: len(pos)] - midranks(pos)) / len(neg)
+    below = 1 - (ranks[len(pos) :] - midranks(neg)) / len(pos)
     return above, below
 
 
 def _interval(above: Floats, below: Floats) -> Bounds:
     value = float(above.mean())
     variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0 for part in (above, below))
-    half = float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance))
+    half = float(scipy.special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance))
     return Bounds(value, value - half, value + half)
 
 
@@ -86,4 +87,4 @@ def _fit_density(features: Floats) -> Any:
     # A feature that never varies on the validation split would make the covariance singular: a small ridge keeps it
     # invertible and lets any deviation in that feature count strongly.
     covariance = np.cov(features, rowvar=False).reshape(len(mean), len(mean)) + 1e-3 * np.eye(len(mean))
-    return stats.multivariate_normal(mean, covariance).logpdf
+    return scipy.stats.multivariate_normal(mean, covariance).logpdf  # scipy imports its parts when they are used

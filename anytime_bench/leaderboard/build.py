@@ -1,8 +1,8 @@
 """The leaderboard: a pure function from a store of records to files, and the check that the files are its image.
 
-``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (PNG, SVG, PDF; of a board that
-a later one replaced the first alone, as SVG: ``leaderboard figures`` draws the rest), a page ``<out>/<NAME>.md`` per
-entry point ``anytime_bench.pages``, and ``<out>/index.html`` over all; ``check`` rebuilds them
+``build`` writes ``<out>/<task>/<device>.{md,csv,json,html}``, the figures of each board (SVG and PDF; of a board that
+a later one replaced the first alone, as SVG: ``leaderboard figures`` draws the rest, and PNG), a page
+``<out>/<NAME>.md`` per entry point ``anytime_bench.pages``, and ``<out>/index.html`` over all; ``check`` rebuilds them
 in memory and compares bytes. Nothing but the records decides the bytes: no clock, no host, no file order. Pictures and
 pages also depend on the libraries that draw them, whose versions they name; where those differ from the ones here,
 ``check`` compares the digest of the drawn data, which every such file carries.
@@ -31,7 +31,6 @@ from anytime_bench.leaderboard.tables import FILES
 from anytime_bench.leaderboard.text import BUILD, to_csv, to_json, to_markdown
 from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups
-from anytime_bench.records.figures import FORMS
 from anytime_bench.records.scoring import from_plugins
 from anytime_bench.records.stamp import code_sha256, read_stamp
 from anytime_bench.records.store import find
@@ -115,7 +114,7 @@ def render(placed: Placed) -> Iterator[tuple[Path, bytes]]:
     yield _named(stem, "md"), to_markdown(board, stem.name, list(placed.others)).encode()
     replaced = bool(difference(stem, board))
     for name in figure_names(board)[: 1 if replaced else None]:
-        for form, drawn in board_figure(board, name, forms=("svg",) if replaced else FORMS):
+        for form, drawn in board_figure(board, name, forms=("svg",) if replaced else ("svg", "pdf")):
             yield _named(stem, f"{name}.{form}"), drawn
     yield _named(stem, "html"), board_page(board).encode()
 

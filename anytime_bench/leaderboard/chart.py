@@ -10,6 +10,12 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_bench.files import cached_arrays
 
 #: By name, with values that are there before the script sets others: where the axis starts and ends, its title, how
 #: points are joined, how large they are, and how dense the bands are.
@@ -69,8 +75,16 @@ def curve_chart() -> dict[str, object]:
 
 @cache
 def script_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed with all their dependencies as one script, which needs no network."""
+    """Vega, Vega-Lite and Vega-Embed with all their dependencies as one script, which needs no network.
+
+    Bundling them takes a second, so a version's script is made once for all processes.
+    """
+    key = f"script bundle of vl-convert {version('vl-convert-python')}"
+    return cached_arrays(key, _bundled)["script"].tobytes().decode()
+
+
+def _bundled() -> dict[str, NDArray[np.uint8]]:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub forgets the default
-    return bundle.replace("</script", "<\\/script")
+    return {"script": np.frombuffer(bundle.replace("</script", "<\\/script").encode(), dtype=np.uint8)}
