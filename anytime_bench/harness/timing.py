@@ -21,6 +21,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ Progress = Callable[[float, str], None]
 Samples = dict[str, NDArray[Any]]
 
 PRECISIONS, CACHES, BESIDE = ("fp32", "bf16"), ("warm", "flushed"), ("threads", "compile")
-#: The first batch size, on which boards rank, has this share of the time; the others have the rest.
+#: The first batch size, on which boards rank, has this share of the time; the others have the rest, and what it leaves.
 HEADLINE_SHARE = 0.7
 
 
@@ -153,16 +154,17 @@ class _Block:
 def _blocks(session: Session, settings: TimingSettings, progress: Progress | None) -> tuple[Samples, dict[str, _Block]]:
     samples: Samples = {}
     blocks: dict[str, _Block] = {}
-    count = len(settings.batch_sizes)
+    count, left = len(settings.batch_sizes), settings.budget_seconds
     for place, size in enumerate(settings.batch_sizes):
-        share = 1.0 if count == 1 else HEADLINE_SHARE if place == 0 else (1 - HEADLINE_SHARE) / (count - 1)
+        share = HEADLINE_SHARE if place == 0 and count > 1 else 1 / (count - place)
         effort = Effort(
-            settings.rounds, share * settings.budget_seconds, settings.target, 3.0 if place else 10.0,
-            settings.inferences.get(str(size)),
-        )  # fmt: skip
+            settings.rounds, share * left, settings.target, 3.0 if place else 10.0, settings.inferences.get(str(size))
+        )
         watch = DisturbanceWatch(session.device)
         report = _reporter(progress, place, count, size)
+        begun = perf_counter()
         result = session.measure(size, effort, settings.seed + place, report, watch.sample)
+        left -= min(perf_counter() - begun, effort.seconds)
         disturbances = watch.finish(queue_share(result.samples, size)) + session.unlike[size]
         blocks[str(size)] = _Block(result.stopped_because, result.inferences, disturbances, watch.report)
         samples |= result.samples | session.answers(size)

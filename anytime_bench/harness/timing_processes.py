@@ -178,11 +178,12 @@ def _settings_of(settings: TimingSettings, parts: Sequence[TimedSamples], used: 
 
 
 def _goes_on(parts: Sequence[TimedSamples], settings: TimingSettings, used: float) -> bool:
-    """Whether one more process may still bring the headline to its target."""
-    size, share = settings.batch_sizes[0], settings.budget_seconds / settings.processes
+    """Whether one more process may still bring every batch size to the target."""
+    share = settings.budget_seconds / settings.processes
     if len(parts) >= MOST * settings.processes or used + share > settings.budget_seconds:
         return False
-    return widest_ratio(pooled(parts).samples, size, settings.seed) >= settings.target
+    samples = pooled(parts).samples
+    return any(widest_ratio(samples, size, settings.seed) >= settings.target for size in settings.batch_sizes)
 
 
 def _packed(model: AnytimeModel, reference: AnytimeModel) -> bytes:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from support.timed_models import Worker
 
-from anytime_bench.harness import clocks, timing_session
+from anytime_bench.harness import clocks, timing, timing_session
 from anytime_bench.harness.eager import EngineError
+from anytime_bench.harness.rounds import Effort
 from anytime_bench.harness.self_test import PlainResNet
 from anytime_bench.harness.timing import TimingSettings, in_precision, time_exits
 from anytime_bench.harness.timing_block import Timing
@@ -105,6 +106,22 @@ def test_time_that_varies_is_kept_sample_by_sample(fake_time):
     seen = np.unique(timing.samples["batch1_latency_run_through"][..., 0])
     # Two unmeasured ones precede each measured inference.
     np.testing.assert_allclose(seen, [1e-3, 2e-3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("spent", "expected"), [(1.0, 9.0), (7.0, 3.0), (70.0, 3.0)])
+def test_time_that_the_headline_leaves_goes_to_further_batch_sizes(fake_time, monkeypatch, spent, expected):
+    """It may take longer than its share, but never theirs."""
+    efforts, now = [], iter([0.0, spent, spent, spent])
+
+    def measured(self, size, effort, *rest):
+        efforts.append(effort.seconds)
+        return run(self, size, Effort(2, 0.01, 0.0), *rest)
+
+    run = timing_session.Session.measure
+    monkeypatch.setattr(timing_session.Session, "measure", measured)
+    monkeypatch.setattr(timing, "perf_counter", lambda: next(now))
+    measure(Worker(fake_time), Worker(fake_time), budget_seconds=10.0, batch_sizes=(1, 8))
+    assert efforts == pytest.approx([7.0, expected])
 
 
 def test_before_an_exit_is_timed_the_whole_network_runs_and_then_that_exit(fake_time):

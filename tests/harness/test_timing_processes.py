@@ -192,19 +192,25 @@ def test_one_process_is_this_one(monkeypatch):
     assert time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cpu", settings).meta.processes == 1
 
 
-def part(ratio: float, rounds: int, scatter: float, seed: int) -> TimedSamples:
+def part(ratio: float, rounds: int, scatter: float | dict[int, float], seed: int) -> TimedSamples:
+    """What a process may have measured; ``scatter`` of one batch size, or by batch size."""
     rng = np.random.default_rng(seed)
-    times = np.exp(rng.normal(0, scatter, (3, rounds, 2))).astype(np.float32) * 1e-3
-    samples = {
-        "batch1_latency_reference": times[0],
-        "batch1_latency_twin": times[1],
-        "batch1_latency_run_through": (times[2] * ratio)[..., None],
-    }
+    by_size = scatter if isinstance(scatter, dict) else {1: scatter}
+    samples = {}
+    for size, wide in by_size.items():
+        times = np.exp(rng.normal(0, wide, (3, rounds, 2))).astype(np.float32) * 1e-3
+        samples |= {
+            f"batch{size}_latency_reference": times[0],
+            f"batch{size}_latency_twin": times[1],
+            f"batch{size}_latency_run_through": (times[2] * ratio)[..., None],
+        }
+    watch = {"seconds": 2.0, "foreign_busy_cores": 0.1 * seed, "load_average": [1.0]}
+    sizes = list(map(str, by_size))
     meta = TimingMeta(
-        batch_sizes=[1], stopped_because={"1": "a test"}, clocks={"latency": "perf_counter"}, answers_agree=1.0,
-        stop={"latency": {"run_through": "real", "prefix": "real"}}, disturbances={"1": [f"noise {seed}"]},
-        watch={"1": {"seconds": 2.0, "foreign_busy_cores": 0.1 * seed, "load_average": [1.0]}}, inferences={"1": 2},
-        notes=["a note"],
+        batch_sizes=list(by_size), stopped_because=dict.fromkeys(sizes, "a test"), clocks={"latency": "perf_counter"},
+        answers_agree=1.0, stop={"latency": {"run_through": "real", "prefix": "real"}},
+        disturbances={size: [f"noise {seed}"] for size in sizes}, watch=dict.fromkeys(sizes, watch),
+        inferences=dict.fromkeys(sizes, 2), notes=["a note"],
     )  # fmt: skip
     return TimedSamples(samples, meta)
 
@@ -216,7 +222,9 @@ def test_what_was_noticed_in_each_process_is_kept():
     assert meta.notes == ["a note"]
 
 
-@pytest.mark.parametrize(("scatter", "expected"), [(0.01, 3), (0.5, 6)])
+@pytest.mark.parametrize(
+    ("scatter", "expected"), [(0.01, 3), (0.5, 6), ({1: 0.01, 64: 0.01}, 3), ({1: 0.01, 64: 0.5}, 6)]
+)
 def test_further_processes_follow_while_the_target_is_not_reached_and_time_is_left(monkeypatch, scatter, expected):
     jobs = []
 
@@ -235,12 +243,13 @@ def test_further_processes_follow_while_the_target_is_not_reached_and_time_is_le
             pass
 
     monkeypatch.setattr(timing_processes, "_Process", Instant)
-    settings = TimingSettings(processes=3, rounds=90, budget_seconds=9.0, target=0.02)
+    sizes = tuple(scatter) if isinstance(scatter, dict) else (1,)
+    settings = TimingSettings(processes=3, rounds=90, budget_seconds=9.0, target=0.02, batch_sizes=sizes)
     timed = time_in_processes(PlainResNet(4), PlainResNet(4), IMAGES, "cpu", settings)
     assert timed.meta.processes == len(jobs) == expected
     assert {job.rounds for job in jobs} == {30}
     assert {round(job.target, 6) for job in jobs} == {round(0.02 * 3**0.5, 6)}
     assert jobs[0].budget_seconds == pytest.approx(3, rel=0.05)
     assert not jobs[0].inferences
-    assert jobs[1].inferences == {"1": 2}
+    assert jobs[1].inferences == dict.fromkeys(map(str, sizes), 2)
     assert len({job.seed for job in jobs}) == expected
