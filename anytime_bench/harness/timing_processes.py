@@ -179,11 +179,10 @@ def _settings_of(settings: TimingSettings, parts: Sequence[TimedSamples], used: 
 
 def _goes_on(parts: Sequence[TimedSamples], settings: TimingSettings, used: float) -> bool:
     """Whether one more process may still bring every batch size to the target."""
-    share = settings.budget_seconds / settings.processes
-    if len(parts) >= MOST * settings.processes or used + share > settings.budget_seconds:
+    if len(parts) >= MOST * settings.processes or used > settings.budget_seconds * (1 - 1 / settings.processes):
         return False
-    samples = pooled(parts).samples
-    return any(widest_ratio(samples, size, settings.seed) >= settings.target for size in settings.batch_sizes)
+    whole = pooled(parts).samples
+    return max(widest_ratio(whole, size, settings.seed) for size in settings.batch_sizes) >= settings.target
 
 
 def _packed(model: AnytimeModel, reference: AnytimeModel) -> bytes:

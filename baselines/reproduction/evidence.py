@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_bench.harness.deadline_summary import MODES, UNIFORM
 from anytime_bench.records import store
 from anytime_bench.records.axes import comparable, exit_costs, span_disturbances, span_unit
 from anytime_bench.records.consistency import read_entries
@@ -162,6 +163,26 @@ class Row:
         if costs is None:
             return None
         return np.stack([auc(c, right, horizon, self.chance) for c, right in zip(costs, self.correct, strict=True)])
+
+    @cached_property
+    def delivered(self) -> Floats | None:
+        """What mode ask delivered at each uniform deadline of a seed's draw, ``(S, D)``: 1, 0, or chance for nothing.
+
+        None where a seed was not interrupted, or not on an idle machine, or where draws differ in number.
+        """
+        tables = []
+        for entry in self.trained:
+            block = entry.record.deadlines
+            if block is None or not block.comparable:
+                return None
+            arrays = store.load_arrays(entry.path, entry.record)
+            uniform, ask = arrays["deadlines_kind"] == UNIFORM, MODES.index("ask")
+            truth = arrays["test_labels"][arrays["deadlines_image"][uniform]]
+            right = arrays["deadlines_prediction"][ask, uniform] == truth
+            tables.append(np.where(arrays["deadlines_exit"][ask, uniform] < 0, self.chance, right))
+        if len({len(table) for table in tables}) != 1:
+            return None
+        return self.of_all_seeds(tables, np.full_like(tables[0], self.chance))
 
     @cached_property
     def noise(self) -> list[list[NoiseRun]]:

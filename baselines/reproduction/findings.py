@@ -112,10 +112,33 @@ def judge(
     if tables[0] is None or tables[1] is None:
         return []
     gap = paired_difference(tables[0], tables[1], by_seed=same_trainings(*rows))
+    return [_judged(evidence, axis, what, rows, gap, claimed)]
+
+
+def judge_delivered(evidence: Evidence, what: str, rows: tuple[Row, Row]) -> list[Finding]:
+    """First minus second in what interrupted models gave by uniform deadlines; nothing where one was not interrupted.
+
+    Seeds of one number are tried on the same deadlines and images, so they are pairs.
+    """
+    a, b = (row.delivered for row in rows)
+    if a is None or b is None or a.shape != b.shape or _draws(rows[0]) != _draws(rows[1]):
+        return []
+    judged = _judged(evidence, "delivered", what, rows, paired_difference(a, b, by_seed=True))
+    note = f"mode ask, {a.shape[1]} deadlines a seed, uniform up to the reference's full answer"
+    return [replace(judged, images=a.shape[1], note="; ".join(filter(None, (note, judged.note))))]
+
+
+def _judged(
+    evidence: Evidence, axis: str, what: str, rows: tuple[Row, Row], gap: Difference, claimed: int = 1
+) -> Finding:
     verdict = side(gap.low, gap.high, claimed)
     if verdict == "undecided" and gap.verdict == "equivalent":
         verdict = "equivalent"
-    return [finding(evidence, axis, what, rows, gap, verdict, to_decide(gap) if verdict == "undecided" else "")]
+    return finding(evidence, axis, what, rows, gap, verdict, to_decide(gap) if verdict == "undecided" else "")
+
+
+def _draws(row: Row) -> list[int]:
+    return [entry.record.deadlines.meta.seed for entry in row.trained if entry.record.deadlines]
 
 
 def same_trainings(a: Row, b: Row) -> bool:
