@@ -53,4 +53,6 @@ def main(first: str, second: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(f"{len(sys.argv) - 1} folders, expected two: a store trained in float32 and one trained in bfloat16")
     sys.exit(main(*sys.argv[1:]))
