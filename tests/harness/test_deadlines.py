@@ -46,6 +46,28 @@ def test_every_draw_is_served_in_every_mode_and_the_draws_repeat() -> None:
     assert first.samples["run_through"].shape == (1, 4)
 
 
+def test_the_horizon_is_what_the_reference_takes_between_requests_and_not_in_a_row() -> None:
+    """A reference whose next few answers are slow once another model has run, as with cold caches."""
+    cold = [0]
+
+    class Model(Sleeper):
+        def stream(self, images):
+            cold[0] = 4
+            return super().stream(images)
+
+    class Reference(Sleeper):
+        def answer(self, images, exit):
+            cold[0], slow = max(cold[0] - 1, 0), cold[0] > 0
+            time.sleep(0.006 if slow else 0.003)
+            return torch.zeros(len(images), 4)
+
+    settings = DeadlineSettings(uniform=60, others=0)
+    session = serve_deadlines(Model(0.001), Reference(0.001), IMAGES, settings)
+    assert session.samples["horizon"] >= 0.006, "and not the 3 ms of answers in a row,"
+    drift = np.median(session.samples["reference"].astype(float)) / session.samples["horizon"]
+    assert 2 / 3 < drift < 3 / 2, "so that a reference among other work has not drifted"
+
+
 def test_a_session_that_runs_out_of_time_keeps_whole_blocks_and_says_so() -> None:
     session = serve(0.001, DeadlineSettings(uniform=300, others=0, seconds=1e-3))
     assert session.samples["exit"].shape == (3, 20)
