@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from anytime_bench.methods.contract import AnytimeModel
 from baselines.cascade.blocks import BLOCKS, Block
-from baselines.cascade.fast import convolve, join, suited
+from baselines.cascade.fast import convolve, folded, join, suited
 from baselines.cascade.norm import TemporalNorm
 from baselines.cascade.parallel import lanes_for
 from baselines.cascade.stepwise import LazySteps
@@ -147,7 +147,7 @@ class CascadedResNet(AnytimeModel):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of all exits ``(E, B, C)``, block by block: one batch per block for all its distinct inputs."""
         self._check(images)
-        x, steps = self._delayed_stem(self.stem(suited(images)))
+        x, steps = self._delayed_stem(self._stem(suited(images)))
         for number, block in self.numbered():
             through = self._smoothed if self.delay == "ews" else self._shifted
             x, steps = through(block, number, x, steps)
@@ -156,6 +156,14 @@ class CascadedResNet(AnytimeModel):
         if len(self.heads) == 1:
             return self.heads[0](pooled)[last]
         return torch.stack([head(pooled[min(k, steps - 1)]) for k, head in enumerate(self.heads)])
+
+    def _stem(self, images: Tensor) -> Tensor:
+        """The stem's features ``(B, width, H, W)``; in evaluation its norm is part of its convolution."""
+        norm = cast("TemporalNorm", self.stem.norm)
+        if self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(images.device.type):
+            return self.stem(images)
+        scale, shift = norm.affine(0, 1)
+        return self.stem.pool(self.stem.relu(folded(self.stem.conv, scale[0], shift[0], images)))
 
     def _delayed_stem(self, x: Tensor) -> tuple[Tensor, int]:
         if not self.stem_delay:

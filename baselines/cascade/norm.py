@@ -156,8 +156,8 @@ class _NormalisePerStep(torch.autograd.Function):
         for i, (part, out, above) in enumerate(
             zip(x.chunk(steps), grad_x.chunk(steps), grad.chunk(steps), strict=True)
         ):
-            if y is not None:
-                above = torch.ops.aten.threshold_backward(above, y.chunk(steps)[i], 0)
+            if y is not None:  # masked in the place that the result takes, so that it is in the cache by then
+                above = torch.ops.aten.threshold_backward.grad_input(above, y.chunk(steps)[i], 0, grad_input=out)
             parts = torch.ops.aten.native_batch_norm_backward(
                 above, part, weight, None, None, means[i], inverses[i], True, ctx.eps, [True, True, True]
             )
