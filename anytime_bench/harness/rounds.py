@@ -1,17 +1,17 @@
 """The interleaved rounds: who runs when, for how long, and why it ended.
 
-A *pass* runs every task once, in random order, one inference each, and after each of them a copy of the reference; a
-*round* is a few passes. So reference and method alternate within milliseconds, as often as each other, and whatever the
-machine does, it does to both. What is used less often is colder: with one visit to the reference a pass, a copy of the
-reference as method of nine exits took 0.86 of its time on a busy CPU, and 1.00 as it is done now. At least
-``Effort.rounds`` rounds are run, then more until every ratio is known well enough or the time is over.
+A *pass* runs every task once, in random order, one inference each, and after each of them every copy of the reference.
+A *round* is a few passes. So method and reference alternate within milliseconds, each comes round after as many others,
+and whatever the machine does, it does to both. What is used less often is colder, even right after it has run: where
+a neighbour shares the cache, a copy of the reference, as a method of nine exits, took 0.86 of its time with one visit
+to the reference a pass, and 0.97 with the copies taking turns. At least ``Effort.rounds`` rounds are run, then more
+until every ratio is known well enough or the time is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from time import perf_counter
 
 import numpy as np
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks on one clock, and the ``copies`` of the reference that run in turn, one after each task."""
+    """Tasks on one clock, and the ``copies`` of the reference that run after each task, in this order."""
 
     tasks: Sequence[Task]
     copies: Sequence[Callable[[], Measured]] = ()
@@ -123,17 +123,11 @@ def _warm_up(groups: Sequence[Group], budget_seconds: float) -> float:
 
 
 def _one_pass(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Every task once: ``(E,)`` per name, and ``(V,)`` of a copy that was visited V times, all equally often."""
+    """Every task once: ``(E,)`` per name, and ``(V,)`` of a copy, which is visited after each of V tasks."""
     tasks = [(number, task) for number, group in enumerate(groups) for task in group.tasks]
-    turns = [cycle(group.copies) for group in groups]
     single: dict[str, NDArray[np.float64]] = {}
     slotted: dict[str, dict[int, float]] = {}
     visits: dict[str, list[float]] = {}
-
-    def visit(number: int) -> None:
-        for name, seconds in next(turns[number], dict)().items():
-            visits.setdefault(name, []).append(float(seconds[0]))
-
     for index in rng.permutation(len(tasks)):
         number, task = tasks[index]
         for name, seconds in task.run().items():
@@ -141,10 +135,9 @@ def _one_pass(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, ND
                 single[name] = seconds
             else:
                 slotted.setdefault(name, {})[task.slot] = float(seconds[0])
-        visit(number)
-    for number, group in enumerate(groups):
-        for _ in range(-len(group.tasks) % max(len(group.copies), 1)):
-            visit(number)
+        for copy in groups[number].copies:
+            for name, seconds in copy().items():
+                visits.setdefault(name, []).append(float(seconds[0]))
     exits = {name: np.array([by_exit[k] for k in sorted(by_exit)]) for name, by_exit in slotted.items()}
     return {**single, **exits, **{name: np.array(seconds) for name, seconds in visits.items()}}
 

@@ -1,7 +1,8 @@
 """One timing session: a method, two copies of its reference, their engines per batch size, and all answers given.
 
 Everything that is timed in one round is a *task*: the method's run-through, each of its exits alone, each copy of the
-reference, and further ways to run the method. Each runs once untimed before it is timed.
+reference, and further ways to run the method. Each runs once untimed before it is timed; of an exit, the whole network
+does, and once more behind it. So whatever is timed, its network runs whole twice, and is as warm as the others.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from anytime_bench.methods.contract import AnytimeModel
 class _Timed:
     """What a task times: ``what`` names its array, ``engine`` takes the images, ``run`` does the work.
 
-    ``whole`` runs the network to its last exit beforehand, where exits are timed one by one.
+    ``before`` runs untimed beforehand, by default the work itself, and ``after`` behind it.
     """
 
     what: str
@@ -40,7 +41,8 @@ class _Timed:
     run: Callable[[Clock], Times]
     threads: int | None = None
     slot: int | None = None
-    whole: Callable[[Clock], Times] | None = None
+    before: Callable[[Clock], Times] | None = None
+    after: Callable[[Clock], Times] | None = None
 
 
 class Session:
@@ -85,10 +87,11 @@ class Session:
         self.notes += matched.notes
         self._given[size] = []
         whole = partial(matched.method.prefix, prefixes[-1]) if prefixes else None
-        timed = [_Timed("run_through", matched.method, matched.method.run_through, whole=whole)]
-        timed += [
-            _Timed("prefix", matched.method, partial(matched.method.prefix, k), slot=k, whole=whole) for k in prefixes
-        ]
+        timed = [_Timed("run_through", matched.method, matched.method.run_through, before=whole)]
+        for k in prefixes:
+            after = whole if k < prefixes[-1] else None
+            exit_alone = partial(matched.method.prefix, k)
+            timed.append(_Timed("prefix", matched.method, exit_alone, slot=k, before=whole, after=after))
         further = [*self._executions(matched.name, batch), *self._beside(matched.method, batch)] if size == 1 else []
         clocks: dict[str, Clock] = {"latency": self.host}
         if self.events is not None:
@@ -151,7 +154,7 @@ class Session:
         """One copy of the reference; the copies change places from round to round."""
         engine = engines[(role + self._round) % 2]
         full = partial(engine.prefix, engine.model.num_exits - 1)
-        timed = _Timed(("reference", "twin")[role], engine, full, whole=full if size == 1 else None)
+        timed = _Timed(("reference", "twin")[role], engine, full)
         return self._run(size, clock_name, clock, timed)
 
     def _run(self, size: int, clock_name: str, clock: Clock, timed: _Timed) -> dict[str, NDArray[np.float64]]:
@@ -160,19 +163,19 @@ class Session:
             torch.set_num_threads(timed.threads)
         if self.flush is None:
             # Warm must mean warmed by itself: two copies of one model differed by 1 % without. And as often as the
-            # others: where a neighbour shares the cache, late layers that run in few of the tasks were 3 % slower.
-            if timed.whole is not None:
-                timed.whole(clock)
-            timed.run(clock)
+            # others: where a neighbour shares the cache, a network that ran whole half as often was 3 % slower.
+            (timed.before or timed.run)(clock)
         else:
             self.flush()
         timed.engine.load(images)
         seconds, queue = timed.run(clock)
-        if timed.threads is not None:
-            torch.set_num_threads(self._threads)
         if timed.what == "run_through" and clock is self.host:
             answers = torch.stack([logits.argmax(1) for logits in timed.engine.answers]).cpu()
             self._given[size].append((index, answers))
+        if self.flush is None and timed.after is not None:
+            timed.after(clock)
+        if timed.threads is not None:
+            torch.set_num_threads(self._threads)
         name = f"batch{size}_{clock_name}_{timed.what}"
         return {name: seconds, f"batch{size}_queue_{timed.what}": queue} if clock.sees_queue else {name: seconds}
 
