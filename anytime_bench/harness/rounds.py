@@ -42,7 +42,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks on one clock, and the ``copies`` of the reference that run after each task, in this order."""
+    """Tasks on one clock, and the ``copies`` of the reference that run after each task.
+
+    Which of them comes first changes from pass to pass: it runs behind another network, the next behind its like.
+    """
 
     tasks: Sequence[Task]
     copies: Sequence[Callable[[], Measured]] = ()
@@ -88,7 +91,7 @@ def run_rounds(
     rows: list[dict[str, NDArray[np.float64]]] = []
     begun, done, look_at, why = perf_counter(), 0, effort.rounds, ""
     while not why:
-        rows += [_one_pass(groups, rng) for _ in range(passes)]
+        rows += [_one_pass(groups, rng, len(rows) + each) for each in range(passes)]
         done += 1
         on_round()
         used = (perf_counter() - begun) / effort.seconds
@@ -117,13 +120,13 @@ def _warm_up(groups: Sequence[Group], budget_seconds: float) -> float:
     times: list[float] = []
     while len(times) < 3 or (len(times) < 20 and perf_counter() - begun < 0.05 * budget_seconds):
         start = perf_counter()
-        _one_pass(groups, rng)
+        _one_pass(groups, rng, len(times))
         times.append(perf_counter() - start)
     return float(np.median(times[1:]))
 
 
-def _one_pass(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Every task once: ``(E,)`` per name, and ``(V,)`` of a copy, which is visited after each of V tasks."""
+def _one_pass(groups: Sequence[Group], rng: np.random.Generator, turn: int) -> dict[str, NDArray[np.float64]]:
+    """Pass number ``turn``, every task once: ``(E,)`` per name, ``(V,)`` of a copy, visited after each of V tasks."""
     tasks = [(number, task) for number, group in enumerate(groups) for task in group.tasks]
     single: dict[str, NDArray[np.float64]] = {}
     slotted: dict[str, dict[int, float]] = {}
@@ -135,7 +138,8 @@ def _one_pass(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, ND
                 single[name] = seconds
             else:
                 slotted.setdefault(name, {})[task.slot] = float(seconds[0])
-        for copy in groups[number].copies:
+        copies = groups[number].copies
+        for copy in copies if turn % 2 == 0 else reversed(copies):
             for name, seconds in copy().items():
                 visits.setdefault(name, []).append(float(seconds[0]))
     exits = {name: np.array([by_exit[k] for k in sorted(by_exit)]) for name, by_exit in slotted.items()}

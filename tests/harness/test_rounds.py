@@ -17,10 +17,11 @@ def test_a_pass_runs_every_task_once_and_the_copies_of_the_reference_after_each(
     result = run_rounds([group], 1, Effort(30, 0.01, 0.02), seed=0)
     passes = [log[i : i + 9] for i in range(0, len(log), 9)]
     for each in passes:
-        assert each[1::3] == ["reference"] * 3, "each after as many others as any"
-        assert each[2::3] == ["twin"] * 3
         assert set(each[::3]) == {"run_through", "x", "y"}
-    assert len({tuple(each) for each in passes}) == 6, "in an order that changes"
+        assert (each[1::3], each[2::3]) in ((["reference"] * 3, ["twin"] * 3), (["twin"] * 3, ["reference"] * 3))
+    firsts = [each[1] for each in passes]
+    assert {abs(firsts[i:].count("twin") - firsts[i:].count("reference")) for i in range(3, len(firsts))} == {0, 1}
+    assert len({tuple(each[::3]) for each in passes}) == 6, "in an order that changes"
     rounds = len(result.samples["batch1_latency_run_through"])
     assert rounds >= 30
     assert result.samples["batch1_latency_twin"].shape == (rounds, 3 * result.inferences)
