@@ -1,8 +1,9 @@
 """One timing session: a method, two copies of its reference, their engines per batch size, and all answers given.
 
 Everything that is timed in one round is a *task*: the method's run-through, each of its exits alone, each copy of the
-reference, and further ways to run the method. Each runs once untimed before it is timed; of an exit, the whole network
-does, and once more behind it. So whatever is timed, its network runs whole twice, and is as warm as the others.
+reference, and further ways to run the method. Each runs once untimed before it is timed. Where that is an exit alone,
+its whole network runs too, three times in two turns: so, all layers taken together, a network of exits runs as often as
+each copy of the reference, and is as warm.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from anytime_bench.methods.contract import AnytimeModel
 class _Timed:
     """What a task times: ``what`` names its array, ``engine`` takes the images, ``run`` does the work.
 
-    ``before`` runs untimed beforehand, by default the work itself, and ``after`` behind it.
+    ``whole`` runs the network to its last exit, untimed, where ``run`` does not.
     """
 
     what: str
@@ -41,8 +42,7 @@ class _Timed:
     run: Callable[[Clock], Times]
     threads: int | None = None
     slot: int | None = None
-    before: Callable[[Clock], Times] | None = None
-    after: Callable[[Clock], Times] | None = None
+    whole: Callable[[Clock], Times] | None = None
 
 
 class Session:
@@ -72,6 +72,7 @@ class Session:
         self.events = EventClock(device) if device.type == "cuda" else None
         self._threads = torch.get_num_threads()
         self._next = self._round = 0
+        self._whole_first = False
         self._rng = np.random.default_rng(0)
         self._gaps: list[Tensor] = []
         self._given: dict[int, list[tuple[NDArray[np.int64], Tensor]]] = {}
@@ -87,11 +88,10 @@ class Session:
         self.notes += matched.notes
         self._given[size] = []
         whole = partial(matched.method.prefix, prefixes[-1]) if prefixes else None
-        timed = [_Timed("run_through", matched.method, matched.method.run_through, before=whole)]
+        timed = [_Timed("run_through", matched.method, matched.method.run_through)]
         for k in prefixes:
-            after = whole if k < prefixes[-1] else None
-            exit_alone = partial(matched.method.prefix, k)
-            timed.append(_Timed("prefix", matched.method, exit_alone, slot=k, before=whole, after=after))
+            besides = whole if k < prefixes[-1] else None
+            timed.append(_Timed("prefix", matched.method, partial(matched.method.prefix, k), slot=k, whole=besides))
         further = [*self._executions(matched.name, batch), *self._beside(matched.method, batch)] if size == 1 else []
         clocks: dict[str, Clock] = {"latency": self.host}
         if self.events is not None:
@@ -164,7 +164,11 @@ class Session:
         if self.flush is None:
             # Warm must mean warmed by itself: two copies of one model differed by 1 % without. And as often as the
             # others: where a neighbour shares the cache, a network that ran whole half as often was 3 % slower.
-            (timed.before or timed.run)(clock)
+            if timed.whole is not None:
+                self._whole_first = not self._whole_first
+                if self._whole_first:
+                    timed.whole(clock)
+            timed.run(clock)
         else:
             self.flush()
         timed.engine.load(images)
@@ -172,8 +176,8 @@ class Session:
         if timed.what == "run_through" and clock is self.host:
             answers = torch.stack([logits.argmax(1) for logits in timed.engine.answers]).cpu()
             self._given[size].append((index, answers))
-        if self.flush is None and timed.after is not None:
-            timed.after(clock)
+        if self.flush is None and timed.whole is not None:
+            timed.whole(clock)
         if timed.threads is not None:
             torch.set_num_threads(self._threads)
         name = f"batch{size}_{clock_name}_{timed.what}"

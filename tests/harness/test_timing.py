@@ -106,7 +106,7 @@ def test_time_that_varies_is_kept_sample_by_sample(fake_time):
 
     timing = measure(Alternating(fake_time), Worker(fake_time))
     seen = np.unique(timing.samples["batch1_latency_run_through"][..., 0])
-    # Unmeasured ones, two or three in turn, lie between the measured inferences.
+    # Unmeasured ones lie between the measured inferences, not always as many.
     np.testing.assert_allclose(seen, [1e-3, 2e-3], rtol=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_time_that_the_headline_leaves_goes_to_further_batch_sizes(fake_time, mo
     assert efforts == pytest.approx([7.0, expected])
 
 
-def test_whatever_is_timed_its_network_runs_whole_twice(fake_time):
+def test_where_an_exit_alone_is_timed_its_whole_network_runs_three_times_in_two_turns(fake_time):
     """Late layers run in few of the tasks: left to that they are colder than the reference's, and slower."""
     log = []
 
@@ -141,7 +141,10 @@ def test_whatever_is_timed_its_network_runs_whole_twice(fake_time):
     timing = measure(model, reference, rounds=30, budget_seconds=0.01)
     turns = [(own, tuple(exits for _, exits in runs)) for own, runs in groupby(log, lambda run: run[0] is model)]
     turns = turns[: 2 * 4 * 30]
-    assert {exits for own, exits in turns if own} == {(3, 1, 3), (3, 2, 3), (3, 3)}, "the last also as a run-through"
+    methods = [exits for own, exits in turns if own]
+    assert set(methods) == {(1, 1, 3), (2, 2, 3), (3, 1, 1, 3), (3, 2, 2, 3), (3, 3)}, "the last also as a run-through"
+    alone = [len(exits) for exits in methods if len(exits) > 2]
+    assert abs(alone.count(4) - alone.count(3)) <= 1
     assert {exits for own, exits in turns if not own} == {(3, 3, 3, 3)}, "two of the reference, two of its copy"
     assert timing.meta.answers_agree == 1.0
 
