@@ -2,8 +2,8 @@
 
 ``time_exits`` measures, at batch 1 and at further batch sizes, the *run-through* time of each exit (every answer on the
 way given: the interruption curve) and, at batch 1, its *prefix* time (``answer(images, k)``: a deadline known in
-advance), beside two copies of the reference giving their full answer. At batch 1 each network runs as a whole around
-what is timed of it, and weights move between rounds: so a copy of the reference measures within 1 % of it. See
+advance), beside two copies of the reference giving their full answer. At batch 1 each network is used as often as the
+others, and weights move between rounds: so a copy of the reference measures within 1 % of it. See
 ``engines`` for how a model is run, ``clocks`` for what is read, ``rounds`` for the order, ``placement`` for the moves,
 ``timing_summary`` for the numbers, ``disturbance`` for what makes them not comparable, and ``timing_processes`` for
 measuring in several processes.
