@@ -3,7 +3,7 @@
 Samples, for M draws, the modes of ``interruptible.MODES``, R pauses and E exits; seconds:
 
 =========== ========= ============ =================================================================================
-horizon     ()        float64      H from which deadlines were drawn: the reference's full answer in the rehearsal
+horizon     ()        float64      H from which deadlines were drawn: the reference's full answer before the session
 kind        (M,)      uint8        0 uniform on [0, H], 1 log-uniform as the ALC counts, 2 jitter
 image       (M,)      uint8-32     index in the test split
 deadline    (M,)      float32      seconds from the request

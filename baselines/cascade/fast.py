@@ -115,7 +115,10 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
     """``F.linear(x, matrix)`` for ``x (N, I)`` and ``matrix (O, I)``."""
-    if _ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    single = (
+        x.dtype == matrix.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    )
+    if _ONEDNN is None or not single or not x.shape[1] == matrix.shape[1] > 0:  # F.linear says what does not fit
         return F.linear(x, matrix)
     return _Product.apply(x, matrix)
 

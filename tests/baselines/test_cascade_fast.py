@@ -28,6 +28,12 @@ def test_a_product_is_linear_with_its_gradients_for_any_strides(precision: torch
         torch.testing.assert_close(a, b, rtol=0, atol=TOLERANCE[precision])
 
 
+def test_a_product_of_what_does_not_fit_fails_as_linear_does() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        product(torch.randn(2, 5), torch.randn(3, 4))
+    assert torch.equal(product(torch.randn(2, 0), torch.randn(3, 0)), torch.zeros(2, 3))
+
+
 def test_a_product_under_autocast_is_that_of_linear() -> None:
     x, matrix = torch.randn(8, 16), torch.randn(4, 16)
     with torch.autocast("cpu", torch.bfloat16):
