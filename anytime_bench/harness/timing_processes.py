@@ -50,6 +50,8 @@ from anytime_bench.methods.elsewhere import import_files, script_of, source_file
 LEAST_ROUNDS = 10
 #: No more processes than this many times those asked for.
 MOST = 2
+#: A further process is worth its start where this share of the time is left.
+LEAST_SHARE = 0.15
 #: What a timing process is called.
 NAME = "anytime_bench timing"
 
@@ -179,7 +181,7 @@ def _settings_of(settings: TimingSettings, parts: Sequence[TimedSamples], used: 
 
 def _goes_on(parts: Sequence[TimedSamples], settings: TimingSettings, used: float) -> bool:
     """Whether one more process may still bring every batch size to the target."""
-    if len(parts) >= MOST * settings.processes or used > settings.budget_seconds * (1 - 1 / settings.processes):
+    if len(parts) >= MOST * settings.processes or used > (1 - LEAST_SHARE) * settings.budget_seconds:
         return False
     whole = pooled(parts).samples
     return max(widest_ratio(whole, size, settings.seed) for size in settings.batch_sizes) >= settings.target

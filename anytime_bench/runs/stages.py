@@ -53,7 +53,7 @@ CONFIDENCE = 0.9
 
 #: Images from which the passes of the span measurement draw, and its time as a share of the timing's.
 SPAN_IMAGES = 256
-SPAN_SHARE = 0.06
+SPAN_SHARE = 0.04
 
 Arrays = dict[str, NDArray[Any]]
 #: The entry of a prepared file that names the weights.

@@ -81,7 +81,7 @@ class EvaluationConfig:
 
     prediction_batch: int = 512
     timing_rounds: int = 30
-    timing_budget: float = 30.0
+    timing_budget: float = 50.0
     timing_processes: int = 3
     timing_batches: list[int] = field(default_factory=lambda: [1, 64])
     timing_beside: list[str] = field(default_factory=lambda: ["threads"])
