@@ -23,7 +23,7 @@ from anytime_bench.trace.answers import STORED, Trace, TraceError
 from anytime_bench.trace.axes import counted
 
 #: The arrays of a record's file that are read.
-TRACES = [f"{split}_{name}" for split in ("test", "val") for name in STORED]
+TEST, VAL = ([f"{split}_{name}" for name in STORED] for split in ("test", "val"))
 LEARNED = [f"{PREFIX}{TraceGru.name}.{part}" for part in PARTS]
 
 
@@ -64,7 +64,7 @@ def load_answers(places: Sequence[Path], axis: str = "macs") -> list[Answers]:
 
 def read_answers(path: Path, record: Record, axis: str = "macs") -> Answers:
     """The traces of the ``record`` at ``path``."""
-    arrays = store.load_arrays(path, record, [*TRACES, *LEARNED])
+    arrays = store.load_arrays(path, record, [*TEST, *VAL, *LEARNED])
     costs = exit_costs(record, axis)
     if costs is None:
         raise UserError(f"record '{path}' has no cost of its reference in {axis}.")
@@ -77,7 +77,7 @@ def read_answers(path: Path, record: Record, axis: str = "macs") -> Answers:
 def trace_on_test(path: Path, record: Record) -> Trace:
     """A record's answers on the test split alone."""
     with naming(path):
-        return Trace.from_arrays(store.load_arrays(path, record, TRACES), "test")
+        return Trace.from_arrays(store.load_arrays(path, record, TEST), "test")
 
 
 @contextmanager

@@ -48,10 +48,8 @@ from anytime_bench.methods.elsewhere import import_files, script_of, source_file
 
 #: A process has at least so many rounds, however many processes share them.
 LEAST_ROUNDS = 10
-#: No more processes than this many times those asked for.
-MOST = 2
-#: A further process is worth its start where this share of the time is left.
-LEAST_SHARE = 0.15
+#: No more processes than this many times those asked for, and none for less than this share of the time.
+MOST, LEAST_SHARE = 2, 0.15
 #: What a timing process is called.
 NAME = "anytime_bench timing"
 
@@ -183,8 +181,7 @@ def _goes_on(parts: Sequence[TimedSamples], settings: TimingSettings, used: floa
     """Whether one more process may still bring every batch size to the target."""
     if len(parts) >= MOST * settings.processes or used > (1 - LEAST_SHARE) * settings.budget_seconds:
         return False
-    whole = pooled(parts).samples
-    return max(widest_ratio(whole, size, settings.seed) for size in settings.batch_sizes) >= settings.target
+    return max(widest_ratio(pooled(parts).samples, s, settings.seed) for s in settings.batch_sizes) >= settings.target
 
 
 def _packed(model: AnytimeModel, reference: AnytimeModel) -> bytes:

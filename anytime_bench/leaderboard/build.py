@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,26 +152,39 @@ def files(results: Path, on_progress: Progress | None = None, workers: int = 1) 
     with ExitStack() as stack:
         pool = None
         if workers > 1 and sum(1 for _ in find(results)) >= WORTH_PROCESSES:
-            pool = stack.enter_context(processes(workers))
+            pool = stack.enter_context(processes(workers - 1))
         # Pages take longest and read the store themselves, so they are begun before the records are known to hold.
         written = all(is_cached(key) for _, key in _page_keys(results))
-        beside = pool.submit(_pages, results) if pool and not written else None
-        every = jobs(require_verified(results, workers, pool))
+        beside = [pool.submit(_pages, results)] if pool and not written else []
+        every = jobs(require_verified(results, workers))
         drawn = all(is_cached(job.key()) for job in every)
-        made: Iterable[Made] = pool.map(_made, every) if pool and not drawn else map(_made, every)
+        made = _shared(every, pool, workers - 1, beside) if pool and not drawn else map(_made, every)
         listed = []
         for done, (job, (board, contents)) in enumerate(zip(every, made, strict=True), start=1):
             if on_progress:
                 on_progress(f"{job.group.task} on {job.group.device}", done, len(every))
             yield from contents
             listed.append((job.stem, board))
-        texts = list(pages(results, on_progress)) if beside is None else beside.result()
+        texts = beside[0].result() if beside else list(pages(results, on_progress))
         yield from texts
         if listed:
             yield Path("index.html"), index_page(listed, [path.name for path, _ in texts], RECORDS).encode()
 
 
 Made = tuple[Board, list[tuple[Path, bytes]]]
+
+
+def _shared(every: Sequence[Job], pool: Executor, count: int, beside: Sequence[Future[Any]]) -> Iterator[Made]:
+    """Boards in order, made here and, from the last on, in the ``count`` processes of ``pool``, as soon as these are
+    done with ``beside``."""
+    waiting = list(range(len(every)))
+    elsewhere: dict[int, Future[Made]] = {}
+    while waiting:
+        while len(waiting) > 1 and sum(not each.done() for each in (*beside, *elsewhere.values())) < count:
+            last = waiting.pop()
+            elsewhere[last] = pool.submit(_made, every[last])
+        yield _made(every[waiting.pop(0)])
+    yield from (elsewhere[place].result() for place in sorted(elsewhere))
 
 
 def _made(job: Job) -> Made:

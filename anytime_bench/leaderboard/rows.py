@@ -27,6 +27,7 @@ from anytime_bench.scores import per_sample
 from anytime_bench.scores.curve import settle
 from anytime_bench.scores.measured import Timing
 from anytime_bench.scores.ranks import PROTOCOL_SEEDS, without_rank
+from anytime_bench.trace import noise
 from anytime_bench.trace.axes import AXES
 
 Floats = NDArray[np.float64]
@@ -35,9 +36,8 @@ Floats = NDArray[np.float64]
 FALL = 0.1
 #: What is read of a record's ``.npz``, if it is there.
 READ = (
-    "test_labels", "test_predictions", "test_true_log_probability", "val_labels", "val_predictions", "noise_correct",
-    "noise_run", "noise_severity", "noise_images", "noise_classes", "noise_kind", "noise_mode", "noise_policy",
-    "noise_ticks",
+    "test_labels", "test_predictions", "test_true_log_probability", "val_labels", "val_predictions",
+    *noise.NAMES, "noise_ticks",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from anytime_bench.files import canonical_json
 from anytime_bench.records import store
 from anytime_bench.records.conditions import conditions_of
 from anytime_bench.records.entries import Entry, group_key, row_key, superseded
+from anytime_bench.records.judgements import Judgements
 from anytime_bench.records.record import Record
 
 #: Arrays of a split that hold what the exits answered; the labels are the task's.
@@ -28,7 +29,8 @@ ANSWERS = ("labels", "predictions", "true_log_probability", "true_rank")
 
 def read_entries(root: Path) -> list[Entry]:
     """All records below ``root``, validated; raises ``UserError`` naming the first bad one or the first conflict."""
-    entries = [Entry(path, store.load(path)) for path in store.find(root)]
+    judgements = Judgements()
+    entries = [Entry(path, store.load(path, judged=judgements.of(path) is not None)) for path in store.find(root)]
     for fault in misplaced(root, entries) + conflicts(entries):
         raise UserError(fault)
     return entries

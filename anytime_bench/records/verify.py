@@ -66,14 +66,14 @@ def examine(
 
     The verdict on its arrays is kept in ``judgements`` and, unless wanted ``anew``, taken from there.
     """
+    judgement = judgements.of(path) if judgements and not anew else None
     try:
-        record = store.load(path)
+        record = store.load(path, judged=judgement is not None)
     except UserError as error:
         return None, [str(error)], ""
     faults = [_fault(path, problem) for problem in (*_outside(path, record), *claims(record, path))]
     if record.status != "ok":
         return record, faults, ""
-    judgement = judgements.of(path) if judgements and not anew else None
     if judgement is None:
         try:
             arrays = store.load_arrays(path, record)

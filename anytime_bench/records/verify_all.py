@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,13 +59,11 @@ def verify_paths(paths: Sequence[Path], workers: int = 1) -> Iterator[tuple[Path
         yield each.path, list(each.faults)
 
 
-def verified(
-    paths: Sequence[Path], *, anew: bool = True, workers: int = 1, pool: Executor | None = None
-) -> Iterator[Verified]:
+def verified(paths: Sequence[Path], *, anew: bool = True, workers: int = 1) -> Iterator[Verified]:
     """Every record examined alone, in order.
 
     ``anew`` derives every score again; without it, a verdict on the same bytes by the same suite is good enough. With
-    more than one of ``workers`` records are judged in ``processes`` of their own, those of ``pool`` where there is one.
+    more than one of ``workers`` records are judged in ``processes`` of their own.
     """
     one = partial(_verified, anew=anew)
     count = workers if workers < 2 else min(workers, (len(paths) if anew else _unjudged(paths)) // WORTH_A_PROCESS)
@@ -73,8 +71,8 @@ def verified(
     if count < 2 or from_plugins():
         yield from map(one, paths)
         return
-    with nullcontext(pool) if pool else processes(count) as executor:
-        yield from executor.map(one, paths, chunksize=4)
+    with processes(count) as pool:
+        yield from pool.map(one, paths, chunksize=4)
 
 
 def with_conflicts(records: Sequence[Verified]) -> list[Verified]:
@@ -88,12 +86,12 @@ def with_conflicts(records: Sequence[Verified]) -> list[Verified]:
     ]
 
 
-def require_verified(root: Path, workers: int = 1, pool: Executor | None = None) -> list[Entry]:
+def require_verified(root: Path, workers: int = 1) -> list[Entry]:
     """The records of the store at ``root``; what was verified before is not done again.
 
     Raises ``UserError`` with the first fault.
     """
-    judged = list(verified(list(store.find(root)), anew=False, workers=workers, pool=pool))
+    judged = list(verified(list(store.find(root)), anew=False, workers=workers))
     faults = [fault for each in with_conflicts(judged) for fault in each.faults]
     if faults:
         more = f", and {len(faults) - 1} more faults" if len(faults) > 1 else ""

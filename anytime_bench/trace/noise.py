@@ -27,6 +27,10 @@ from numpy.typing import NDArray
 from anytime_bench.trace.answers import TraceError
 from anytime_bench.trace.axes import AXES
 
+#: The arrays that every evaluation has; its costs are ``noise_<axis>``.
+NAMES = tuple(f"noise_{name}" for name in ("correct", "run", "severity", "images", "classes", "kind", "mode", "policy"))
+COSTS = tuple(f"noise_{axis}" for axis in AXES)
+
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
@@ -75,8 +79,7 @@ def pack(runs: Sequence[NoiseRun], num_classes: int) -> dict[str, Array]:
 
 def unpack(arrays: Mapping[str, Array]) -> list[NoiseRun]:
     """Runs from what ``pack`` wrote; ``TraceError`` names an array that is missing or out of shape."""
-    needed = ["correct", "run", "severity", "images", "classes", "kind", "mode", "policy", "ticks"]
-    missing = [f"noise_{name}" for name in needed if f"noise_{name}" not in arrays]
+    missing = [name for name in (*NAMES, "noise_ticks") if name not in arrays]
     if missing:
         raise TraceError(f"{missing[0]}: missing from the stored noise evaluation")
     count, answers = int(arrays["noise_images"]), np.asarray(arrays["noise_run"])

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from anytime_bench.analysis import readings
-from anytime_bench.analysis.answers import read_answers
+from anytime_bench.analysis.answers import read_answers, trace_on_test
 from anytime_bench.analysis.learned_stopping import rule_difference
-from anytime_bench.analysis.results import RULES, LearnedStopping, Typicality
+from anytime_bench.analysis.results import RULES, LearnedStopping
+from anytime_bench.analysis.typicality import response_against_typicality
 from baselines.reproduction.evidence import Evidence
 from baselines.reproduction.findings import Claim, Finding, judge, side
 from baselines.reproduction.learned import with_learned
@@ -63,17 +64,17 @@ def typical_first(evidence: Evidence) -> list[Finding]:
     references = evidence.row("serial_ce")
     if row is None or references is None:
         return []
-    findings = []
+    traces = {entry.seed: trace_on_test(entry.path, entry.record) for entry in references.trained}
+    correlations = []
     for entry in row.trained:
-        answers = read_answers(entry.path, entry.record)
-        others = [(e.path, e.record) for e in references.trained if e.seed != entry.seed]
-        result = readings.read_typicality(answers, others)
-        if isinstance(result, Typicality) and np.isfinite(result.spearman.value):
-            findings.append(result.spearman)
-    if not findings:
+        others = [trace for seed, trace in traces.items() if seed != entry.seed]
+        if others:
+            correlations.append(response_against_typicality(trace_on_test(entry.path, entry.record), others))
+    known = [each for each in correlations if np.isfinite(each.value)]
+    if not known:
         return []
-    value = float(np.mean([each.value for each in findings]))
-    low, high = min(each.low for each in findings), max(each.high for each in findings)
+    value = float(np.mean([each.value for each in known]))
+    low, high = min(each.low for each in known), max(each.high for each in known)
     what = "Spearman's correlation of response time and typicality, cascaded_td"
     note = "mean over seeds; from the lowest to the highest bound of any seed"
     numbers = (value, low, high)

@@ -23,8 +23,8 @@ from anytime_bench.records.consistency import read_entries
 from anytime_bench.records.entries import Entry, Group, groups, with_guesses
 from anytime_bench.records.record import Record
 from anytime_bench.scores.curve import auc, settle
+from anytime_bench.trace import noise
 from anytime_bench.trace.axes import AXES
-from anytime_bench.trace.noise import NoiseRun, unpack
 
 Floats = NDArray[np.float64]
 #: A newer protocol is what papers are judged by once all of these rows are published under it.
@@ -33,6 +33,8 @@ RANKED = ("serial_ce", "serial_td_multihead", "cascaded_td", "cascaded_ce", "sdn
 DISTRIBUTION = "anytime_bench"
 #: Hardware of so many lanes, each running one operator of this machine at a time, as axes of their own.
 LANES: dict[str, int | str] = {"2 lanes": 2, "4 lanes": 4, "8 lanes": 8, "unlimited lanes": "inf"}
+#: What is read of a session at deadlines.
+DELIVERED = ("test_labels", *(f"deadlines_{name}" for name in ("kind", "image", "prediction", "exit")))
 #: Of the published figures: parallel models were trained with lambda = 0, serial ones with lambda = 1.
 PUBLISHED_LAMBDA = {"cascaded": 0.0, "serial": 1.0}
 
@@ -175,7 +177,7 @@ class Row:
             block = entry.record.deadlines
             if block is None or not block.comparable:
                 return None
-            arrays = store.load_arrays(entry.path, entry.record)
+            arrays = store.load_arrays(entry.path, entry.record, DELIVERED)
             uniform, ask = arrays["deadlines_kind"] == UNIFORM, MODES.index("ask")
             truth = arrays["test_labels"][arrays["deadlines_image"][uniform]]
             right = arrays["deadlines_prediction"][ask, uniform] == truth
@@ -185,11 +187,12 @@ class Row:
         return self.of_all_seeds(tables, np.full_like(tables[0], self.chance))
 
     @cached_property
-    def noise(self) -> list[list[NoiseRun]]:
+    def noise(self) -> list[list[noise.NoiseRun]]:
         """What was evaluated under noise, per seed that did not diverge; empty where one was not."""
         if not all(entry.record.robustness for entry in self.trained):
             return []
-        return [unpack(store.load_arrays(entry.path, entry.record)) for entry in self.trained]
+        names = (*noise.NAMES, *noise.COSTS)
+        return [noise.unpack(store.load_arrays(entry.path, entry.record, names)) for entry in self.trained]
 
     def under_noise(self, mode: str, policy: str, *, axis: str = "", budget: float = np.inf) -> Floats | None:
         """Correctness ``(S, N)`` under noise, the mean over kinds and severities, None where it was not evaluated.

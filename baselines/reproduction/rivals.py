@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_bench.records import store
-from anytime_bench.trace.answers import Array, Trace
+from anytime_bench.analysis.answers import read_answers
+from anytime_bench.trace.answers import Array
 from baselines.reproduction.evidence import Evidence, Floats
 from baselines.reproduction.findings import Claim, Finding, deadlines, every_deadline, judge
 
@@ -116,16 +116,15 @@ def _stopped(evidence: Evidence, number: int) -> Floats | None:
     entry = row.entries[number]
     if entry.diverged:
         return row.correct[number, -1]
-    arrays = store.load_arrays(entry.path, entry.record)
-    val, test = Trace.from_arrays(arrays, "val"), Trace.from_arrays(arrays, "test")
+    answers = read_answers(entry.path, entry.record)
     affordable = [
         threshold
         for threshold in np.linspace(0, 1, 101)
-        if costs[number][_first_confident(val.confidence, threshold)].mean() <= 0.5
+        if costs[number][_first_confident(answers.val.confidence, threshold)].mean() <= 0.5
     ]
     if not affordable:
         return None
-    exits = _first_confident(test.confidence, max(affordable))
+    exits = _first_confident(answers.test.confidence, max(affordable))
     return row.correct[number][exits, np.arange(row.correct.shape[2])]
 
 

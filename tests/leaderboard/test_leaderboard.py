@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import itertools
 import re
@@ -14,6 +15,7 @@ import pytest
 from support import generated_records as generated
 
 from anytime_bench.errors import UserError
+from anytime_bench.leaderboard import build as module
 from anytime_bench.leaderboard.assembly import assemble
 from anytime_bench.leaderboard.board import Board, BoardRow
 from anytime_bench.leaderboard.build import boards, build, check, draw_figures, files
@@ -304,14 +306,24 @@ def test_records_of_a_part_of_the_test_split_cannot_be_mixed_in(tmp_path: Path) 
         assemble(group)
 
 
-def test_processes_of_their_own_make_the_same_bytes(
-    built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results, out = built
-    monkeypatch.setenv("ANYTIME_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr("anytime_bench.leaderboard.build.WORTH_PROCESSES", 1)
-    monkeypatch.setattr("anytime_bench.leaderboard.build.assemble", None)
+def test_processes_of_their_own_make_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out = tmp_path / "results", tmp_path / "leaderboards"
+    for task in ("one", "two"):
+        generated.save(results, "plain", task=task)
+    build(results, out)
+    monkeypatch.setenv("ANYTIME_BENCH_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(module, "WORTH_PROCESSES", 1)
+    here, make = [], module._made
+
+    @functools.wraps(make)  # so that a process that is sent it takes its own
+    def counted(job: module.Job) -> module.Made:
+        here.append(job.stem.parent.name)
+        return make(job)
+
+    monkeypatch.setattr(module, "_made", counted)
+    monkeypatch.setattr(module, "_page_keys", lambda results: [])  # which the other process would make first
     assert check(results, out, workers=2) == []
+    assert here == ["one"]
 
 
 def test_equal_records_are_assembled_drawn_and_written_about_once(
