@@ -11,6 +11,7 @@ pages also depend on the libraries that draw them, whose versions they name; whe
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from functools import partial
 from importlib.metadata import EntryPoint, version
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -175,16 +177,34 @@ Made = tuple[Board, list[tuple[Path, bytes]]]
 
 
 def _shared(every: Sequence[Job], pool: Executor, count: int, beside: Sequence[Future[Any]]) -> Iterator[Made]:
-    """Boards in order, made here and, from the last on, in the ``count`` processes of ``pool``, as soon as these are
-    done with ``beside``."""
-    waiting = list(range(len(every)))
+    """Boards in order, made here and, from the last on, in the ``count`` processes of ``pool``, each as soon as it has
+    nothing else to do, such as ``beside``."""
+    waiting = deque(enumerate(every))
     elsewhere: dict[int, Future[Made]] = {}
-    while waiting:
-        while len(waiting) > 1 and sum(not each.done() for each in (*beside, *elsewhere.values())) < count:
-            last = waiting.pop()
-            elsewhere[last] = pool.submit(_made, every[last])
-        yield _made(every[waiting.pop(0)])
-    yield from (elsewhere[place].result() for place in sorted(elsewhere))
+    lock = Lock()
+
+    def send(_: object = None) -> None:
+        with lock:
+            if not waiting:
+                return
+            place, job = waiting.pop()
+            future = elsewhere[place] = pool.submit(_made, job)
+        future.add_done_callback(send)
+
+    for each in beside:
+        each.add_done_callback(send)
+    for _ in range(count - len(beside)):
+        send()
+    try:
+        while waiting:
+            with lock:
+                mine = [waiting.popleft()] if waiting else []
+            yield from (_made(job) for _, job in mine)
+        with lock:
+            rest = [elsewhere[place] for place in sorted(elsewhere)]
+        yield from (future.result() for future in rest)
+    finally:
+        waiting.clear()  # so that nothing is sent to a pool that an error has closed
 
 
 def _made(job: Job) -> Made:

@@ -3,11 +3,10 @@
     python tests/benchmarks/leaderboard.py [--records 1000] [--images 10000] [--keep FOLDER]
     python tests/benchmarks/leaderboard.py --published
 
-The store is made first (ten minutes, two tasks x two devices x fifty methods x five seeds) and not timed; builds run in
-processes of their own, whose wall time and peak resident memory are printed, with the sizes of the pages. Of what the
-suite remembers by content nothing is there at first: the first time is that of a clean clone, which verifies every
-record, draws and learns; the second finds records verified and boards drawn. ``--published`` times ``leaderboard
-check`` on the repository's own records instead.
+The store is made first (ten minutes, two tasks x two devices x fifty methods x five seeds) and not timed. Then it is
+verified, built and checked, and ``--published`` verifies and checks the repository's own records. Each is a process of
+its own, whose wall time is printed. The suite remembers by content: at first nothing, after ``verify`` that records
+hold, after ``build`` or ``check`` how boards are drawn.
 """
 
 from __future__ import annotations
@@ -15,25 +14,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-CHECK = [sys.executable, "-m", "anytime_bench", "leaderboard", "check"]
-BUILD = """
-import os, resource, sys, time
-from pathlib import Path
-from anytime_bench.leaderboard.build import build, check
-if __name__ == "__main__":
-    start = time.perf_counter()
-    paths = build(Path(sys.argv[1]), Path(sys.argv[2]), workers=len(os.sched_getaffinity(0)))
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(time.perf_counter() - start, peak / 1024, len(paths))
-"""
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
 
 
 def make_store(root: Path, records: int, images: int, methods: int = 50, exits: int = 9) -> None:
@@ -47,6 +36,13 @@ def make_store(root: Path, records: int, images: int, methods: int = 50, exits: 
             )
 
 
+def timed(*arguments: str) -> None:
+    """Run a command of the suite and print how long it took."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "anytime_bench", *arguments], check=True, stdout=subprocess.DEVNULL)
+    print(f"{' '.join(arguments[: 2 - (arguments[0] == 'verify')])}: {time.perf_counter() - begun:.1f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1000)
@@ -55,33 +51,20 @@ def main() -> None:
     parser.add_argument("--published", action="store_true", help="check the repository's own boards instead")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        remembered = stack.enter_context(tempfile.TemporaryDirectory())
-        environment = {**os.environ, "ANYTIME_BENCH_CACHE": remembered}
-        if options.published:
-            for when in ("first", "again"):
-                start = time.perf_counter()
-                subprocess.run(CHECK, cwd=Path(__file__).parents[2], env=environment, check=True)
-                print(f"leaderboard check, {when}: {time.perf_counter() - start:.1f} s")
-            return
-        root = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        store = root / "results"
+        os.environ["ANYTIME_BENCH_CACHE"] = stack.enter_context(tempfile.TemporaryDirectory())
+        root = ROOT if options.published else options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store, out = root / "results", root / "leaderboards"
         if not store.exists():
-            start = time.perf_counter()
+            begun = time.perf_counter()
             make_store(store, options.records, options.images)
-            print(f"store made in {time.perf_counter() - start:.0f} s")
-        count = sum(1 for _ in store.rglob("*.json"))
-        out = root / "leaderboards"
-        for when in ("first", "again"):
-            run = subprocess.run(
-                [sys.executable, "-c", BUILD, str(store), str(out)],
-                capture_output=True,
-                text=True,
-                check=True,
-                env=environment,
-            )
-            seconds, peak, files = run.stdout.split()
-            print(f"{count} records: built {when} in {float(seconds):.1f} s, peak {float(peak):.0f} MiB, {files} files")
-        for page in sorted(out.rglob("*.html")):
+            print(f"store made in {time.perf_counter() - begun:.0f} s")
+        print(f"{sum(1 for _ in store.rglob('*.json'))} records")
+        boards = ("--results", str(store), "--out", str(out))
+        timed("verify", str(store))
+        timed("leaderboard", "check" if options.published else "build", *boards)
+        timed("leaderboard", "check", *boards)
+        print(f"peak of a process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MiB")
+        for page in () if options.published else sorted(out.rglob("*.html")):
             print(f"{page.relative_to(out)}: {page.stat().st_size / 1e6:.2f} MB")
 
 
