@@ -81,11 +81,17 @@ def refuse_superseded(path: Path, record: Record, root: Path | None = None) -> N
     folders = {path.parent.absolute(): path.parent}
     if root is not None:
         folders.setdefault(record_folder(root, record).absolute(), record_folder(root, record))
-    for folder in folders.values():
-        for other in sorted(filter(is_record_file, folder.glob("*.json"))):
-            # Most neighbours are others' seeds; reading them whole would take longer than what is asked.
-            if record.record_id.encode() in other.read_bytes() and load(other).supersedes == record.record_id:
-                raise Superseded(f"record '{path}' is superseded by '{other.name}' already. Give that one.")
+    if other := next(filter(None, (successor(record, folder) for folder in folders.values())), None):
+        raise Superseded(f"record '{path}' is superseded by '{other.name}' already. Give that one.")
+
+
+def successor(record: Record, folder: Path) -> Path | None:
+    """The record in ``folder`` that supersedes ``record``, if there is one."""
+    for other in sorted(filter(is_record_file, folder.glob("*.json"))):
+        # Most neighbours are others' seeds; reading them whole would take longer than what is asked.
+        if record.record_id.encode() in other.read_bytes() and load(other).supersedes == record.record_id:
+            return other
+    return None
 
 
 def record_bytes(content: Mapping[str, Any]) -> bytes:

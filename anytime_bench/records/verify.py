@@ -75,6 +75,8 @@ def examine(
     if record.status != "ok":
         return record, faults, ""
     if judgement is None:
+        if not path.with_suffix(".npz").exists() and store.successor(record, path.parent):
+            return record, faults, ""  # What it said is no result any more, so its arrays may leave.
         try:
             arrays = store.load_arrays(path, record)
         except UserError as error:

@@ -49,6 +49,15 @@ def test_a_swapped_trace_is_caught(tmp_path: Path, path: Path) -> None:
     assert "missing" in faults_of(path)[0]
 
 
+def test_a_superseded_record_may_lose_its_arrays_and_no_other(tmp_path: Path, path: Path) -> None:
+    change = {"supersedes": path.stem, "created": "2026-01-02T00:00:00Z"}
+    new = generated.save(tmp_path, store.load(path).method.name, change=change)
+    path.with_suffix(".npz").unlink()
+    assert faults_of(path) == faults_of(new) == []
+    new.with_suffix(".npz").unlink()
+    assert "missing" in faults_of(new)[0]
+
+
 def test_another_schema_version_and_an_unknown_key_are_refused(path: Path) -> None:
     data = json.loads(path.read_text())
     assert "surprise" in faults_of(reseal(path, lambda d: d.update(surprise=1), keep=True))[0]
