@@ -1,11 +1,15 @@
 """The interleaved rounds: who runs when, for how long, and why it ended.
 
-A *pass* runs every task once, in random order, one inference each, and after each of them every copy of the reference.
-A *round* is a few passes. So method and reference alternate within milliseconds, each comes round after as many others,
-and whatever the machine does, it does to both. What is used less often is colder, even right after it has run: where
-a neighbour shares the cache, a copy of the reference, as a method of nine exits, took 0.86 of its time with one visit
-to the reference a pass, and 0.97 with the copies taking turns. At least ``Effort.rounds`` rounds are run, then more
-until every ratio is known well enough or the time is over.
+A *round* runs every task once, in random order, one inference each, and after each of them every copy of the reference.
+So method and reference alternate within milliseconds, each comes round after as many others, and whatever the machine
+does, it does to both. What is used less often is colder, even right after it has run: where a neighbour shares the
+cache, a copy of the reference, as a method of nine exits, took 0.86 of its time with one visit to a reference a round,
+and 0.97 with the copies taking turns. At least ``Effort.rounds`` rounds are run, then more until every ratio is known
+well enough or the time is over.
+
+One inference a round, because the median over rounds is what counts: that of medians of three has an interval a sixth
+wider from as many inferences, and a mean of two catches the long tail of a latency, which made a network 1 % slower
+than its own copies.
 """
 
 from __future__ import annotations
@@ -20,12 +24,6 @@ from numpy.typing import NDArray
 from anytime_bench.harness.intervals_of_rounds import median_interval, widest
 from anytime_bench.harness.timing_summary import ratios_of
 
-#: Inferences per round, as many as the time allows; more add little, because the median over rounds is what counts.
-#: Odd, because the median of an even number of them is a mean of two: latencies have a long tail, and with two a round
-#: the network that is visited so came out 1 % slower than its own copies, which are visited ten times.
-INFERENCES = (1, 3, 5)
-#: The least rounds may take this share of the time; the rest is for those that noise asks for.
-LEAST_SHARE = 0.25
 #: Rounds between two looks at the intervals: at least so many, and a tenth of those that are done.
 CHECK_EVERY = 5
 
@@ -44,7 +42,7 @@ class Task:
 class Group:
     """Tasks on one clock, and the ``copies`` of the reference that run after each task.
 
-    Which of them comes first changes from pass to pass: it runs behind another network, the next behind its like.
+    Which of them comes first changes from round to round: it runs behind another network, the next behind its like.
     """
 
     tasks: Sequence[Task]
@@ -56,23 +54,20 @@ class Effort:
     """How much to measure: at least ``rounds``, until every ratio's interval is narrower than ``width`` of it.
 
     No longer than ``seconds``, or ``patience`` times as long where even the least rounds are not done by then.
-    ``inferences`` make a round (None: as many as the time allows).
     """
 
     rounds: int
     seconds: float
     width: float
     patience: float = 10.0
-    inferences: int | None = None
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """``samples`` name -> ``(R, I, E)``, or ``(R, V)`` of a reference's V visits, and why the rounds ended."""
+    """``samples`` name -> ``(R, 1, E)``, or ``(R, V)`` of a reference's V visits, and why the rounds ended."""
 
     samples: dict[str, NDArray[np.float32]]
     stopped_because: str
-    inferences: int
 
 
 def run_rounds(
@@ -85,26 +80,24 @@ def run_rounds(
 ) -> Rounds:
     """Run all tasks (batch ``size``) in interleaved rounds; ``progress`` gets the share done, 0..1."""
     rng = np.random.default_rng(seed)
-    pass_seconds = _warm_up(groups, effort.seconds)
-    affordable = LEAST_SHARE * effort.seconds / (effort.rounds * pass_seconds)
-    passes = effort.inferences or max(each for each in INFERENCES if each <= max(affordable, 1))
+    _warm_up(groups, effort.seconds)
     rows: list[dict[str, NDArray[np.float64]]] = []
-    begun, done, look_at, why = perf_counter(), 0, effort.rounds, ""
+    begun, look_at, why = perf_counter(), effort.rounds, ""
     while not why:
-        rows += [_one_pass(groups, rng, len(rows) + each) for each in range(passes)]
-        done += 1
+        rows.append(_one_round(groups, rng, len(rows)))
+        done = len(rows)
         on_round()
         used = (perf_counter() - begun) / effort.seconds
-        progress(min(1.0, max(used, LEAST_SHARE * done / effort.rounds)))
+        progress(min(1.0, used))
         if done >= look_at:
             look_at = done + max(CHECK_EVERY, done // 10)
-            if widest_ratio(_stack(rows, passes), size, seed) < effort.width:
+            if widest_ratio(_stack(rows), size, seed) < effort.width:
                 why = f"every ratio's interval is narrower than {effort.width:.1%} after {done} rounds"
         if not why and used >= (1 if done >= effort.rounds else effort.patience):
             times = "" if done >= effort.rounds else f"{effort.patience:g} times "
             why = f"{times}the time of {effort.seconds:.3g} s ended after {done} rounds"
     progress(1.0)
-    return Rounds(_stack(rows, passes), why, passes)
+    return Rounds(_stack(rows), why)
 
 
 def widest_ratio(samples: Mapping[str, NDArray[np.float32]], size: int, seed: int) -> float:
@@ -114,19 +107,16 @@ def widest_ratio(samples: Mapping[str, NDArray[np.float32]], size: int, seed: in
     return max(widest(each) for each in intervals)
 
 
-def _warm_up(groups: Sequence[Group], budget_seconds: float) -> float:
-    """Run everything a few times (caches, allocator, clocks, code paths), then say how long one pass takes."""
-    begun, rng = perf_counter(), np.random.default_rng(0)
-    times: list[float] = []
-    while len(times) < 3 or (len(times) < 20 and perf_counter() - begun < 0.05 * budget_seconds):
-        start = perf_counter()
-        _one_pass(groups, rng, len(times))
-        times.append(perf_counter() - start)
-    return float(np.median(times[1:]))
+def _warm_up(groups: Sequence[Group], budget_seconds: float) -> None:
+    """Run everything a few times: caches, allocator, clocks, code paths."""
+    begun, rng, done = perf_counter(), np.random.default_rng(0), 0
+    while done < 3 or (done < 20 and perf_counter() - begun < 0.05 * budget_seconds):
+        _one_round(groups, rng, done)
+        done += 1
 
 
-def _one_pass(groups: Sequence[Group], rng: np.random.Generator, turn: int) -> dict[str, NDArray[np.float64]]:
-    """Pass number ``turn``, every task once: ``(E,)`` per name, ``(V,)`` of a copy, visited after each of V tasks."""
+def _one_round(groups: Sequence[Group], rng: np.random.Generator, turn: int) -> dict[str, NDArray[np.float64]]:
+    """Every task once: ``(E,)`` per name, ``(V,)`` of a copy, visited after each of V tasks."""
     tasks = [(number, task) for number, group in enumerate(groups) for task in group.tasks]
     single: dict[str, NDArray[np.float64]] = {}
     slotted: dict[str, dict[int, float]] = {}
@@ -146,13 +136,10 @@ def _one_pass(groups: Sequence[Group], rng: np.random.Generator, turn: int) -> d
     return {**single, **exits, **{name: np.array(seconds) for name, seconds in visits.items()}}
 
 
-def _stack(rows: Sequence[Mapping[str, NDArray[np.float64]]], passes: int) -> dict[str, NDArray[np.float32]]:
-    """``{name: (R, I, E)}``; a reference has no exits, and as many times a round as it was visited."""
-    stacked = {}
-    for name in rows[0]:
-        values = np.array([row[name] for row in rows], dtype=np.float32)
-        plain = name.endswith("_twin") or "_reference" in name
-        stacked[name] = (
-            values.reshape(-1, passes * values.shape[1]) if plain else values.reshape(-1, passes, values.shape[1])
-        )
-    return stacked
+def _stack(rows: Sequence[Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float32]]:
+    """``{name: (R, 1, E)}``; a reference has no exits, and as many times a round as it was visited."""
+    stacked = {name: np.array([row[name] for row in rows], dtype=np.float32) for name in rows[0]}
+    return {
+        name: values if name.endswith("_twin") or "_reference" in name else values[:, None]
+        for name, values in stacked.items()
+    }

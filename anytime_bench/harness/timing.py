@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -58,7 +58,7 @@ class TimingSettings:
     ``threads`` is fixed while measuring (None: as it is); ``precision`` is "fp32" or "bf16"; ``cache="flushed"``
     overwrites the last-level cache before every inference. ``beside`` names further ways to run the model at batch 1 on
     a CPU: "threads" on as many as it is fastest with, "compile" compiled. ``macs (E,)``, if given, tell what an image
-    costs. ``inferences`` and ``best_threads`` repeat what an earlier process has found.
+    costs. ``best_threads`` repeats what an earlier process has found.
     """
 
     engine: str = "auto"
@@ -73,7 +73,6 @@ class TimingSettings:
     cache: str = "warm"
     beside: tuple[str, ...] = ()
     macs: tuple[int, ...] = ()
-    inferences: dict[str, int] = field(default_factory=dict)
     best_threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -146,7 +145,6 @@ class _Block:
     """How the measurement of one batch size went."""
 
     stopped_because: str
-    inferences: int
     disturbances: list[str]
     watch: dict[str, Any]
 
@@ -157,16 +155,14 @@ def _blocks(session: Session, settings: TimingSettings, progress: Progress | Non
     count, left = len(settings.batch_sizes), settings.budget_seconds
     for place, size in enumerate(settings.batch_sizes):
         share = HEADLINE_SHARE if place == 0 and count > 1 else 1 / (count - place)
-        effort = Effort(
-            settings.rounds, share * left, settings.target, 3.0 if place else 10.0, settings.inferences.get(str(size))
-        )
+        effort = Effort(settings.rounds, share * left, settings.target, 3.0 if place else 10.0)
         watch = DisturbanceWatch(session.device)
         report = _reporter(progress, place, count, size)
         begun = perf_counter()
         result = session.measure(size, effort, settings.seed + place, report, watch.sample)
         left -= min(perf_counter() - begun, effort.seconds)
         disturbances = watch.finish(queue_share(result.samples, size)) + session.unlike[size]
-        blocks[str(size)] = _Block(result.stopped_because, result.inferences, disturbances, watch.report)
+        blocks[str(size)] = _Block(result.stopped_because, disturbances, watch.report)
         samples |= result.samples | session.answers(size)
     return samples, blocks
 
@@ -194,7 +190,7 @@ def _meta(
         macs=list(settings.macs),
         batch_sizes=list(settings.batch_sizes),
         target=settings.target,
-        inferences={size: block.inferences for size, block in blocks.items()},
+        inferences=dict.fromkeys(blocks, 1),
         best_threads=session.best_threads,
         clocks={
             "latency": "perf_counter" + (", device synchronised" if on_gpu else ""),

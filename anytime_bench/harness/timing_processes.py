@@ -172,7 +172,6 @@ def _settings_of(settings: TimingSettings, parts: Sequence[TimedSamples], used: 
         target=settings.target * math.sqrt(count),
         seed=settings.seed + 1000 * len(parts),
         processes=1,
-        inferences=parts[0].meta.inferences if parts else settings.inferences,
         best_threads=parts[0].meta.best_threads if parts else settings.best_threads,
     )
 
