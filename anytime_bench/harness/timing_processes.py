@@ -39,7 +39,6 @@ from torch import Tensor
 
 from anytime_bench.errors import UserError, describe
 from anytime_bench.harness.gpu_state import FAMILY, own_processes
-from anytime_bench.harness.rounds import widest_ratio
 from anytime_bench.harness.timing import Progress, Samples, TimedSamples, TimingSettings, time_exits
 from anytime_bench.harness.timing_block import TimingMeta
 from anytime_bench.harness.torch_settings import restored_settings
@@ -49,7 +48,7 @@ from anytime_bench.methods.elsewhere import import_files, script_of, source_file
 #: A process has at least so many rounds, however many processes share them.
 LEAST_ROUNDS = 10
 #: No more processes than this many times those asked for, and none for less than this share of the time.
-MOST, LEAST_SHARE = 2, 0.15
+MOST, LEAST_SHARE = 2, 0.1
 #: What a timing process is called.
 NAME = "anytime_bench timing"
 
@@ -180,7 +179,7 @@ def _goes_on(parts: Sequence[TimedSamples], settings: TimingSettings, used: floa
     """Whether one more process may still bring every batch size to the target."""
     if len(parts) >= MOST * settings.processes or used > (1 - LEAST_SHARE) * settings.budget_seconds:
         return False
-    return max(widest_ratio(pooled(parts).samples, s, settings.seed) for s in settings.batch_sizes) >= settings.target
+    return any((batch.widest or 1.0) >= settings.target for batch in pooled(parts).summary().batches.values())
 
 
 def _packed(model: AnytimeModel, reference: AnytimeModel) -> bytes:

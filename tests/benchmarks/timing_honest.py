@@ -87,8 +87,9 @@ def rows(names: tuple[str, ...] = ROWS, budget: float = EvaluationConfig.timing_
 
 
 def disturbed(blocks: list[Timing]) -> str:
+    reasons = [reason for block in blocks for reason in block.headline.reasons]
     count = sum(not block.comparable for block in blocks)
-    return f"{count} of {len(blocks)} not comparable" if count else "undisturbed"
+    return f"{count} of {len(blocks)} not comparable: {'; '.join(reasons)}" if count else "undisturbed"
 
 
 QUESTIONS = {
