@@ -22,10 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_bench.harness.intervals_of_rounds import median_interval, widest
-from anytime_bench.harness.timing_summary import ratios_of
+from anytime_bench.harness.timing_summary import A_A_WIDTH, ratios_of, twins_ratio
 
 #: Rounds between two looks at the intervals: at least so many, and a tenth of those that are done.
 CHECK_EVERY = 5
+
+#: A block compares if its A/A is known to ``A_A_WIDTH``, and ends when the ratios are known to 2 %.
+A_A_SHARE = 0.02 / A_A_WIDTH
 
 Measured = Mapping[str, NDArray[np.float64]]
 
@@ -101,10 +104,16 @@ def run_rounds(
 
 
 def widest_ratio(samples: Mapping[str, NDArray[np.float32]], size: int, seed: int) -> float:
-    """Width, relative to its value, of the widest interval among the ratios that a board shows."""
+    """Width, relative to its value, of the widest interval among the ratios that a board shows.
+
+    The A/A counts by ``A_A_SHARE`` of its width: with the ratios known to 2 %, it is known well enough to compare.
+    """
     whats = [what for what in ("run_through", "prefix") if f"batch{size}_latency_{what}" in samples]
     intervals = [median_interval(ratios_of(samples, size, what=what), seed, resamples=200) for what in whats]
-    return max(widest(each) for each in intervals)
+    widths = [widest(each) for each in intervals]
+    if f"batch{size}_latency_twin" in samples:
+        widths.append(A_A_SHARE * widest([twins_ratio(samples, size, "latency", seed)]))
+    return max(widths)
 
 
 def _warm_up(groups: Sequence[Group], budget_seconds: float) -> None:

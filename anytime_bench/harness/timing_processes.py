@@ -41,6 +41,7 @@ from anytime_bench.errors import UserError, describe
 from anytime_bench.harness.gpu_state import FAMILY, own_processes
 from anytime_bench.harness.timing import Progress, Samples, TimedSamples, TimingSettings, time_exits
 from anytime_bench.harness.timing_block import TimingMeta
+from anytime_bench.harness.timing_summary import unknown
 from anytime_bench.harness.torch_settings import restored_settings
 from anytime_bench.methods.contract import AnytimeModel
 from anytime_bench.methods.elsewhere import import_files, script_of, source_files, without_script
@@ -179,7 +180,7 @@ def _goes_on(parts: Sequence[TimedSamples], settings: TimingSettings, used: floa
     """Whether one more process may still bring every batch size to the target."""
     if len(parts) >= MOST * settings.processes or used > (1 - LEAST_SHARE) * settings.budget_seconds:
         return False
-    return any((batch.widest or 1.0) >= settings.target for batch in pooled(parts).summary().batches.values())
+    return any(unknown(batch, settings.target) for batch in pooled(parts).summary().batches.values())
 
 
 def _packed(model: AnytimeModel, reference: AnytimeModel) -> bytes:

@@ -100,6 +100,12 @@ def _batch(samples: Mapping[str, Floats], size: int, meta: TimingMeta) -> BatchT
     )
 
 
+def unknown(batch: BatchTiming, target: float) -> bool:
+    """Whether a ratio's interval is wider than ``target`` of it, or that of the A/A too wide to compare."""
+    a_a = batch.clocks[HOST].a_a
+    return (batch.widest or 1.0) >= target or (a_a is not None and widest([a_a]) > A_A_WIDTH)
+
+
 def _drift_reasons(samples: Mapping[str, Floats], size: int) -> list[str]:
     """A reference whose time changed while it was measured, in any of the processes."""
     times, process = _round_medians(samples, size, HOST, "reference")[:, 0], _process(samples, size)
@@ -116,7 +122,7 @@ def _a_a_reasons(clock: str, a_a: Estimate | None) -> list[str]:
     interval = f"{a_a.value:.4f} [{a_a.low:.4f}, {a_a.high:.4f}]"
     if not a_a.low - ROUNDING <= 1 <= a_a.high + ROUNDING:
         return [f"two copies of the reference differ in {clock}: their ratio is {interval}"]
-    if a_a.high - a_a.low > A_A_WIDTH * a_a.value:
+    if widest([a_a]) > A_A_WIDTH:
         return [f"two copies of the reference cannot be told equal to {A_A_WIDTH:.0%} in {clock}: {interval}"]
     return []
 

@@ -54,3 +54,17 @@ def test_one_inference_a_round_knows_a_latency_best(tail):
     assert abs(one.mean() / truth - 1) < 1e-3
     if tail:
         assert two.mean() / truth - 1 > 0.005
+
+
+def test_rounds_go_on_until_the_copies_of_the_reference_compare():
+    """Ratios to the mean of both copies are exact here; what differs is one copy from the other."""
+
+    def copy(name, power):
+        draws = np.random.default_rng(0).uniform(0.7, 1.4, 10**6)
+        times = iter(draws**power)
+        return lambda: {f"batch1_latency_{name}": np.array([next(times)])}
+
+    group = Group([Task(lambda: {"batch1_latency_run_through": np.array([1.0])})], [copy("reference", 1.0)])
+    assert "narrower" in run_rounds([group], 1, Effort(30, 0.3, 0.5), seed=0).stopped_because
+    pair = Group(group.tasks, [copy("reference", 1.0), copy("twin", -1.0)])
+    assert "ended" in run_rounds([pair], 1, Effort(30, 0.3, 0.02), seed=0).stopped_because
