@@ -15,12 +15,13 @@ LANES = {"1": "1 lane", "4": "4 lanes", "inf": "unlimited lanes"}
 
 
 def board_table(board: dict) -> list[str]:
-    """Rows by AUC@1 on ticks, the paper's only axis; what lanes and MACs make of them stands beside it."""
+    """Rows of several exits by AUC@1 on ticks, the paper's only axis; beside what lanes and MACs make of them."""
 
     def percent(estimate: dict) -> str:
         return f"{100 * estimate['value']:.1f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
     rows = [row for row in board["rows"] if len(row["seeds"]) == max(len(each["seeds"]) for each in board["rows"])]
+    rows = [row for row in rows if len(row["accuracy"]) > 1]
     lines = [
         f"| Row | Final accuracy % | ticks | {' | '.join(LANES.values())} | MACs |",
         "|:--|--:|--:|--:|--:|--:|--:|",
