@@ -58,7 +58,7 @@ class TimingSettings:
     ``threads`` is fixed while measuring (None: as it is); ``precision`` is "fp32" or "bf16"; ``cache="flushed"``
     overwrites the last-level cache before every inference. ``beside`` names further ways to run the model at batch 1 on
     a CPU: "threads" on as many as it is fastest with, "compile" compiled. ``macs (E,)``, if given, tell what an image
-    costs. ``best_threads`` repeats what an earlier process has found.
+    costs. ``best_threads`` are those an earlier process was fastest on.
     """
 
     engine: str = "auto"

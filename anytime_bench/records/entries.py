@@ -165,7 +165,7 @@ def groups(entries: Sequence[Entry]) -> list[Group]:
         if record.supersedes:
             group.notes.append(
                 f"Record {record.record_id[:12]} supersedes {record.supersedes[:12]}, seed {entry.seed} of "
-                f"{record.method.name}; both are kept."
+                f"{record.method.name}, and counts in its place."
             )
         count[place] += 1
         seeds = group.rows.setdefault(row_key(record), [])
